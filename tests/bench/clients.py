@@ -1,0 +1,163 @@
+"""The programs that make the load, from the side of the benchmark: wrk, hey, skopeo and our sender. Each checks what it was answered."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.bench.measure import Work, WrongAnswer
+from tests.bench.registries import ACCEPT, Registry
+from tests.bench.sender import Job, Report
+from tests.support import TOP
+
+PACKAGES = {"wrk": "wrk", "hey": "hey", "skopeo": "skopeo", "docker-registry": "docker-registry", "openssl": "openssl"}
+# wrk writes its figures for people; this writes them for us.
+_WRK_SCRIPT = """\
+local paths = {}
+function init(args)
+    for line in io.lines(args[1]) do paths[#paths + 1] = wrk.format("GET", line) end
+end
+local next = 0
+function request()
+    next = next % #paths + 1
+    return paths[next]
+end
+function done(summary, latency, requests)
+    local errors = summary.errors
+    io.write(string.format('\\n{"requests": %d, "microseconds": %d, "errors": %d}\\n', summary.requests, summary.duration,
+        errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
+"""
+_WRK_ONE_PATH = _WRK_SCRIPT[_WRK_SCRIPT.index("function done") :]
+
+
+class Clients:
+    """The load; `directory` is for its files."""
+
+    def __init__(self, directory: Path) -> None:
+        self._script, self._one = directory / "wrk.lua", directory / "wrk-one.lua"
+        self._script.write_text(_WRK_SCRIPT)
+        self._one.write_text(_WRK_ONE_PATH)
+        self._paths = directory / "paths"
+
+    def get(self, registry: Registry, paths: Sequence[str], connections: int, seconds: int) -> Work:
+        """GET with wrk, one path or several in turn."""
+        self._paths.write_text("\n".join(paths))
+        several = len(paths) > 1
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "60s", "-H", f"Accept: {ACCEPT}"]
+        command += ["-s", str(self._script if several else self._one), registry.url + paths[0], *(["--", str(self._paths)] if several else [])]
+        found = json.loads(_output(command).splitlines()[-1])
+        if found["errors"]:
+            raise WrongAnswer(f"{registry.name}: GET {paths[0]}: {found['errors']} of {found['requests']} requests failed")
+        return Work(found["requests"], found["microseconds"] / 1e6)
+
+    def hey(self, registry: Registry, method: str, path: str, connections: int, seconds: int, per_second: int = 0) -> tuple[Work, list[float]]:
+        """Send requests with hey, at most so many a second in all; returns the seconds that each took, too."""
+        command = ["hey", "-m", method, "-z", f"{seconds}s", "-c", str(connections), "-cpus", "1", "-A", ACCEPT, "-o", "csv"]
+        command += ["-q", str(per_second / connections)] if per_second else []
+        rows = list(csv.DictReader(_output([*command, registry.url + path]).splitlines()))
+        failed = [row["status-code"] for row in rows if row["status-code"] != "200"]
+        if failed:
+            raise WrongAnswer(f"{registry.name}: {method} {path}: {len(failed)} of {len(rows)} requests failed: {failed[:5]}")
+        ended = max((float(row["offset"]) + float(row["response-time"]) for row in rows), default=seconds)
+        return Work(len(rows), max(ended, seconds)), [float(row["response-time"]) for row in rows]
+
+    def send(self, jobs: Sequence[Job]) -> tuple[Work, list[tuple[str, str]]]:
+        """Do jobs of the sender at the same time; returns (path, digest) of what was pushed, too."""
+        with _senders(jobs) as senders:
+            reports = [sender.report() for sender in senders]
+        seconds = max(report.ended for report in reports) - min(report.started for report in reports)
+        return Work(sum(report.amount for report in reports), seconds), [pushed for report in reports for pushed in report.pushed]
+
+    @contextlib.contextmanager
+    def sending(self, jobs: Sequence[Job]) -> Iterator[list[tuple[str, str]]]:
+        """Have jobs done again and again during a block; what was pushed is in the list at its end."""
+        pushed: list[tuple[str, str]] = []
+        with _senders([job._replace(times=0) for job in jobs]) as senders:
+            yield pushed
+            for sender in senders:
+                sender.signal()
+            for sender in senders:
+                pushed += sender.report().pushed
+
+    def skopeo_copy(self, registry: Registry, source: str, destination: str) -> Work:
+        """Copy an image with skopeo; `source` or `destination` is one of the registry."""
+        command = ["skopeo", "copy", "--quiet", "--insecure-policy", "--src-tls-verify=false", "--dest-tls-verify=false"]
+        if registry.user and destination.startswith("docker:"):
+            command += ["--dest-creds", registry.user]
+        started = time.monotonic()
+        _output([*command, source, destination])
+        return Work(1, time.monotonic() - started)
+
+
+class Sender:
+    """A process of the sender, from its preparation to its report."""
+
+    def __init__(self, job: Job) -> None:
+        command = [sys.executable, "-m", "tests.bench.sender", json.dumps(job._asdict())]
+        self._process = subprocess.Popen(command, cwd=TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def wait_until_ready(self) -> None:
+        """Wait for the end of its preparation; raises WrongAnswer."""
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != "ready\n":
+            raise WrongAnswer("a sender could not begin")
+
+    def signal(self) -> None:
+        """Let it begin; the second time, let it end."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def report(self) -> Report:
+        """Wait for its report; raises WrongAnswer."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise WrongAnswer("a sender failed")
+        return Report(**json.loads(line))
+
+    def close(self) -> None:
+        """End it, if it has not ended."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextlib.contextmanager
+def _senders(jobs: Sequence[Job]) -> Iterator[list[Sender]]:
+    """Run senders for a block; they begin together, once all are prepared."""
+    senders = [Sender(job) for job in jobs]
+    try:
+        for sender in senders:
+            sender.wait_until_ready()
+        for sender in senders:
+            sender.signal()
+        yield senders
+    finally:
+        for sender in senders:
+            sender.close()
+
+
+def missing_programs() -> list[str]:
+    """Return the Debian packages of programs that are needed and not here."""
+    return [package for program, package in PACKAGES.items() if shutil.which(program) is None]
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Return the value that this part of the values does not exceed."""
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def _output(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise WrongAnswer(f"{' '.join(command)} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout

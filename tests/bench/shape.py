@@ -1,0 +1,196 @@
+"""What does not depend on a peer: how Vex starts, what it keeps in memory, and that a request costs the same however much the registry holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Callable
+
+from tests.bench.clients import Clients
+from tests.bench.measure import IMAGES, MIB, REQUESTS, Figure, Row, Sample, timed, wait_until
+from tests.bench.registries import Registry, Vex
+from tests.bench.sender import Job
+from tests.support import OCI_LAYER, OCI_MANIFEST
+from vex import store
+from vex.database import Database, Transaction
+from vex.names import Digest, RepositoryName, Tag
+
+LARGE, SMALL = 100_000, 1_000
+_IMPORTS = "import http.server, sqlite3, ssl"
+_STARTS = 10
+_QUIET_SECONDS = 0.5
+_SETTLE_SECONDS = 120
+_SECONDS = 2
+_CONNECTIONS = 8
+# As many different paths, whatever the registry holds: caches shall not make the difference.
+_PATHS = 1_000
+_PUSHES = 200
+_GOAL = 1.2
+_TAGS = "bench/tags"
+
+
+class Sizes:
+    """The rows that compare a large registry with a small one."""
+
+    def __init__(self, clients: Clients, directory: Path) -> None:
+        self._clients = clients
+        self._directory = directory
+
+    def rows(self) -> Iterator[Row]:
+        """Make the rows."""
+        for name, title, measure in (
+            ("manifest", "GET manifest by tag, of 1,000 repositories", self._gets(lambda count: [_manifest_path(number) for number in _spread(count)])),
+            ("blob", "GET blob, of 1,000 repositories", self._gets(lambda count: [_blob_path(number) for number in _spread(count)])),
+            ("tags", "tags/list, 100 tags", self._gets(lambda count: [f"/v2/{_TAGS}/tags/list?n=100&last={_tag(count // 2)}"])),
+            ("catalog", "catalog, 100 repositories", self._gets(lambda count: [f"/v2/_catalog?n=100&last={_repository(count // 2)}"])),
+            ("page-repositories", "web page of 100 repositories", self._gets(lambda _count: ["/"])),
+            ("page-tags", "web page of 100 tags", self._gets(lambda _count: [f"/r/{_TAGS}/"])),
+        ):
+            yield Row(f"size-{name}", title, REQUESTS, _settle, measure, cpu_goal=_GOAL, pair="size")
+        yield Row("size-push", "push of a small image", IMAGES, _settle, self._push, cpu_goal=_GOAL, pair="size")
+        yield Row("size-delete", "removal of the tag of a small image", IMAGES, _settle, self._delete, cpu_goal=_GOAL, pair="size")
+
+    def _gets(self, paths: Callable[[int], list[str]]) -> Callable[[Registry], Sample]:
+        def measure(registry: Registry) -> Sample:
+            return timed(registry, lambda: self._clients.get(registry, paths(_size(registry)), _CONNECTIONS, _SECONDS))
+
+        return measure
+
+    def _push(self, registry: Registry) -> Sample:
+        return timed(registry, lambda: self._clients.send([_job(registry, "images")])[0])
+
+    def _delete(self, registry: Registry) -> Sample:
+        _, pushed = self._clients.send([_job(registry, "images")])
+        paths = self._directory / "deleted"
+        paths.write_text("\n".join(path for path, _ in pushed))
+        return timed(registry, lambda: self._clients.send([_job(registry, "delete")._replace(path=str(paths))])[0])
+
+
+class SizedVex(Vex):
+    """Vex with so many repositories, tags and blobs."""
+
+    def __init__(self, directory: Path, program: Path, count: int, runner: Sequence[str] = (sys.executable,)) -> None:
+        self.count = count
+        super().__init__(f"{count:,}", directory, program, runner=runner)
+
+    def start(self) -> None:
+        """Fill it before the first start."""
+        if not (self.directory / "data/blobs/sha256").exists():
+            _fill(self.directory / "data", self.count)
+        super().start()
+
+
+def start_figures(directory: Path, program: Path) -> Iterator[Figure]:
+    """Compare the start of Vex with that of Python with the modules that it cannot do without."""
+    vex = Vex("vex", directory, program)
+    starts, imports = [], []
+    for _ in range(_STARTS):
+        vex.stop()
+        starts.append(_seconds(vex.start))
+        imports.append(_seconds(lambda: subprocess.run([sys.executable, "-c", _IMPORTS], check=True)))
+    vex.stop()
+    ratios = [one / two for one, two in zip(starts, imports)]
+    yield Figure("start until ready", [value * 1000 for value in starts], "ms")
+    yield Figure(f'python3 -c "{_IMPORTS}"', [value * 1000 for value in imports], "ms")
+    yield Figure("start as a multiple of that", ratios, "times", "at most 3", statistics.median(ratios) <= 3)
+
+
+def restart_figure(vex: Vex) -> Figure:
+    """Start a registry that holds much again."""
+    vex.stop()
+    seconds = _seconds(vex.start)
+    return Figure(f"start until ready with {vex.name} blobs", [seconds], "s", "under 1 s", seconds < 1)
+
+
+def memory_figure(registry: Registry, mebibytes: int | None = None) -> Figure:
+    """Tell what a registry keeps in memory now."""
+    used = registry.resident_bytes() / MIB
+    goal = f"at most {mebibytes} MiB" if mebibytes else ""
+    return Figure(f"resident memory of {registry.name} after the run", [used], "MiB", goal, used <= mebibytes if mebibytes else None)
+
+
+def _fill(data: Path, count: int) -> None:
+    database = Database(data / "vex.db")
+    now = int(time.time())
+    (data / "blobs/sha256").mkdir(parents=True)
+    with database.write() as tx:
+        for number in range(count):
+            _add_image(tx, data, number, now)
+        repository = store.ensure_repository(tx, RepositoryName(_TAGS), now)
+        manifest = store.save_manifest(tx, Digest.of(_manifest(0)), _manifest(0), "", "{}")
+        store.add_manifest(tx, repository, manifest, OCI_MANIFEST, None, now)
+        for number in range(count):
+            store.set_tag(tx, repository, Tag(_tag(number)), manifest, now)
+    database.close()
+
+
+def _add_image(tx: Transaction, data: Path, number: int, now: int) -> None:
+    content, manifest = _content(number), _manifest(number)
+    (data / "blobs/sha256" / hashlib.sha256(content).hexdigest()).write_bytes(content)
+    repository = store.ensure_repository(tx, RepositoryName(_repository(number)), now)
+    blob = store.save_blob(tx, Digest.of(content), len(content), now)
+    row = store.save_manifest(tx, Digest.of(manifest), manifest, "", "{}")
+    store.add_manifest(tx, repository, row, OCI_MANIFEST, None, now)
+    store.add_references(tx, repository, row, [blob], [])
+    store.set_tag(tx, repository, Tag("latest"), row, now)
+
+
+def _content(number: int) -> bytes:
+    return f"content {number:06}".encode()
+
+
+def _manifest(number: int) -> bytes:
+    described = {"mediaType": OCI_LAYER, "digest": Digest.of(_content(number)), "size": len(_content(number))}
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described, "layers": []}).encode()
+
+
+def _repository(number: int) -> str:
+    return f"many/repository-{number:06}"
+
+
+def _tag(number: int) -> str:
+    return f"tag-{number:06}"
+
+
+def _manifest_path(number: int) -> str:
+    return f"/v2/{_repository(number)}/manifests/latest"
+
+
+def _blob_path(number: int) -> str:
+    return f"/v2/{_repository(number)}/blobs/{Digest.of(_content(number))}"
+
+
+def _spread(count: int) -> range:
+    return range(0, count, count // _PATHS)
+
+
+def _size(registry: Registry) -> int:
+    assert isinstance(registry, SizedVex)
+    return registry.count
+
+
+def _job(registry: Registry, kind: str) -> Job:
+    return Job(kind, *registry.write, authorization=registry.authorization, repository="bench/pushed", times=_PUSHES)
+
+
+def _settle(registry: Registry) -> None:
+    """Wait until the checks that follow a start are done."""
+
+    def quiet() -> bool:
+        before = registry.cpu_seconds()
+        time.sleep(_QUIET_SECONDS)
+        return registry.cpu_seconds() == before
+
+    wait_until(quiet, _SETTLE_SECONDS, f"the start of {registry.name}")
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started

@@ -1,0 +1,355 @@
+"""What was acknowledged survives, and what was not leaves nothing behind: crashes, races and broken storage, with the real program."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import os
+import random
+import re
+import resource
+import socket
+import stat
+import subprocess
+import threading
+import time
+import unittest
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Callable
+
+from tests.in_process import InProcess, Options, directory_in_memory
+from tests.programs import require
+from tests.support import PASSWORD, USER, Client, Server, ServerTestCase, digest_of, image, running, vex
+
+MIB = 2**20
+_CALL = re.compile(r"^(\d+) +(?:(\w+)\((.*)|<\.\.\. (\w+) resumed>(.*))$")
+
+
+class DurabilityTestCase(unittest.TestCase):
+    """Checks and waits that the tests share."""
+
+    def start(self, client: Client, repository: str = "app") -> str:
+        """Open an upload; returns its location."""
+        answer = client.request("POST", f"/v2/{repository}/blobs/uploads/")
+        self.assertEqual(answer.status, 202, answer)
+        return answer.headers["Location"]
+
+    def wait_for(self, condition: Callable[[], bool], message: str) -> None:
+        """Ask again until something is so; what is asked takes its time itself."""
+        deadline = time.monotonic() + 20
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, message)
+
+
+class UploadOrderTest(DurabilityTestCase):
+    """The order of system calls, without which a power cut loses what was acknowledged."""
+
+    def test_an_upload_is_synced_named_and_committed_before_it_is_acknowledged(self) -> None:
+        strace = require("strace", "strace")
+        with running() as server:
+            with traced(strace, server) as calls:
+                blob = server.auth.push_blob("app", b"content")
+            self.assert_order(
+                calls,
+                r"fsync\(\d+<[^>]*/uploads/\w+>",
+                rf'rename\("[^"]*/uploads/\w+", "[^"]*/blobs/sha256/{blob[7:]}"',
+                r"fsync\(\d+<[^>]*/blobs/sha256>",
+                r"(fsync|fdatasync)\(\d+<[^>]*/vex\.db-wal>",
+                r'sendto\(\d+<[^>]*>, "HTTP/1\.1 201 ',
+            )
+
+    def test_a_manifest_is_committed_before_it_is_acknowledged(self) -> None:
+        strace = require("strace", "strace")
+        with running() as server:
+            server.auth.push_blob("app", b"{}")
+            with traced(strace, server) as calls:
+                server.auth.push_manifest("app", "1", image())
+            self.assert_order(calls, r"(fsync|fdatasync)\(\d+<[^>]*/vex\.db-wal>", r'sendto\(\d+<[^>]*>, "HTTP/1\.1 201 ')
+
+    def test_a_chunk_is_synced_before_it_is_acknowledged(self) -> None:
+        strace = require("strace", "strace")
+        with running() as server:
+            location = self.start(server.auth)
+            with traced(strace, server) as calls:
+                self.assertEqual(server.auth.request("PATCH", location, b"chunk").status, 202)
+            self.assert_order(calls, r"fsync\(\d+<[^>]*/uploads/\w+>", r'sendto\(\d+<[^>]*>, "HTTP/1\.1 202 ')
+
+    def assert_order(self, calls: list[str], *patterns: str) -> None:
+        """Find a call for each pattern, each behind the one before."""
+        position = 0
+        for pattern in patterns:
+            found = next((number for number in range(position, len(calls)) if re.match(pattern, calls[number])), None)
+            self.assertIsNotNone(found, f"no {pattern} from call {position} on: {calls}")
+            position = (found or 0) + 1
+        self.assertFalse([call for call in calls[position:] if re.match(patterns[0], call)], calls)
+
+
+class FilesTest(DurabilityTestCase):
+    """The data directory: modes, the lock, and what a start makes of what it finds."""
+
+    def test_files_are_closed_to_others_whatever_the_umask_is(self) -> None:
+        before = os.umask(0)
+        self.addCleanup(os.umask, before)
+        with running() as server:
+            server.auth.push_image("app", "1", b"layer")
+            self.start(server.auth)
+            for path in [server.data, *server.data.rglob("*")]:
+                mode = stat.S_IMODE(path.stat().st_mode)
+                self.assertIn(mode, (0o700, 0o750) if path.is_dir() else (0o600, 0o640), f"{path}: {mode:o}")
+
+    def test_a_second_server_on_the_same_data_says_so_and_ends(self) -> None:
+        with running() as server:
+            flags = [flag for name in ("public", "auth", "internal") for flag in (f"--{name}-addr", "127.0.0.1:0")]
+            ended = vex("serve", "--data-dir", str(server.data), *flags)
+            self.assertEqual((ended.returncode, ended.stdout), (1, ""))
+            self.assertIn(str(server.data), ended.stderr)
+            self.assertEqual(len(ended.stderr.splitlines()), 1, ended.stderr)
+            self.assertEqual(server.public.get("/v2/").status, 200)
+
+    def test_a_start_removes_files_without_a_row(self) -> None:
+        with running() as server:
+            kept = server.auth.push_blob("app", b"kept")
+            server.kill()
+            (server.data / "blobs/sha256" / digest_of(b"litter")[7:]).write_bytes(b"litter")
+            (server.data / "uploads/removed-0123").write_bytes(b"set aside")
+            server.start()
+            self.wait_for(lambda: server.internal.get("/readyz").status == 200 and server.files() == {kept}, "litter stays")
+            self.assertEqual(list((server.data / "uploads").iterdir()), [])
+
+    def test_a_session_goes_on_after_a_restart(self) -> None:
+        with running() as server:
+            location = self.start(server.auth)
+            self.assertEqual(server.auth.request("PATCH", location, b"first ").headers["Range"], "0-5")
+            server.restart()
+            self.assertEqual(server.auth.get(location).headers["Range"], "0-5")
+            answer = server.auth.request("PATCH", location, b"second", {"Content-Range": "6-11"})
+            self.assertEqual((answer.status, answer.headers["Range"]), (202, "0-11"))
+            self.assertEqual(server.auth.request("PUT", f"{location}?digest={digest_of(b'first second')}").status, 201)
+
+    def test_a_session_goes_on_where_get_says_after_a_kill_in_the_middle_of_a_chunk(self) -> None:
+        content = random.Random(3).getrandbits(8 * 4 * MIB).to_bytes(4 * MIB, "little")
+        with running() as server:
+            location = self.start(server.auth)
+            with half_sent(server.auth, location, content, 3 * MIB):
+                self.wait_for(lambda: received(server.auth, location) > MIB, "nothing arrives")
+                server.kill()
+            server.start()
+            offset = received(server.auth, location)
+            self.assertGreater(offset, MIB)
+            self.assertLessEqual(offset, 3 * MIB)
+            answer = server.auth.request("PATCH", location, content[offset:], {"Content-Range": f"{offset}-{len(content) - 1}"})
+            self.assertEqual(answer.status, 202, answer)
+            blob = digest_of(content)
+            self.assertEqual(server.auth.request("PUT", f"{location}?digest={blob}").status, 201)
+            self.assertEqual(server.public.get(f"/v2/app/blobs/{blob}").body, content)
+
+    def test_a_vanished_client_leaves_the_session_at_what_arrived(self) -> None:
+        content = random.Random(4).getrandbits(8 * MIB).to_bytes(MIB, "little")
+        with running() as server:
+            location = self.start(server.auth)
+            with half_sent(server.auth, location, content, 300_000):
+                self.wait_for(lambda: received(server.auth, location) > 100_000, "nothing arrives")
+            blob = digest_of(content)
+            statuses: list[int] = []
+
+            def finished() -> bool:
+                offset = received(server.auth, location)
+                body, fields = content[offset:], {"Content-Range": f"{offset}-{len(content) - 1}"}
+                statuses.append(server.auth.request("PUT", f"{location}?digest={blob}", body, fields).status)
+                return statuses[-1] != 416
+
+            # Until the server has noticed that the first client is gone, its request holds the session.
+            self.wait_for(finished, "the session stays busy")
+            self.assertEqual(statuses[-1], 201)
+            self.assertEqual(server.public.get(f"/v2/app/blobs/{blob}").body, content)
+
+    def test_a_start_ends_sessions_that_were_idle_for_too_long(self) -> None:
+        with running() as server:
+            old, young = self.start(server.auth), self.start(server.auth)
+            server.stop()
+            aged = server.data / "uploads" / old.rpartition("/")[2]
+            os.utime(aged, (time.time() - 25 * 3600,) * 2)
+            server.start()
+            self.wait_for(lambda: server.auth.get(old).status == 404, "the old session stays")
+            self.assertFalse(aged.exists())
+            self.assertEqual(server.auth.get(young).status, 204)
+
+
+class DamageTest(ServerTestCase):
+    """A blob whose file is missing or short."""
+
+    def test_a_start_reports_it_and_a_push_heals_it(self) -> None:
+        server = self.server
+        server.auth.push_image("app", "1", b"missing", b"short", b"sound")
+        missing, short, sound = (digest_of(content) for content in (b"missing", b"short", b"sound"))
+        server.stop()
+        (server.data / "blobs/sha256" / missing[7:]).unlink()
+        os.truncate(server.data / "blobs/sha256" / short[7:], 2)
+        server.start()
+        deadline = time.monotonic() + 20
+        while server.metric("vex_damaged_blobs") != 2:
+            self.assertLess(time.monotonic(), deadline, "the damage is not noticed")
+        self.assertEqual(server.internal.get("/readyz").status, 200)
+        for blob, content in ((missing, b"missing"), (short, b"short")):
+            self.assertIn(blob, server.log.read_text())
+            self.assert_error(server.public.get(f"/v2/app/blobs/{blob}"), 404, "BLOB_UNKNOWN")
+            self.assertEqual(server.auth.request("HEAD", f"/v2/app/blobs/{blob}").status, 404)
+            server.auth.push_blob("app", content)
+            self.assertEqual(server.public.get(f"/v2/app/blobs/{blob}").body, content)
+        self.assertEqual(server.public.get(f"/v2/app/blobs/{sound}").body, b"sound")
+        self.assertEqual(server.metric("vex_damaged_blobs"), 0)
+
+    def test_it_is_noticed_when_it_is_read_too(self) -> None:
+        server = self.server
+        for repository, change in (("gone", Path.unlink), ("cut", lambda path: os.truncate(path, 1))):
+            content = repository.encode()
+            blob = server.auth.push_blob(repository, content)
+            change(server.data / "blobs/sha256" / blob[7:])
+            self.assert_error(server.public.get(f"/v2/{repository}/blobs/{blob}"), 404, "BLOB_UNKNOWN")
+            self.assertEqual(server.metric("vex_damaged_blobs"), 1)
+            answer = server.auth.request("POST", f"/v2/{repository}/blobs/uploads/?mount={blob}")
+            self.assertEqual(answer.status, 202, "a damaged blob cannot be mounted")
+            server.auth.push_blob(repository, content)
+            self.assertEqual(server.metric("vex_damaged_blobs"), 0)
+            self.assertEqual(server.public.get(f"/v2/{repository}/blobs/{blob}").body, content)
+
+
+class RaceTest(DurabilityTestCase):
+    """Two at once."""
+
+    def test_two_pushes_of_one_blob_are_both_created_and_one_file(self) -> None:
+        with running() as server, ThreadPoolExecutor(4) as pool:
+            for number in range(20):
+                content = b"%d " % number * 50_000
+                digests = list(pool.map(lambda name, body=content: server.auth.push_blob(name, body), ("one", "two", "one", "two")))
+                self.assertEqual(set(digests), {digest_of(content)})
+                for name in ("one", "two"):
+                    self.assertEqual(server.public.get(f"/v2/{name}/blobs/{digests[0]}").body, content)
+            self.assertEqual(len(server.files()), 20)
+            self.assertEqual(list((server.data / "uploads").iterdir()), [])
+
+    def test_of_two_chunks_at_once_one_works_and_the_other_is_told_where_the_session_is(self) -> None:
+        with running() as server:
+            location = self.start(server.auth)
+            with half_sent(server.auth, location, bytes(MIB), MIB // 2) as first:
+                self.wait_for(lambda: received(server.auth, location) > 0, "nothing arrives")
+                refused = server.auth.request("PATCH", location, b"second")
+                self.assertEqual((refused.status, refused.codes, refused.headers["Location"]), (416, ["RANGE_INVALID"], location))
+                self.assertRegex(refused.headers["Range"], r"^0-[1-9][0-9]*$")
+                first.sendall(bytes(MIB - MIB // 2))
+                self.assertTrue(first.recv(4096).startswith(b"HTTP/1.1 202 "))
+            self.assertEqual(server.auth.get(location).headers["Range"], f"0-{MIB - 1}")
+            self.assertEqual(server.auth.request("PUT", f"{location}?digest={digest_of(bytes(MIB))}").status, 201)
+
+    def test_a_push_during_the_removal_of_the_same_blob_never_loses_it(self) -> None:
+        with directory_in_memory() as directory, contextlib.closing(InProcess(Path(directory), Options(), 1_700_000_000)) as site:
+            blob = digest_of(b"layer")
+            for number in range(300):
+                site.request("POST", f"/v2/one/blobs/uploads/?digest={blob}", b"layer")
+                statuses: list[int] = []
+                barrier = threading.Barrier(2)
+
+                def run(method: str, path: str, body: bytes, barrier: threading.Barrier = barrier, statuses: list[int] = statuses) -> None:
+                    barrier.wait()
+                    statuses.append(site.request(method, path, body).status)
+
+                threads = [
+                    threading.Thread(target=run, args=("DELETE", f"/v2/one/blobs/{blob}", b"")),
+                    threading.Thread(target=run, args=("POST", f"/v2/two/blobs/uploads/?digest={blob}", b"layer")),
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                self.assertEqual(sorted(statuses), [201, 202], f"round {number}")
+                answer = site.request("GET", f"/v2/two/blobs/{blob}")
+                self.assertEqual((answer.status, answer.body), (200, b"layer"), f"round {number}")
+                self.assertEqual(site.request("DELETE", f"/v2/two/blobs/{blob}").status, 202)
+                self.assertEqual(site.holdings().files, set(), f"round {number}")
+
+
+@unittest.skipUnless(hasattr(resource, "prlimit"), "needs prlimit, which Linux has")
+class CommitFailureTest(DurabilityTestCase):
+    """A commit whose outcome is unknown."""
+
+    def test_the_server_stops_with_a_message_and_starts_again_with_all_that_was_acknowledged(self) -> None:
+        with running() as server:
+            stored = server.auth.push_image("app", "1", b"layer")
+            # Writing past this fails with EFBIG, which SQLite reports as an I/O error.
+            written = (server.data / "vex.db-wal").stat().st_size
+            resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (written, written))
+            answer = server.auth.request("POST", f"/v2/app/blobs/uploads/?digest={digest_of(b'lost')}", b"lost")
+            self.assertEqual((answer.status, answer.codes), (500, ["INTERNAL_ERROR"]))
+            self.assertEqual(server.process.wait(timeout=60), 1)
+            last = server.log.read_text().splitlines()[-1]
+            self.assertRegex(last, "storage failed .* check the disk, then start again")
+            server.kill()
+            server.start()
+            self.assertEqual(server.public.get("/v2/app/manifests/1").headers["Docker-Content-Digest"], stored)
+            self.assertEqual(server.public.get(f"/v2/app/blobs/{digest_of(b'layer')}").body, b"layer")
+            server.auth.push_blob("app", b"lost")
+            self.assertEqual(server.public.get(f"/v2/app/blobs/{digest_of(b'lost')}").body, b"lost")
+
+
+@contextlib.contextmanager
+def traced(strace: str, server: Server) -> Iterator[list[str]]:
+    """Record the server's calls that sync, rename and send, in the order in which they ended; sends in which they began."""
+    log = server.directory / "strace"
+    names = "trace=fsync,fdatasync,rename,renameat,renameat2,sendto"
+    command = [strace, "-f", "-y", "-s", "32", "-e", names, "-e", "signal=none", "-o", str(log), "-p", str(server.process.pid)]
+    calls: list[str] = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        attached = process.stderr.readline()
+        if "attached" not in attached:
+            raise unittest.SkipTest(f"strace may not trace here: {attached.strip()}")
+        try:
+            yield calls
+        finally:
+            process.terminate()
+    calls += _calls(log.read_text())
+
+
+def _calls(log: str) -> list[str]:
+    begun: dict[str, str] = {}
+    calls = []
+    for line in log.splitlines():
+        match = _CALL.match(line)
+        if not match:
+            continue
+        thread, name, arguments, _, rest = match.groups()
+        if name and arguments.endswith("<unfinished ...>") and name != "sendto":
+            begun[thread] = f"{name}({arguments}"
+        elif name:
+            calls.append(f"{name}({arguments}")
+        elif thread in begun:
+            calls.append(begun.pop(thread).replace("<unfinished ...>", "") + rest)
+    return calls
+
+
+@contextlib.contextmanager
+def half_sent(client: Client, location: str, content: bytes, sent: int) -> Iterator[socket.socket]:
+    """Send a chunk up to `sent` bytes, and hang up at the end of the block."""
+    with contextlib.closing(http.client.HTTPConnection(*client.address, timeout=60)) as connection:
+        connection.putrequest("PATCH", location)
+        for name, value in {"Authorization": authorization(), "Content-Length": str(len(content))}.items():
+            connection.putheader(name, value)
+        connection.endheaders(content[:sent])
+        assert isinstance(connection.sock, socket.socket)
+        yield connection.sock
+
+
+def received(client: Client, location: str) -> int:
+    """Ask how many bytes a session has."""
+    answer = client.get(location)
+    assert answer.status == 204, answer
+    last = int(answer.headers["Range"].partition("-")[2])
+    return last + 1 if last else 0
+
+
+def authorization() -> str:
+    """Return the credentials of USER as a header."""
+    return "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()

@@ -1,0 +1,186 @@
+"""The query, Range, conditions and credentials: RFC 3986, 9110 and 7617, and what the OCI distribution specification says of Content-Range."""
+
+from __future__ import annotations
+
+import base64
+import unittest
+
+from vex.errors import BAD_REQUEST, RANGE_INVALID, RegistryError
+from vex.fields import etag_matches, if_range_matches, parse_basic, parse_content_range, parse_query, parse_range
+
+ETAG = '"sha256:abc"'
+
+
+def basic(text: str | bytes) -> str:
+    return "Basic " + base64.b64encode(text if isinstance(text, bytes) else text.encode()).decode()
+
+
+class QueryTest(unittest.TestCase):
+    def test_queries_are_decoded(self) -> None:
+        cases: dict[str, dict[str, list[str]]] = {
+            "": {},
+            "n=10&last=a": {"n": ["10"], "last": ["a"]},
+            "tag=a&tag=b": {"tag": ["a", "b"]},
+            "digest=sha256%3Aabc": {"digest": ["sha256:abc"]},
+            "digest=sha256:abc": {"digest": ["sha256:abc"]},
+            "a=b+c%2Bd%20e": {"a": ["b c+d e"]},
+            "%61+b=c": {"a b": ["c"]},
+            "a=b=c": {"a": ["b=c"]},
+            "a": {"a": [""]},
+            "a=": {"a": [""]},
+            "=a": {"": ["a"]},
+            "&&a=b&": {"a": ["b"]},
+            "a=%C3%A9%e2%82%ac": {"a": ["\u00e9\u20ac"]},
+            "a=%2526": {"a": ["%26"]},
+            "a=?/:@": {"a": ["?/:@"]},
+        }
+        for text, expected in cases.items():
+            with self.subTest(text):
+                self.assertEqual(parse_query(text), expected)
+
+    def test_queries_that_cannot_be_decoded_are_refused(self) -> None:
+        escapes = ("a=%", "a=%4", "a=%zz", "a=%+1", "%=a")
+        controls = ("a=%00", "%00=a", "a=%0d%0aSet-Cookie:x", "a=%1b", "a=%7f", "a=%c2%85")
+        for text in (*escapes, *controls, "a=%ff", "a=%ed%a0%80", "a=%c0%af"):
+            with self.subTest(text), self.assertRaises(RegistryError) as caught:
+                parse_query(text)
+            self.assertEqual(caught.exception.kind, BAD_REQUEST)
+
+    def test_at_most_64_parameters_are_taken(self) -> None:
+        self.assertEqual(parse_query("&".join(["tag=a"] * 64)), {"tag": ["a"] * 64})
+        self.assertRaises(RegistryError, parse_query, "&".join(["tag=a"] * 65))
+
+
+class RangeTest(unittest.TestCase):
+    def test_one_range_selects_from_the_first_offset_to_past_the_last(self) -> None:
+        cases = {
+            "bytes=0-0": (0, 1),
+            "bytes=0-9": (0, 10),
+            "bytes=2-5": (2, 6),
+            "bytes=9-9": (9, 10),
+            "bytes=3-": (3, 10),
+            "bytes=-1": (9, 10),
+            "bytes=-10": (0, 10),
+            "bytes=-99": (0, 10),
+            "bytes=0-99": (0, 10),
+            "bytes=5-99999999999999999999999": (5, 10),
+            "bytes=000000000000000000000002-5": (2, 6),
+            "bytes=-" + "9" * 5000: (0, 10),
+            "BYTES=2-5": (2, 6),
+            "bytes= 2-5 ": (2, 6),
+        }
+        for value, expected in cases.items():
+            with self.subTest(value[:40]):
+                self.assertEqual(parse_range(value, 10), expected)
+
+    def test_what_lies_outside_is_refused_with_the_size(self) -> None:
+        for value in ("bytes=10-", "bytes=10-10", "bytes=11-20", "bytes=5-2", "bytes=-0", "bytes=" + "9" * 5000 + "-", "bytes=99999999999999999999-5"):
+            with self.subTest(value[:40]), self.assertRaises(RegistryError) as caught:
+                parse_range(value, 10)
+            self.assertEqual((caught.exception.kind, caught.exception.headers), (RANGE_INVALID, (("Content-Range", "bytes */10"),)))
+
+    def test_what_is_not_one_range_of_bytes_selects_the_whole(self) -> None:
+        nonsense = ("", "bytes", "bytes=", "bytes=-", "bytes=1", "bytes 0-1", "bytes=0-1\n", "bytes=1 -2")
+        odd_numbers = ("bytes=a-b", "bytes=+1-2", "bytes=1--2", "bytes=1_0-20", "bytes=0x1-2", "bytes=\u0661-\u0662")
+        for value in (None, *nonsense, *odd_numbers, "bytes=0-1,3-4", "bytes=0-1, -1", "items=0-1", "xbytes=0-1"):
+            with self.subTest(value):
+                self.assertIsNone(parse_range(value, 10))
+
+    def test_of_nothing_only_a_suffix_can_be_asked_for(self) -> None:
+        self.assertIsNone(parse_range("bytes=-5", 0))
+        for value in ("bytes=0-", "bytes=0-0", "bytes=-0"):
+            with self.subTest(value), self.assertRaises(RegistryError) as caught:
+                parse_range(value, 0)
+            self.assertEqual(caught.exception.headers, (("Content-Range", "bytes */0"),))
+
+
+class ContentRangeTest(unittest.TestCase):
+    def test_first_and_last_offsets_are_inclusive(self) -> None:
+        for value, expected in {"0-0": (0, 0), "0-1023": (0, 1023), "1024-2047": (1024, 2047), "0-9223372036854775807": (0, 2**63 - 1)}.items():
+            with self.subTest(value):
+                self.assertEqual(parse_content_range(value), expected)
+
+    def test_everything_else_is_refused(self) -> None:
+        shapes = ("", "-", "0-", "-0", "0-1/2", "bytes 0-1/2", "bytes=0-1", " 0-1", "0-1 ", "0-1\n", "0 - 1", "0-1,2-3")
+        numbers = ("5-2", "a-b", "+0-1", "0-1_0", "\u0660-\u0661", "0-" + "9" * 5000)
+        for value in (*shapes, *numbers):
+            with self.subTest(value[:40]), self.assertRaises(RegistryError) as caught:
+                parse_content_range(value)
+            self.assertEqual(caught.exception.kind, RANGE_INVALID)
+
+
+class ConditionTest(unittest.TestCase):
+    def test_if_none_match_compares_weakly_with_each_of_a_list(self) -> None:
+        for value in ("*", " * ", ETAG, f"W/{ETAG}", f'"x", {ETAG}', f'"a,b",W/"c" , W/{ETAG},"d"', f", {ETAG}"):
+            with self.subTest(value):
+                self.assertTrue(etag_matches(value, ETAG))
+                self.assertTrue(etag_matches(value, f"W/{ETAG}"))
+
+    def test_other_entity_tags_do_not_match(self) -> None:
+        for value in ("", '""', '"sha256:abd"', '"SHA256:ABC"', '"xsha256:abc"', '"sha256:abcd"', '"*"', "**", "sha256:abc", '"sha256:abc', 'sha256:abc"'):
+            with self.subTest(value):
+                self.assertFalse(etag_matches(value, ETAG))
+
+    def test_if_range_holds_for_the_same_strong_tag_and_when_it_is_missing(self) -> None:
+        self.assertTrue(if_range_matches(None, ETAG))
+        self.assertTrue(if_range_matches(ETAG, ETAG))
+
+    def test_if_range_does_not_hold_for_weak_tags_dates_and_others(self) -> None:
+        for value in ("", f"W/{ETAG}", '"other"', "*", "sha256:abc", "Tue, 15 Nov 1994 08:12:31 GMT", f'{ETAG}, "x"'):
+            with self.subTest(value):
+                self.assertFalse(if_range_matches(value, ETAG))
+        self.assertFalse(if_range_matches(f"W/{ETAG}", f"W/{ETAG}"))
+
+
+class BasicTest(unittest.TestCase):
+    def test_credentials_are_a_name_and_a_password(self) -> None:
+        cases = {
+            # RFC 7617 sections 2 and 2.1
+            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==": ("Aladdin", "open sesame"),
+            "Basic dGVzdDoxMjPCow==": ("test", "123\u00a3"),
+            "basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==": ("Aladdin", "open sesame"),
+            "BASIC  QWxhZGRpbjpvcGVuIHNlc2FtZQ==": ("Aladdin", "open sesame"),
+            basic("user:a:b:"): ("user", "a:b:"),
+            basic("user:"): ("user", ""),
+            basic("user:\u00e9\U0001f511"): ("user", "\u00e9\U0001f511"),
+        }
+        for value, expected in cases.items():
+            with self.subTest(value):
+                self.assertEqual(parse_basic(value), expected)
+
+    def test_everything_else_is_no_credentials(self) -> None:
+        cases = {
+            "nothing": None,
+            "empty": "",
+            "scheme alone": "Basic",
+            "scheme and a space": "Basic ",
+            "bad base64": "Basic !!!!",
+            "unpadded base64": "Basic dXNlcjpwYXNzMQ",
+            "one character": "Basic Q",
+            "url-safe base64": "Basic dXNlcjpw_w==",
+            "space within": "Basic dXNl cjpwYXNz",
+            "something behind": basic("user:pass") + " x",
+            "padding within": "Basic QQ==OmI=",
+            "no colon": basic("user"),
+            "empty name": basic(":password"),
+            "NUL in the name": basic("us\0er:pass"),
+            "NUL in the password": basic("user:pa\0ss"),
+            "not UTF-8": basic(b"user:\xff\xfe"),
+            "Latin-1": basic("user:caf\u00e9".encode("latin-1")),
+            "beyond ASCII": "Basic dXNlcjpw\u00e9w==",
+            "over 4 KiB": basic("user:" + "a" * 4096),
+            "two lines": basic("user:pass") + ", " + basic("user:pass"),
+            "bearer": "Bearer " + basic("user:pass")[6:],
+            "digest": 'Digest username="user"',
+            "no space": "Basic" + basic("user:pass")[6:],
+            "tab": "Basic\t" + basic("user:pass")[6:],
+        }
+        for name, value in cases.items():
+            with self.subTest(name):
+                self.assertIsNone(parse_basic(value))
+
+    def test_four_kibibytes_are_the_limit(self) -> None:
+        within = basic("user:" + "a" * 3060)
+        self.assertLessEqual(len(within), 4096)
+        self.assertIsNotNone(parse_basic(within))
+        self.assertIsNone(parse_basic(basic("user:" + "a" * 3066)))

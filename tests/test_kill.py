@@ -1,0 +1,67 @@
+"""The server is killed at random moments and at each named point while clients work, and keeps every promise that it made.
+
+VEX_TEST_KILLS says how many times, and VEX_TEST_SEED repeats the choices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import unittest
+from pathlib import Path
+
+from tests.crash.clients import Clients
+from tests.crash.journal import Journal
+from tests.crash.oracle import losses
+from tests.crash.points import KILL, Trap
+from tests.crash.server import TrapServer
+from tests.in_process import directory_in_memory
+
+KILLS = int(os.environ.get("VEX_TEST_KILLS") or 6)
+SEED = os.environ.get("VEX_TEST_SEED") or str(random.SystemRandom().randrange(10**9))
+# Everything that changes files or the database, and what the answer comes behind.
+POINTS = (
+    "open uploads",
+    "write uploads",
+    "fsync uploads",
+    "rename blobs",
+    "open blobs",
+    "fsync blobs",
+    "database begin",
+    "database insert",
+    "database update",
+    "database delete",
+    "database commit",
+    "rename uploads",
+    "unlink uploads",
+)
+_REACH_SECONDS = 10.0
+
+
+@unittest.skipUnless(Path("/proc/self/fd").exists(), "needs /proc, which Linux has")
+class KillTest(unittest.TestCase):
+    """Cycles of work, kill, restart and check, on one data directory."""
+
+    def test_a_killed_server_has_kept_what_it_acknowledged_and_leaves_no_litter(self) -> None:
+        choose = random.Random(SEED)
+        traps = [Trap(point, KILL, after=after) for point in POINTS for after in (False, True)]
+        choose.shuffle(traps)
+        with self.subTest(VEX_TEST_SEED=SEED), directory_in_memory() as directory:
+            server = TrapServer(Path(directory), "--shutdown-timeout", "1s")
+            self.addCleanup(server.kill)
+            with contextlib.closing(Journal(Path(directory) / "journal")) as journal:
+                for cycle in range(KILLS):
+                    trap = traps[cycle // 2 % len(traps)]._replace(nth=choose.randrange(1, 20)) if cycle % 2 else None
+                    self._crash(server, journal, trap, choose.uniform(0.02, 0.5), f"{SEED} {cycle}")
+                    server.start()
+                    self.assertEqual(losses(server, journal), [], f"cycle {cycle}, killed at {trap or 'a random moment'}")
+                    self.assertNotIn("Traceback", server.log.read_text())
+
+    def _crash(self, server: TrapServer, journal: Journal, trap: Trap | None, seconds: float, seed: str) -> None:
+        clients = Clients(server, journal, seed)
+        clients.start()
+        reached = server.kill_at(trap, _REACH_SECONDS) if trap else not server.kill_at(Trap("nowhere", KILL), seconds)
+        clients.join()
+        self.assertEqual(clients.failures, [])
+        self.assertTrue(reached, f"{trap} is not reached")

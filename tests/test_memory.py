@@ -1,0 +1,130 @@
+"""Memory does not depend on the size of a blob, on how many clients push and pull at once beyond a limit, or on what was asked for.
+
+VEX_TEST_BLOB_GIB says how large the large blob is, VEX_TEST_PATHS how many random paths are asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import random
+import re
+import unittest
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.support import Client, Server, digest_of, running
+from tests.test_durability import authorization
+
+BLOCK = random.Random(1).getrandbits(8 * 2**20).to_bytes(2**20, "little")
+BLOCKS = int(float(os.environ.get("VEX_TEST_BLOB_GIB") or 1) * 1024)
+PATHS = int(os.environ.get("VEX_TEST_PATHS") or 5000)
+PEAK_BYTES = 96 * 2**20
+CROWD, CROWD_BLOCKS, CROWD_PEAK_BYTES = 64, 3, 192 * 2**20
+# answers.py keeps at most 8 MiB of what was answered.
+GROWTH_BYTES = (8 + 4) * 2**20
+_SHAPES = ("/{0}", "/v2/{0}/manifests/{0}", "/v2/{0}/tags/list", f"/v2/{{0}}/blobs/sha256:{'0' * 48}{{0:0>16}}", "/v2/_catalog?last={0}")
+
+
+@unittest.skipUnless(Path("/proc/self/status").exists(), "needs /proc, which Linux has")
+class MemoryTest(unittest.TestCase):
+    """One server, which is pushed and pulled the same blob again and again."""
+
+    def test_a_large_blob_is_streamed_both_ways(self) -> None:
+        digest = _digest()
+        headers = {"Content-Length": str(BLOCKS * len(BLOCK))}
+        with running() as server:
+            auth = server.auth
+            self.assertEqual(auth.request("PUT", f"{self._start(auth)}?digest={digest}", _blocks(), headers).status, 201)
+            location = self._start(auth)
+            answer = auth.request("PATCH", location, _blocks(), {"Transfer-Encoding": "chunked"}, chunked=True)
+            self.assertEqual((answer.status, answer.headers["Range"]), (202, f"0-{BLOCKS * len(BLOCK) - 1}"))
+            self.assertEqual(auth.request("PUT", f"{location}?digest={digest}").status, 201)
+            self._pull(server, f"/v2/app/blobs/{digest}")
+            self.assertLess(_peak(server), PEAK_BYTES)
+
+    def test_a_crowd_pushes_and_pulls_at_once(self) -> None:
+        """Half of them push, half of them pull, each a blob of its own."""
+        contents = [b"%d " % number + BLOCK * CROWD_BLOCKS for number in range(CROWD)]
+        with running() as server, ThreadPoolExecutor(2 * CROWD) as pool:
+            for content in contents[: CROWD // 2]:
+                server.auth.push_blob("app", content)
+            pushes = [pool.submit(server.auth.push_blob, "app", content) for content in contents]
+            pulls = [pool.submit(server.public.get, f"/v2/app/blobs/{digest_of(content)}") for content in contents[: CROWD // 2] * 2]
+            self.assertEqual([push.result() for push in pushes], [digest_of(content) for content in contents])
+            for pull, content in zip(pulls, contents[: CROWD // 2] * 2):
+                self.assertTrue(pull.result().body == content)
+            self.assertLess(_peak(server), CROWD_PEAK_BYTES)
+
+    def test_what_nobody_has_leaves_nothing_behind(self) -> None:
+        with running() as server:
+            for listener in server.addresses:
+                _ask_at_random(server, listener, PATHS // 10)
+            _series(server)  # itself a request that is counted
+            series, resident = _series(server), _resident(server)
+            for listener in server.addresses:
+                _ask_at_random(server, listener, PATHS // 3)
+            self.assertEqual(_series(server), series)
+            self.assertLess(_resident(server) - resident, GROWTH_BYTES)
+
+    def _start(self, auth: Client) -> str:
+        answer = auth.request("POST", "/v2/app/blobs/uploads/")
+        self.assertEqual(answer.status, 202)
+        return answer.headers["Location"]
+
+    def _pull(self, server: Server, path: str) -> None:
+        """Compare what comes with what was sent, block by block."""
+        with contextlib.closing(http.client.HTTPConnection(*server.addresses["public"], timeout=60)) as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            self.assertEqual((response.status, response.length), (200, BLOCKS * len(BLOCK)))
+            for number in range(BLOCKS):
+                self.assertTrue(response.read(len(BLOCK)) == BLOCK, f"block {number} differs")
+
+
+def _blocks() -> Iterator[bytes]:
+    for _ in range(BLOCKS):
+        yield BLOCK
+
+
+def _digest() -> str:
+    content = hashlib.sha256()
+    for block in _blocks():
+        content.update(block)
+    return f"sha256:{content.hexdigest()}"
+
+
+def _ask_at_random(server: Server, listener: str, count: int) -> None:
+    """Ask a listener for things that it does not have, of every shape, on one connection."""
+    choose = random.Random(count)
+    headers = {"Authorization": authorization()} if listener == "auth" else {}
+    with contextlib.closing(http.client.HTTPConnection(*server.addresses[listener], timeout=60)) as connection:
+        for _ in range(count):
+            word = f"{choose.getrandbits(64):x}"
+            path = choose.choice(_SHAPES).format(word)
+            connection.request(choose.choice(("GET", "HEAD")), path, headers=headers)
+            connection.getresponse().read()
+
+
+def _series(server: Server) -> set[str]:
+    return {line.rpartition(" ")[0] for line in server.internal.get("/metrics").body.decode().splitlines() if not line.startswith("#")}
+
+
+def _resident(server: Server) -> int:
+    return _bytes(server, "VmRSS")
+
+
+def _peak(server: Server) -> int:
+    """Return the largest resident size that the server has had, in bytes."""
+    return _bytes(server, "VmHWM")
+
+
+def _bytes(server: Server, field: str) -> int:
+    """Read a field of proc(5), status."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found, status
+    return int(found[1]) * 1024

@@ -1,0 +1,54 @@
+"""The README names only commands and keys that exist, and shows the configuration that `vex describe` prints."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import unittest
+
+from tests.support import TOP, vex
+from vex.config import KEYS, describe
+
+README = (TOP / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"(?:vex\.pyz|`vex) ([a-z]+(?: (?:add|password|list|delete))?)", README)))
+KEY_LINES = set(re.findall(r"`([a-z-]+) = ", README)) | set(re.findall(r"^#?([a-z-]+) =", README, re.MULTILINE))
+
+
+class ReadmeTest(unittest.TestCase):
+    def test_every_command_that_it_names_exists(self) -> None:
+        self.assertGreaterEqual(len(COMMANDS), 8, COMMANDS)
+        for command in COMMANDS:
+            with self.subTest(command):
+                result = vex(*command.split(), "--help")
+                self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_every_key_that_it_names_exists(self) -> None:
+        self.assertEqual(KEY_LINES, {key.name for key in KEYS})
+
+    def test_every_flag_that_it_names_exists(self) -> None:
+        flags = set(re.findall(r"`(--[a-z-]+)[ `]", README.partition("## Benchmark")[0])) - {"--cacert"}
+        self.assertIn("--config", flags)
+        known = vex("serve", "--help").stdout
+        for flag in flags:
+            with self.subTest(flag):
+                self.assertIn(f"{flag} ", known)
+
+    def test_it_shows_the_configuration_as_described(self) -> None:
+        self.assertIn(f"```\n{describe()}```\n", README)
+
+    def test_its_map_names_every_module_once(self) -> None:
+        inside = README.partition("## Inside")[2].partition("## Tests")[0]
+        named = re.findall(r"`([a-z_/]+\.py)`", inside)
+        modules = [str(path.relative_to(TOP / "vex")) for path in (TOP / "vex").rglob("*.py") if path.name != "__init__.py"]
+        self.assertEqual(sorted(named), sorted(modules))
+
+    def test_the_test_command_is_the_one_of_continuous_integration(self) -> None:
+        self.assertIn("python3 -m unittest\n", README)
+        self.assertIn("python3 -m unittest\n", (TOP / ".ci" / "run").read_text(encoding="utf-8"))
+
+    def test_the_shell_blocks_are_shell(self) -> None:
+        blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+        self.assertGreaterEqual(len(blocks), 4)
+        for block in blocks:
+            result = subprocess.run(["sh", "-n"], input=block, capture_output=True, text=True, check=False)
+            self.assertEqual(result.returncode, 0, result.stderr)

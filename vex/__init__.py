@@ -1,0 +1,3 @@
+"""Vex: a container registry in one file, on Python's standard library alone."""
+
+VERSION = "1.0.0"

@@ -1,0 +1,17 @@
+"""The addresses of the web interface: its table of routes, apart from the pages, which are only loaded once somebody browses."""
+
+from __future__ import annotations
+
+from vex.routes import route
+
+FRONT = route("front", "/", GET="", HEAD="")
+REPOSITORY = route("repository", "/r/<name>/", GET="", HEAD="")
+MANIFEST = route("manifest-page", "/r/<name>/m/<manifest>/", GET="", HEAD="")
+DOCUMENT = route("document", "/r/<name>/m/<manifest>/json/", GET="", HEAD="")
+LAYER = route("layer", "/r/<name>/m/<manifest>/layer/<layer>/", GET="", HEAD="")
+ARCHIVE = route("archive", "/r/<name>/m/<manifest>/image.tar", GET="", HEAD="")
+DIFF = route("diff", "/r/<name>/diff/<manifests>/", GET="", HEAD="")
+STATIC = route("static", "/static/<file>", GET="", HEAD="")
+
+# Tried in this order.
+PAGES = (FRONT, STATIC, LAYER, ARCHIVE, DOCUMENT, MANIFEST, DIFF, REPOSITORY)

@@ -1,0 +1,187 @@
+"""What each listener allows, decided in one place before any byte of a body is read; dispatch; errors become answers.
+
+`POLICIES` is the whole of the authorization: (listener, method, route) is allowed or denied by it alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import TYPE_CHECKING, Callable, NamedTuple
+
+from vex import routes
+from vex.addresses import PAGES
+from vex.api import Api, Fields
+from vex.errors import (
+    DENIED,
+    DISK_FULL,
+    INTERNAL,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    NOT_IMPLEMENTED,
+    READ_ONLY,
+    UNAUTHORIZED,
+    UNAVAILABLE,
+    Disconnected,
+    Kind,
+    RegistryError,
+)
+from vex.fields import parse_basic
+from vex.message import Request, Response, error_response
+from vex.routes import READS, Route, match
+from vex.users import Users
+
+if TYPE_CHECKING:
+    from vex.pages import Pages
+
+_log = logging.getLogger("vex")
+
+PUBLIC, AUTH, INTERNAL_LISTENER = "public", "auth", "internal"
+OPTIONS = "OPTIONS"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", OPTIONS})
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="Vex", charset="UTF-8"'}
+_API_VERSION = ("Docker-Distribution-Api-Version", "registry/2.0")
+_CROSS_ORIGIN = [
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Expose-Headers", "Docker-Content-Digest, Link, OCI-Filters-Applied, ETag, Content-Range"),
+]
+_PREFLIGHT = [
+    *_CROSS_ORIGIN,
+    ("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS"),
+    ("Access-Control-Allow-Headers", "Accept, Range, If-None-Match, If-Range"),
+    ("Access-Control-Max-Age", "86400"),
+]
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+
+
+class Policy(NamedTuple):
+    """What a listener serves: routes, methods, and whether a user is needed for each of them."""
+
+    routes: tuple[Route, ...]
+    methods: frozenset[str]
+    credentials: bool
+
+
+POLICIES = {
+    PUBLIC: Policy((*(route for route in routes.REGISTRY if route not in (routes.UPLOADS, routes.UPLOAD)), *PAGES), READS | {OPTIONS}, credentials=False),
+    AUTH: Policy(routes.REGISTRY, _METHODS - {OPTIONS}, credentials=True),
+    INTERNAL_LISTENER: Policy(routes.INTERNAL, READS, credentials=False),
+}
+
+
+class Incidents:
+    """What the app counts; the metrics implement it."""
+
+    def panic(self) -> None:
+        """Note a request that failed in a way nobody foresaw."""
+
+    def request_refused(self, listener: str, kind: Kind) -> None:
+        """Note a request that is answered with an error."""
+
+    def login_refused(self) -> None:
+        """Note a request with a wrong user name or password, or too many of those."""
+
+
+class App:
+    """Answers requests of all listeners; `pages` loads the web interface, `internal` maps an op of the internal listener to its text."""
+
+    def __init__(self, api: Api, pages: Callable[[], Pages], users: Users, internal: dict[str, Callable[[], Response]], incidents: Incidents) -> None:
+        self._api = api
+        self._pages = pages
+        self._users = users
+        self._internal = internal
+        self._incidents = incidents
+
+    def handle(self, request: Request) -> Response:
+        """Answer a request; every failure but Disconnected becomes an answer."""
+        try:
+            response = self._respond(request)
+        except RegistryError as error:
+            if error.kind.status >= 500:
+                _log.error("%s %s failed: %s", request.method, request.path, error.__cause__ or error)
+            response = self._error(request, error)
+        except Disconnected:
+            raise
+        except Exception as error:  # the last resort; it is logged, counted and answered
+            response = self._error(request, self._unexpected(request, error))
+        if _is_api(request):
+            response.headers.append(_API_VERSION)
+            if request.listener == PUBLIC and request.method != OPTIONS:
+                response.headers += _CROSS_ORIGIN
+        return response
+
+    def _respond(self, request: Request) -> Response:
+        route, fields = self._authorize(request)
+        if request.method == OPTIONS:
+            return Response(204, _PREFLIGHT)
+        if route in routes.REGISTRY:
+            return self._api.handle(route, request, fields)
+        if route in routes.INTERNAL:
+            return self._internal[route.op]()
+        return self._pages().handle(route, request, fields)
+
+    def _authorize(self, request: Request) -> tuple[Route, Fields]:
+        """Allow or deny; returns the route of what is allowed. Raises what the client is told."""
+        policy = POLICIES[request.listener]
+        if policy.credentials:
+            _refuse_cross_site(request)
+            self._authenticate(request)
+        if request.method not in _METHODS:
+            raise RegistryError(NOT_IMPLEMENTED)
+        if request.listener == PUBLIC and request.method not in policy.methods:
+            raise RegistryError(READ_ONLY, headers={"Allow": "GET, HEAD, OPTIONS"})
+        found = match(policy.routes, request.path)
+        if found is None:
+            raise RegistryError(NOT_FOUND)
+        route, fields = found
+        request.op = route.op
+        allowed = policy.methods & {*route.endpoints, OPTIONS}
+        if request.method not in allowed:
+            raise RegistryError(METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(allowed))})
+        return route, fields
+
+    def _authenticate(self, request: Request) -> None:
+        credentials = parse_basic(request.header("authorization"))
+        if credentials is None:
+            raise RegistryError(UNAUTHORIZED, headers=_CHALLENGE)
+        try:
+            self._users.check(credentials.name, credentials.password, request.client)
+        except RegistryError as error:
+            self._incidents.login_refused()
+            if error.kind is UNAUTHORIZED:
+                raise RegistryError(UNAUTHORIZED, error.message, headers=_CHALLENGE) from None
+            raise
+        request.user = credentials.name
+
+    def _error(self, request: Request, error: RegistryError) -> Response:
+        self._incidents.request_refused(request.listener, error.kind)
+        if request.listener == PUBLIC and not _is_api(request):
+            return self._pages().error(request, error)
+        return error_response(error)
+
+    def _unexpected(self, request: Request, error: Exception) -> RegistryError:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _FULL:
+            return RegistryError(DISK_FULL)
+        if number in _EXHAUSTED or isinstance(error, MemoryError):
+            _log.error("%s %s failed: %s", request.method, request.path, error)
+            return RegistryError(UNAVAILABLE, "the registry is out of file descriptors or memory; try again", headers={"Retry-After": "1"})
+        self._incidents.panic()
+        _log.exception("%s %s failed", request.method, request.path)
+        return RegistryError(INTERNAL)
+
+
+def _is_api(request: Request) -> bool:
+    # A repository may be called v2-something, and has a page.
+    return request.path == "/v2" or request.path.startswith("/v2/")
+
+
+def _refuse_cross_site(request: Request) -> None:
+    """Refuse writes that a page of another site makes with the browser's stored password."""
+    if request.method in READS:
+        return
+    origin, host = request.header("origin"), request.header("host")
+    foreign = origin is not None and origin not in (f"http://{host}", f"https://{host}")
+    if foreign or request.header("sec-fetch-site") in ("cross-site", "same-site"):
+        raise RegistryError(DENIED, "writes from a page of another site are not allowed")

@@ -1,0 +1,264 @@
+"""`vex backup`: a copy of a registry, running or not, that is a data directory itself.
+
+Invariants: the backup is complete at every moment after the first one ended. Blobs are added and synced first, then the new
+database takes the place of the old one, and only then go the blobs that it does not know. A file gets its name in the
+backup when it is whole and synced. The database is copied before the blobs, so a blob that was removed in between is missing;
+then the database is copied again.
+
+What the backup holds of its own: `lock`, held while it is made, and `backup`, which tells a backup from a registry: it holds
+the digests of the databases that were written here, so that a backup which somebody served and pushed to is never overwritten.
+Uploads in progress are not part of a backup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from vex import store
+from vex.blobs import FILE_MODE, BlobFiles, make_directory, sync_directory
+from vex.check import each_blob, registry_in
+from vex.database import Database, DatabaseFault, fold_log
+from vex.errors import DISK_FULL, INTERNAL, Failure, RegistryError
+from vex.names import ALGORITHMS, Digest
+from vex.progress import Progress, mebibytes
+from vex.serve import locked
+
+MARKER = "backup"
+_DATABASE, _NEW_DATABASE, _COPY = "vex.db", "vex.db.new", "backup-copy"
+# Each round copies only what came since the one before, so a round that finds nothing removed comes soon.
+_ROUNDS = 20
+_BUFFER_BYTES = 1024 * 1024
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Another file system, one without hard links, a file of somebody else (fs.protected_hardlinks), too many links.
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+def backup(data: Path, directory: Path, progress: Progress) -> str:
+    """Copy a registry into a directory that is new, empty, or an earlier backup of it; returns what was done. Raises Failure.
+
+    Everything is synced when it returns. A blob that is damaged is left out, and so is a Failure once the rest is done.
+    """
+    with registry_in(data) as database, _explained(directory):
+        _refuse_unsuitable(data, directory)
+        make_directory(directory)
+        _append_marker(directory, "")
+        with _held(directory):
+            _refuse_changed(directory)
+            return _Backup(database, BlobFiles(data), directory, progress).run()
+
+
+class _Removed(Exception):
+    """A blob of the copied database was removed before its file was copied."""
+
+
+class _Damaged(Exception):
+    """The file of a blob is missing, or not what it should be."""
+
+
+class _Backup:
+    def __init__(self, database: Database, source: BlobFiles, directory: Path, progress: Progress) -> None:
+        self._database = database
+        self._source = source
+        self._directory = directory
+        self._target = BlobFiles(directory)
+        self._new = directory / _NEW_DATABASE
+        self._progress = progress
+        self._linked = self._copied = self._bytes = self._dropped = 0
+        self._damaged: dict[Digest, str] = {}
+
+    def run(self) -> str:
+        """Copy everything, and put it in place; returns what was done. Raises Failure."""
+        try:
+            blobs = self._copy_all()
+            self._publish()
+        finally:
+            _remove_database(self._new)
+        done = f"{self._directory}: {blobs} blobs, of which {self._news()}; {self._dropped} old ones removed"
+        if self._damaged:
+            for digest, reason in self._damaged.items():
+                self._progress.say(f"blob {digest}: {reason}")
+            raise Failure(f"the backup in {done}; damaged in the registry, and so not copied: {len(self._damaged)}; see vex check --repair")
+        return done
+
+    def _news(self) -> str:
+        return f"{self._linked} linked and {self._copied} copied ({mebibytes(self._bytes)})"
+
+    def _copy_all(self) -> int:
+        for _ in range(_ROUNDS):
+            _remove_database(self._new)
+            self._database.copy_to(self._new)
+            self._progress.say(f"copied the database, {mebibytes(self._new.stat().st_size)}")
+            with contextlib.closing(Database(self._new)) as copy:
+                blobs, removed = self._copy_blobs(copy)
+            if not removed:
+                return blobs
+            self._progress.say(f"blobs that were removed meanwhile: {removed}; copying the database again")
+        raise Failure("blobs were removed from the registry all the while; what was copied stays, so run the backup again when less is deleted")
+
+    def _copy_blobs(self, copy: Database) -> tuple[int, int]:
+        """Copy what is not in the backup yet; returns how many blobs there are, and how many of them were removed meanwhile."""
+        blobs = removed = 0
+        self._damaged.clear()
+        for blob in each_blob(copy):
+            blobs += 1
+            if self._target.size(blob.digest) != blob.size:
+                try:
+                    self._copy_blob(blob)
+                except _Removed:
+                    removed += 1
+                except _Damaged as damaged:
+                    self._damaged[blob.digest] = str(damaged)
+            self._progress.show(f"{blobs} blobs, of which {self._news()}")
+        return blobs, removed
+
+    def _copy_blob(self, blob: store.BlobRow) -> None:
+        """Copy one file by a link, or else by its content; raises _Removed and _Damaged."""
+        if blob.damaged or self._source.size(blob.digest) != blob.size:
+            self._explain_absence(blob)
+        try:
+            if self._link(blob.digest):
+                self._linked += 1
+            else:
+                self._copy_content(blob)
+                self._copied += 1
+                self._bytes += blob.size
+        except FileNotFoundError:
+            self._explain_absence(blob)
+
+    def _explain_absence(self, blob: store.BlobRow) -> None:
+        """Tell a file that was removed, with its row, from one that is damaged; raises the one or the other."""
+        with self._database.write() as tx:
+            # While the write lock is held, a row means a file.
+            row = store.find_blob(tx, blob.digest)
+            size = self._source.size(blob.digest)
+        if row is None or (size == row.size and not row.damaged):
+            raise _Removed
+        if size < 0:
+            raise _Damaged("its file is missing")
+        raise _Damaged("it is marked as damaged" if size == row.size else f"its file has {size} bytes instead of {row.size}")
+
+    def _link(self, digest: Digest) -> bool:
+        path = self._target.path(digest)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        try:
+            os.link(self._source.path(digest), path)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            return False
+        return True
+
+    def _copy_content(self, blob: store.BlobRow) -> None:
+        path = self._target.uploads / _COPY
+        content_hash = hashlib.new(blob.digest.algorithm)
+        buffer = bytearray(_BUFFER_BYTES)
+        try:
+            with self._source.open(blob.digest) as source, open(path, "wb", buffering=0, opener=_opener) as target:
+                while count := source.readinto(buffer):  # type: ignore[attr-defined]
+                    content_hash.update(memoryview(buffer)[:count])
+                    _write(target.fileno(), memoryview(buffer)[:count])
+                os.fsync(target.fileno())
+            if content_hash.hexdigest() != blob.digest.encoded:
+                raise _Damaged("its file does not have the content of this digest")
+            os.rename(path, self._target.path(blob.digest))
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def _publish(self) -> None:
+        """Make the blobs durable, then the database that knows them; then remove the blobs that it does not know."""
+        for algorithm in ALGORITHMS:
+            sync_directory(self._directory / "blobs" / algorithm)
+        _append_marker(self._directory, _digest_of_file(self._new))
+        os.rename(self._new, self._directory / _DATABASE)
+        sync_directory(self._directory)
+        with contextlib.closing(Database(self._directory / _DATABASE)) as database, database.read() as tx:
+            for file in self._target.files():
+                if store.find_blob(tx, file.digest) is None:
+                    os.unlink(self._target.path(file.digest))
+                    self._dropped += 1
+
+
+def _refuse_unsuitable(data: Path, directory: Path) -> None:
+    own, other = data.resolve(), directory.resolve()
+    if own == other or own in other.parents:
+        raise Failure(f"{directory} is inside the data directory {data}; choose a directory outside it, best on another disk")
+    if directory.is_dir() and not (directory / MARKER).exists() and any(directory.iterdir()):
+        raise Failure(f"{directory} is not empty, and no backup made by vex; choose an empty directory or a new one")
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Hold the lock of the backup, so that nobody serves it and no second backup goes there."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(directory))
+        except Failure:
+            raise Failure(f"another vex serves {directory}, or backs up to it; end it first, or choose another directory") from None
+        yield
+
+
+def _refuse_changed(directory: Path) -> None:
+    """Make sure that the database of an earlier backup is what was written there; raises Failure."""
+    path = directory / _DATABASE
+    if not path.exists():
+        return
+    if Path(f"{path}-wal").exists():
+        # Left by a killed process that served or checked the backup; it must not lie beside another database.
+        fold_log(path)
+    if _digest_of_file(path) not in (directory / MARKER).read_text(encoding="ascii").splitlines():
+        raise Failure(f"the backup in {directory} was changed after it was made: it was served, perhaps; choose an empty directory or a new one")
+
+
+def _append_marker(directory: Path, digest: str) -> None:
+    """Add a digest to the marker, durably; before the database takes its place, since a crash may come in between."""
+    path = directory / MARKER
+    with open(path, "a", encoding="ascii", opener=_opener) as marker:
+        marker.write(f"{digest}\n" if digest else "")
+        marker.flush()
+        os.fsync(marker.fileno())
+    sync_directory(directory)
+
+
+def _digest_of_file(path: Path) -> str:
+    content_hash = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BUFFER_BYTES):
+            content_hash.update(block)
+    return content_hash.hexdigest()
+
+
+def _remove_database(path: Path) -> None:
+    for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        with contextlib.suppress(FileNotFoundError):
+            name.unlink()
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
+
+
+def _write(descriptor: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextlib.contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    full = f"the disk of {directory} is full; free space there, or choose another; what was copied stays, and the next run goes on from it"
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise Failure(full) from error
+        raise Failure(f"cannot back up to {directory}: {error.filename or directory}: {error.strerror}; check its permissions and the disk") from error
+    except (RegistryError, DatabaseFault) as error:
+        kind = error.kind if isinstance(error, RegistryError) else INTERNAL
+        unreadable = f"cannot copy the database: {error.__cause__ or error}; see vex check"
+        raise Failure({DISK_FULL: full, INTERNAL: unreadable}.get(kind, str(error))) from error

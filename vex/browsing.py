@@ -1,0 +1,185 @@
+"""What the web interface looks at: parts of lists, a manifest with everything around it, the config of an image.
+
+Nothing here changes anything; looking at a manifest is no pull. Names come in checked; errors are those of `errors.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from vex import catalog, store
+from vex.catalog import ManifestEntry, RepositoryEntry, View
+from vex.database import Database, Transaction
+from vex.errors import MANIFEST_UNKNOWN, NAME_UNKNOWN, RegistryError
+from vex.image import IMAGE, MAX_CONFIG_BYTES, ImageConfig, platform_name, read_config
+from vex.manifest import Descriptor, Manifest, parse_manifest
+from vex.names import Digest, RepositoryName, Tag
+from vex.registry import Registry
+from vex.summaries import STORED
+
+Entry = TypeVar("Entry")
+
+# What a page names of the tags, indexes and referrers of one manifest.
+MOST_NAMED = 100
+_NAMED_IN_LIST = 6
+_SIGNATURE_TAGS = 20
+_REFERRERS_BYTES = 256 * 1024
+_READ_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Listing(Generic[Entry]):
+    """A part of a list; `offset` is where it really starts, `total` how many entries there are."""
+
+    entries: Sequence[Entry]
+    offset: int
+    total: int
+
+
+class Parent(NamedTuple):
+    """An index that lists a manifest, with some of its tags."""
+
+    digest: Digest
+    tags: Sequence[Tag]
+
+
+class ManifestView(NamedTuple):
+    """A manifest with everything around it; `size` is that of `content` in bytes, `children` what is known of those of an index."""
+
+    entry: ManifestEntry
+    media_type: str
+    content: bytes
+    manifest: Manifest
+    tags: Sequence[Tag]
+    parents: Sequence[Parent]
+    referrers: Sequence[store.ReferrerRow]
+    more_referrers: bool
+    signature_tags: Sequence[tuple[Tag, Digest]]
+    children: dict[Digest, ManifestEntry]
+
+    @property
+    def images(self) -> Sequence[tuple[str, Digest]]:
+        """The images of an index, each with its platform, "" where that is not known."""
+        found = ((child, self.children.get(child.digest)) for child in self.manifest.manifests)
+        return [
+            (platform_name(child.platform) or ", ".join(entry.summary.platforms), child.digest)
+            for child, entry in found
+            if entry and entry.summary.kind == IMAGE
+        ]
+
+
+class ConfigView(NamedTuple):
+    """The config of an image, or why it cannot be shown."""
+
+    config: ImageConfig | None
+    problem: str = ""
+
+
+class Browsing:
+    """Reads of the web interface; any thread may use it."""
+
+    def __init__(self, database: Database, registry: Registry) -> None:
+        self._database = database
+        self._registry = registry
+
+    def repositories(self, prefix: str, view: View) -> Listing[RepositoryEntry]:
+        """List repositories whose name starts with `prefix`, from the last page when the one asked for is past it."""
+        with self._database.read() as tx:
+            total = catalog.count_repositories(tx, prefix, view.text)
+            view = _within(view, total)
+            return Listing(catalog.list_repositories(tx, prefix, view), view.offset, total)
+
+    def repository(self, name: RepositoryName) -> RepositoryEntry | None:
+        """Return what lists show of a repository; None when it holds nothing."""
+        with self._database.read() as tx:
+            found = catalog.repository_entry(tx, name)
+        return found[1] if found else None
+
+    def tags(self, name: RepositoryName, view: View) -> tuple[Listing[ManifestEntry], dict[int, list[Tag]]]:
+        """List tags, and by manifest the first few tags of each; raises NAME_UNKNOWN."""
+        with self._database.read() as tx:
+            repository, entry = _find(tx, name)
+            total = catalog.count_tags(tx, repository, view.text) if view.text else entry.tags
+            view = _within(view, total)
+            entries = catalog.list_tags(tx, repository, view)
+            shared = {manifest: store.tags_of_manifest(tx, repository, manifest, _NAMED_IN_LIST) for manifest in {entry.manifest for entry in entries}}
+        return Listing(entries, view.offset, total), shared
+
+    def unheld(self, name: RepositoryName, offset: int, limit: int) -> Listing[ManifestEntry]:
+        """List the manifests that neither a tag nor an index references, newest first; raises NAME_UNKNOWN."""
+        with self._database.read() as tx:
+            repository, _ = _find(tx, name)
+            total = catalog.count_unheld(tx, repository)
+            offset = _last_offset(offset, limit, total)
+            return Listing(catalog.list_unheld(tx, repository, offset, limit), offset, total)
+
+    def manifest(self, name: RepositoryName, digest: Digest) -> ManifestView:
+        """Return a manifest with everything around it; raises MANIFEST_UNKNOWN."""
+        with self._database.read() as tx:
+            repository = store.find_repository(tx, name)
+            entry = catalog.manifest_entry(tx, repository, digest) if repository is not None else None
+            row = store.find_manifest(tx, repository, digest) if repository is not None else None
+            if repository is None or entry is None or row is None:
+                raise RegistryError(MANIFEST_UNKNOWN)
+            content = store.manifest_content(tx, row.id)
+            tags = store.tags_of_manifest(tx, repository, row.id, MOST_NAMED)
+            parents = [_parent(tx, repository, parent) for parent in store.manifest_parents(tx, repository, row.id, MOST_NAMED)]
+            referrers, more = store.referrers(tx, repository, digest, "", "", MOST_NAMED, _REFERRERS_BYTES)
+            # cosign 2 attaches signatures, attestations and SBOMs by tag.
+            signature_tags = catalog.tags_with_prefix(tx, repository, f"{digest.algorithm}-{digest.encoded}.", _SIGNATURE_TAGS)
+        manifest = parse_manifest(content, row.media_type, STORED)
+        children = self._children(repository, manifest.manifests)
+        return ManifestView(entry, row.media_type, content, manifest, tags, parents, referrers, more, signature_tags, children)
+
+    def resolve(self, name: RepositoryName, tag: Tag) -> Digest:
+        """Return the digest of the manifest that a tag points to; raises MANIFEST_UNKNOWN."""
+        return self._registry.find_manifest(name, tag).digest
+
+    def config(self, name: RepositoryName, descriptor: Descriptor) -> ConfigView:
+        """Read the config of an image, as far as that is possible."""
+        if descriptor.size > MAX_CONFIG_BYTES:
+            return ConfigView(None, f"The config of this image has {descriptor.size:,} bytes, too many to be shown here.")
+        try:
+            content = self.blob(name, descriptor.digest)
+        except RegistryError as error:
+            return ConfigView(None, f"The config of this image cannot be read: {error.message}.")
+        config = read_config(content)
+        return ConfigView(config, "" if config else "The config of this image is not a JSON object, and cannot be shown.")
+
+    def blob(self, name: RepositoryName, digest: Digest) -> bytes:
+        """Read a small blob; raises BLOB_UNKNOWN."""
+        blob = self._registry.open_blob(name, digest)
+        if blob.file is None:
+            return blob.content
+        with blob.file as file:
+            content = bytearray()
+            while len(content) < MAX_CONFIG_BYTES and (piece := file.read(_READ_BYTES)):
+                content += piece
+            return bytes(content)
+
+    def _children(self, repository: int, descriptors: Sequence[Descriptor]) -> dict[Digest, ManifestEntry]:
+        with self._database.read() as tx:
+            return catalog.summaries(tx, repository, (descriptor.digest for descriptor in descriptors))
+
+
+def _find(tx: Transaction, name: RepositoryName) -> tuple[int, RepositoryEntry]:
+    found = catalog.repository_entry(tx, name)
+    if found is None:
+        raise RegistryError(NAME_UNKNOWN)
+    return found
+
+
+def _parent(tx: Transaction, repository: int, digest: Digest) -> Parent:
+    row = store.find_manifest(tx, repository, digest)
+    return Parent(digest, store.tags_of_manifest(tx, repository, row.id, _NAMED_IN_LIST) if row else ())
+
+
+def _within(view: View, total: int) -> View:
+    return view._replace(offset=_last_offset(view.offset, view.limit, total))
+
+
+def _last_offset(offset: int, limit: int, total: int) -> int:
+    """Start no later than the last page."""
+    return min(offset, max(total - 1, 0) // limit * limit)

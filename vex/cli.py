@@ -1,0 +1,211 @@
+"""The command line. Exit codes: 0, 1 for a failure with one line that says why and what to do, 2 for a wrong command line."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Callable
+
+from vex import VERSION
+from vex.config import KEYS, SIZE, Config, Key, default_path, describe, load
+from vex.database import Database
+from vex.errors import Failure, VexError
+from vex.logs import log_to_standard_error
+from vex.serve import open_data, serve
+from vex.users import Users
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    command: Command = options.command
+    try:
+        return command(options)
+    except VexError as error:
+        print(f"vex: {error}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("vex: out of memory; free some, or raise the limit of this process, then start it again", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vex", description="A container registry in one file.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    everywhere = argparse.ArgumentParser(add_help=False)
+    everywhere.add_argument("--config", metavar="FILE", type=Path, help="configuration file; default: vex.conf in the current directory, if there is one")
+    everywhere.add_argument("--data-dir", metavar="DIR", dest="data-dir", help="where the registry keeps its data; default: data")
+
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, parents=[everywhere], help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+    _serve_flags(add("serve", _serve, "start the registry"))
+    first = add("quickstart", _quickstart, "set up a registry in the current directory: configuration, certificate, service, user")
+    first.add_argument("username", metavar="USERNAME")
+    first.add_argument("hostname", metavar="HOSTNAME", nargs="?", default="localhost", help="the name that clients use for this machine; default: localhost")
+    _user_commands(commands, everywhere)
+    _check_flags(add("check", _check, "tell what is wrong with the data, a sentence each, and exit 1 if anything is; the registry may be running"))
+    saved = add("backup", _backup, "copy the registry, which may be running, to a directory that is new, empty or an earlier backup")
+    saved.add_argument("directory", metavar="DIR", type=Path, help="becomes a data directory; a backup that is there already is brought up to date")
+    add("describe", _describe, "print an annotated configuration file with every key and its default")
+    add("testconfig", _testconfig, "check a configuration file").add_argument("file", metavar="FILE", type=Path)
+    add("version", _version, "print the version")
+    return parser
+
+
+def _serve_flags(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "vex serve [--debug] [--config FILE] [--data-dir DIR] [--KEY VALUE ...]"
+    parser.add_argument("--debug", action="store_true", help="log requests and answers")
+    for key in KEYS:
+        if key.name != "data-dir":
+            help_text = f"{key.description} Default: {key.default or 'none'}".replace("%", "%%")
+            parser.add_argument(f"--{key.name}", metavar=key.metavar, dest=key.name, type=_checked(key), help=help_text)
+
+
+def _checked(key: Key) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        try:
+            key.parse(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {key.accepts}") from None
+        return text
+
+    return check
+
+
+def _check_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repair", action="store_true", help="mark damaged blobs, so that the next push heals them; remove what belongs to nothing")
+    parser.add_argument("--hash", action="store_true", help="read every blob, and compare it with its digest")
+    parser.add_argument("--hash-rate", metavar=SIZE.metavar, type=_rate, default=0, help="as --hash, reading this much in a second at most, such as 50MiB")
+
+
+def _rate(text: str) -> int:
+    try:
+        rate: int = SIZE.parse(text)
+    except ValueError:
+        rate = 0
+    if not rate:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {SIZE.accepts}, of 1 or more")
+    return rate
+
+
+def _user_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], everywhere: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser("user", help="add, change, delete and list users")
+    verbs = parser.add_subparsers(metavar="ACTION", required=True)
+    for verb, command, text in (
+        ("add", _user_add, "add a user; the password is asked for, or read as one line of standard input"),
+        ("password", _user_password, "change a user's password; it is asked for, or read as one line of standard input"),
+        ("delete", _user_delete, "delete a user"),
+    ):
+        added = verbs.add_parser(verb, parents=[everywhere], help=text, description=text)
+        added.add_argument("name", metavar="NAME")
+        added.set_defaults(command=command)
+    verbs.add_parser("list", parents=[everywhere], help="list all users").set_defaults(command=_user_list)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    given = vars(options)
+    flags = {key.name: given[key.name] for key in KEYS if given.get(key.name) is not None}
+    return load(options.config or default_path(), flags)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    log_to_standard_error(debug=options.debug)
+    return serve(_config(options))
+
+
+def _quickstart(options: argparse.Namespace) -> int:
+    # Imported here, since from the zipapp every module is compiled anew, and `serve` must start quickly.
+    from vex.quickstart import quickstart
+
+    return quickstart(options.username, options.hostname, _read_password)
+
+
+def _check(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.check import Options, check
+    from vex.progress import Progress
+
+    wanted = Options(options.repair, options.hash or options.hash_rate > 0, options.hash_rate)
+    return 1 if check(_config(options).data_dir, wanted, Progress()) else 0
+
+
+def _backup(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.backup import backup
+    from vex.progress import Progress
+
+    print(backup(_config(options).data_dir, options.directory, Progress()))
+    return 0
+
+
+def _describe(_options: argparse.Namespace) -> int:
+    print(describe(), end="")
+    return 0
+
+
+def _testconfig(options: argparse.Namespace) -> int:
+    load(options.file, {})
+    print(f"{options.file}: OK")
+    return 0
+
+
+def _version(_options: argparse.Namespace) -> int:
+    print(f"vex {VERSION} (Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version})")
+    return 0
+
+
+def _with_users(options: argparse.Namespace, work: Callable[[Users], None]) -> int:
+    directory = _config(options).data_dir
+    with open_data(directory):
+        database = Database(directory / "vex.db")
+        try:
+            work(Users(database))
+        finally:
+            database.close()
+    return 0
+
+
+def _user_add(options: argparse.Namespace) -> int:
+    return _with_users(options, lambda users: users.add(options.name, _read_password()))
+
+
+def _user_password(options: argparse.Namespace) -> int:
+    return _with_users(options, lambda users: users.set_password(options.name, _read_password()))
+
+
+def _user_delete(options: argparse.Namespace) -> int:
+    return _with_users(options, lambda users: users.delete(options.name))
+
+
+def _user_list(options: argparse.Namespace) -> int:
+    return _with_users(options, lambda users: print(*users.names(), sep="\n", end="\n" if users.names() else ""))
+
+
+def _read_password() -> str:
+    """Ask for a password on the terminal without echo, or take one line of standard input; never an argument, which others can see."""
+    try:
+        # Clients send UTF-8, whatever the locale of this terminal makes of its bytes.
+        return _read_password_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise Failure("the password is not UTF-8; set the terminal to UTF-8, or choose another") from None
+    except EOFError:
+        raise Failure("no password was typed; try again") from None
+
+
+def _read_password_bytes() -> bytes:
+    if not sys.stdin.isatty():
+        return sys.stdin.buffer.readline().rstrip(b"\r\n")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        raise Failure("the two passwords differ; try again")
+    return password.encode("utf-8", "surrogateescape")

@@ -1,0 +1,379 @@
+"""The configuration: load, check, describe.
+
+The class `Config` is the one table of keys. A field gives a key's default as it is written in a file, the kind of its value
+and its description; files, flags, `vex describe` and the README are made from that. A `Config` that `load` returned is
+consistent and never changes. Nothing is opened here but the configuration file itself: that certificates and directories can be used
+is for those who use them to find out.
+"""
+
+# ruff: noqa: RUF009 -- each call in the table makes a dataclasses.field
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+import difflib
+import ipaddress
+import itertools
+import os
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Generic, NamedTuple, TypeVar
+
+from vex.errors import Failure
+
+T = TypeVar("T")
+
+DEFAULT_NAME = "vex.conf"
+# Far more than any configuration; keeps a wrong path such as /dev/zero from filling the memory.
+_MAX_FILE_BYTES = 1024 * 1024
+_MAX_SHOWN = 80
+_COMMENT_WIDTH = 100
+_TITLE = """\
+# Configuration of Vex: lines of key = value, and comments on lines of their own.
+# Each key has a flag of the same name, which beats this file. Relative paths are relative to this file.
+# Addresses are HOST:PORT, [IPV6]:PORT, :PORT for all interfaces, or off; port 0 is any free one.
+# Times are written 90s, 10m, 24h or 7d; sizes in bytes, or 256KiB, 4MiB or 64GiB; switches yes or no.
+"""
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
+_PORT = re.compile(r"[0-9]{1,5}")
+_MAX_PORT = 65535
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(r"([0-9]{1,18})(|KiB|MiB|GiB|TiB)")
+_BYTES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_SWITCHES = {"yes": True, "no": False}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen: a host name or IP address, empty for all interfaces, and a port, 0 for any that is free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """A kind of values: its name in help texts, what it accepts in words, the parser, and the largest value if there is one.
+
+    The parser raises ValueError.
+    """
+
+    metavar: str
+    accepts: str
+    parse: Callable[[str], T]
+    most: str = ""
+
+
+def _parse_host(text: str) -> str:
+    if text.startswith("[") and text.endswith("]"):
+        return str(ipaddress.IPv6Address(text[1:-1]))
+    if text and not _HOST.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
+def _parse_address(text: str) -> Address | None:
+    if text == "off":
+        return None
+    host, _, port = text.rpartition(":")
+    if ":" not in text or not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
+        raise ValueError(text)
+    return Address(_parse_host(host), int(port))
+
+
+def _parse_path(text: str) -> Path:
+    if not text or text[0] in "\"'":
+        raise ValueError(text)
+    return Path(text)
+
+
+def _parse_optional_path(text: str) -> Path | None:
+    return _parse_path(text) if text else None
+
+
+def _parse_duration(text: str) -> float:
+    match = _DURATION.fullmatch("0s" if text == "0" else text)
+    if not match:
+        raise ValueError(text)
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _parse_size(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise ValueError(text)
+    return int(match[1]) * _BYTES[match[2]]
+
+
+def _parse_number(text: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _parse_switch(text: str) -> bool:
+    if text not in _SWITCHES:
+        raise ValueError(text)
+    return _SWITCHES[text]
+
+
+def _parse_url(text: str) -> str:
+    if not text:
+        return text
+    scheme, separator, authority = text.partition("://")
+    if scheme not in ("http", "https") or not separator:
+        raise ValueError(text)
+    # A port of the URL's own scheme may be left out.
+    bracketed = authority.endswith("]")
+    address = _parse_address(authority if ":" in authority and not bracketed else f"{authority}:80")
+    if address is None or not address.host or not address.port:
+        raise ValueError(text)
+    return text
+
+
+ADDRESS = Kind("HOST:PORT", "HOST:PORT, [IPV6]:PORT, :PORT for all interfaces, or off", _parse_address)
+FILE = Kind("FILE", "a path without quotes, or nothing", _parse_optional_path)
+DIRECTORY = Kind("DIR", "a path without quotes", _parse_path)
+DURATION = Kind("TIME", "a time such as 90s, 10m, 24h or 7d", _parse_duration, most="3650d")
+SIZE = Kind("SIZE", "a size in bytes, or such as 256KiB, 4MiB or 64GiB", _parse_size, most="1024TiB")
+NUMBER = Kind("NUMBER", "a whole number", _parse_number, most="1000000")
+# Python's JSON parser recurses, on the small stacks of the connections' threads.
+DEPTH = Kind("NUMBER", "a whole number", _parse_number, most="500")
+SWITCH = Kind("yes|no", "yes or no", _parse_switch)
+URL = Kind("URL", "http:// or https:// with a host and perhaps a port, and no path; or nothing", _parse_url)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One row of the table; `default` and `least` are texts as in a file."""
+
+    name: str
+    default: str
+    kind: Kind[Any]
+    description: str
+    least: str = ""
+
+    @property
+    def attribute(self) -> str:
+        """The name of the attribute of `Config`."""
+        return self.name.replace("-", "_")
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in help texts."""
+        return self.kind.metavar
+
+    @property
+    def accepts(self) -> str:
+        """What the key takes, in words."""
+        bounds = [f"at least {self.least}" if self.least else "", f"at most {self.kind.most}" if self.kind.most else ""]
+        return ", ".join([self.kind.accepts, *filter(None, bounds)])
+
+    def parse(self, text: str) -> Any:
+        """Turn a text into the value; raises ValueError."""
+        value = self.kind.parse(text)
+        if (self.least and value < self.kind.parse(self.least)) or (self.kind.most and value > self.kind.parse(self.kind.most)):
+            raise ValueError(text)
+        return value
+
+
+def _key(default: str, kind: Kind[T], description: str, least: str = "") -> T:
+    return dataclasses.field(default=kind.parse(default), metadata={"row": (default, kind, description, least)})
+
+
+@dataclass(frozen=True)
+class Config:
+    """The configuration, and the table of its keys: `public_addr` is the key `public-addr`. Times are seconds, sizes bytes."""
+
+    public_addr: Address | None = _key("localhost:8200", ADDRESS, "Where anonymous, read-only access and the web interface are served; off for nowhere.")
+    auth_addr: Address | None = _key("localhost:8201", ADDRESS, "Where the whole registry is served to users with a password; off for nowhere.")
+    internal_addr: Address | None = _key("localhost:8202", ADDRESS, "Where metrics and health are served, for your own network only; off for nowhere.")
+
+    public_tls_cert: Path | None = _key("", FILE, "The certificate of the public listener, PEM, with its chain. With a certificate and a key it serves HTTPS.")
+    public_tls_key: Path | None = _key("", FILE, "The private key of that certificate, PEM, not encrypted.")
+    auth_tls_cert: Path | None = _key("", FILE, "The certificate of the auth listener. Passwords travel in the clear without it, or a proxy that serves HTTPS.")
+    auth_tls_key: Path | None = _key("", FILE, "The private key of that certificate.")
+    internal_tls_cert: Path | None = _key("", FILE, "The certificate of the internal listener.")
+    internal_tls_key: Path | None = _key("", FILE, "The private key of that certificate.")
+    public_url: str = _key("", URL, "Where people reach the public listener, for the commands that the web interface shows. Empty: what the browser asked for.")
+
+    data_dir: Path = _key("data", DIRECTORY, "Where everything is stored: the database, blobs, and uploads in progress.")
+    upload_expiry: float = _key("24h", DURATION, "How long an idle upload can be resumed, and how long an uploaded blob waits for its manifest.", "1s")
+    pull_grace: float = _key("10m", DURATION, "How long the blobs of a removed manifest stay, if it was fetched within that time: a pull under way ends well.")
+    keep_replaced: float = _key("0s", DURATION, "How long a manifest can still be pulled by digest after its last tag was moved to another.")
+    delete_untags: bool = _key("no", SWITCH, "Whether deleting a manifest by digest deletes its tags too, as skopeo delete expects, instead of being refused.")
+
+    request_line_limit: int = _key("8KiB", SIZE, "The longest request line.", "1KiB")
+    header_fields_limit: int = _key("64", NUMBER, "The most header fields in a request.", "16")
+    header_bytes_limit: int = _key("32KiB", SIZE, "The largest header section of a request.", "1KiB")
+    manifest_limit: int = _key("4MiB", SIZE, "The largest manifest. Clients rely on 4MiB.", "1KiB")
+    manifest_descriptors_limit: int = _key("1000", NUMBER, "The most descriptors in a manifest.", "1")
+    manifest_depth_limit: int = _key("64", DEPTH, "The deepest nesting of a manifest's JSON.", "8")
+    blob_limit: int = _key("64GiB", SIZE, "The largest blob.", "1")
+    free_space: int = _key("256MiB", SIZE, "Disk space to keep free: uploads that would leave less are refused.")
+    upload_sessions: int = _key("256", NUMBER, "The most uploads in progress.", "1")
+    page_size: int = _key("1000", NUMBER, "Entries on a page of a list when the client does not ask for a number.", "1")
+    page_limit: int = _key("10000", NUMBER, "The most entries on a page of a list, whatever the client asks for.", "1")
+    failed_logins: int = _key("10", NUMBER, "Failed logins in a minute, per address and user name, after which more are refused.", "1")
+
+    handshake_timeout: float = _key("5s", DURATION, "Time for a TLS handshake.", "0.1s")
+    head_timeout: float = _key("10s", DURATION, "Time for a request's line and header fields to arrive.", "0.1s")
+    idle_timeout: float = _key("60s", DURATION, "How long a connection may wait between requests.", "0.1s")
+    stall_timeout: float = _key("30s", DURATION, "How long a body may make no progress.", "0.1s")
+    minimum_rate: int = _key("1KiB", SIZE, "The slowest transfer of a body, in bytes per second over 60 s. 0: any.")
+    public_connections: int = _key("512", NUMBER, "The most connections to the public listener; more wait in its backlog.", "1")
+    auth_connections: int = _key("128", NUMBER, "The most connections to the auth listener.", "1")
+    internal_connections: int = _key("16", NUMBER, "The most connections to the internal listener.", "1")
+    backlog: int = _key("128", NUMBER, "The most connections that wait to be accepted, for each listener.", "1")
+    shutdown_timeout: float = _key("30s", DURATION, "Time for requests under way to end when the server is stopped.")
+
+
+KEYS: tuple[Key, ...] = tuple(Key(field.name.replace("_", "-"), *field.metadata["row"]) for field in dataclasses.fields(Config))
+_BY_NAME = {key.name: key for key in KEYS}
+
+
+class _Setting(NamedTuple):
+    where: str
+    name: str
+    text: str
+    base: Path
+
+
+def load(path: Path | None, flags: Mapping[str, str]) -> Config:
+    """Read the file, if there is one, and the flags, which beat it; check all of it. Raises Failure.
+
+    Relative paths of the file, and the defaults, are relative to the file's directory; those of flags to the current directory.
+    """
+    base = path.parent if path else Path()
+    settings = [_Setting("default", key.name, key.default, base) for key in KEYS]
+    if path:
+        settings += _read(path)
+    settings += [_Setting("", name, text, Path()) for name, text in flags.items()]
+    config = Config(**dict(map(_parse, settings)))
+    _check(config)
+    return config
+
+
+def default_path() -> Path | None:
+    """Find `vex.conf` in the current directory; a link to nowhere counts, since someone meant it to be read."""
+    return Path(DEFAULT_NAME) if os.path.lexists(DEFAULT_NAME) else None
+
+
+def describe() -> str:
+    """Write a configuration file with every key, its description and its default; keys without a default are commented out."""
+    return "\n".join([_TITLE, *map(_describe, KEYS)])
+
+
+def _describe(key: Key) -> str:
+    text = f"{key.description} At least {key.least}." if key.least else key.description
+    comment = textwrap.fill(text, _COMMENT_WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    return f"{comment}\n{key.name} = {key.default}\n" if key.default else f"{comment}\n#{key.name} =\n"
+
+
+def _parse(setting: _Setting) -> tuple[str, Any]:
+    where, name, text, base = setting
+    label = f"{where}: {name}" if where else f"--{name}"
+    key = _BY_NAME.get(name)
+    if key is None:
+        raise Failure(f"{label}: there is no such key; {_nearest(name)}")
+    try:
+        value = key.parse(text)
+    except ValueError:
+        raise Failure(f"{label}: {_shown(text)} is not {key.accepts}") from None
+    return key.attribute, base / value if isinstance(value, Path) else value
+
+
+def _nearest(name: str) -> str:
+    near = difflib.get_close_matches(name.lower(), _BY_NAME, 1)
+    return f"did you mean {near[0]}?" if near else "'vex describe' lists them all"
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")
+
+
+class _Parser(configparser.RawConfigParser):
+    """Takes keys as they are written, without folding capitals."""
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
+def _read(path: Path) -> Iterator[_Setting]:
+    # Without indentation, configparser finds no continuation lines, so that each key is found again on its line.
+    lines = [line.strip() for line in _text(path).split("\n")]
+    for number, line in enumerate(lines, 1):
+        if line.startswith("["):
+            raise Failure(f"{path}, line {number}: {_shown(line)}: there are no sections; delete this line")
+    numbers = {line.partition("=")[0].rstrip(): number for number, line in enumerate(lines, 1)}
+    for name, text in _pairs(path, lines).items():
+        where = f"{path}, line {numbers[name]}"
+        if re.search(r"(^|\s)#", text):
+            raise Failure(f"{where}: {name}: a value cannot hold a comment; put it on a line of its own")
+        yield _Setting(where, name, text, path.parent)
+
+
+def _pairs(path: Path, lines: list[str]) -> dict[str, str]:
+    parser = _Parser(delimiters=("=",), comment_prefixes=("#",))
+    try:
+        # The section's line comes before line 1, and is not counted.
+        parser.read_string("\n".join(["[vex]", *lines]))
+    except configparser.DuplicateOptionError as error:
+        raise Failure(f"{path}, line {(error.lineno or 1) - 1}: {error.option}: the key is there twice; delete one") from None
+    except configparser.ParsingError as error:
+        number = error.errors[0][0] - 1
+        raise Failure(f"{path}, line {number}: {_shown(lines[number - 1])} is not a line of the form key = value") from None
+    return dict(parser.items("vex"))
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise Failure(f"cannot read the configuration file {path}: {error.strerror}; check its path and permissions") from error
+    if len(content) > _MAX_FILE_BYTES:
+        raise Failure(f"{path}: too large for a configuration file; check its path")
+    if content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        raise Failure(f"{path}, line 1: there is a byte order mark; save the file as UTF-8 without one")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Failure(f"{path}, line {_line_of(content, error.start)}: not UTF-8; save the file as UTF-8") from None
+    if "\0" in text:
+        raise Failure(f"{path}, line {_line_of(content, content.index(0))}: there is a NUL character; delete it")
+    return text.replace("\r\n", "\n")
+
+
+def _line_of(content: bytes, position: int) -> int:
+    return content.count(b"\n", 0, position) + 1
+
+
+def _check(config: Config) -> None:
+    """Check what no key can tell alone; raises Failure."""
+    listeners = {name: getattr(config, f"{name}_addr") for name in ("public", "auth", "internal")}
+    for name in listeners:
+        _check_pair(f"{name}-tls-cert", getattr(config, f"{name}_tls_cert"), f"{name}-tls-key", getattr(config, f"{name}_tls_key"))
+    on = {name: address for name, address in listeners.items() if address is not None}
+    if not on:
+        raise Failure("public-addr, auth-addr and internal-addr are all off: there is nothing to serve; turn one on")
+    for (one, first), (other, second) in itertools.combinations(on.items(), 2):
+        if first.port == second.port != 0 and (first.host == second.host or "" in (first.host, second.host)):
+            raise Failure(f"{one}-addr {first} and {other}-addr {second} are the same address; give each its own port")
+    if config.page_size > config.page_limit:
+        raise Failure(f"page-size {config.page_size} is more than page-limit {config.page_limit}; lower one or raise the other")
+
+
+def _check_pair(cert_key: str, cert: Path | None, key_key: str, key: Path | None) -> None:
+    if (cert is None) != (key is None):
+        given, missing = (cert_key, key_key) if key is None else (key_key, cert_key)
+        raise Failure(f"{given} is given without {missing}; HTTPS needs both")

@@ -1,0 +1,223 @@
+"""The SQLite database: one connection, its lock, transactions and schema migrations.
+
+Invariants: every statement runs while the lock is held; each write runs in `BEGIN IMMEDIATE` and is durable when `write`
+has been left; callbacks given to `Transaction.after_commit` run after that, without the lock. A commit whose outcome is
+unknown, or a transaction that cannot be ended, stops the database for good: only a restart can tell what is on the disk.
+
+The queries are not here: see `store.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pkgutil
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+from vex.errors import DISK_FULL, INTERNAL, UNAVAILABLE, Failure, RegistryError
+
+MIGRATIONS = ("001-registry.sql", "002-web.sql")
+# What queries raise on a file that is damaged, or no database, without a translation.
+DatabaseFault = sqlite3.DatabaseError
+_BUSY_SECONDS = 5.0
+_FILE_MODE = 0o640
+# Past this the write-ahead log is cut back to it at a checkpoint.
+_WAL_BYTES = 16 * 1024 * 1024
+
+
+class Transaction:
+    """What may run while the lock is held; functions that take one do not commit."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.callbacks: list[Callable[[], None]] = []
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
+        """Run one statement; returns the number of rows that it changed."""
+        return self._connection.execute(sql, tuple(parameters)).rowcount
+
+    def insert(self, sql: str, parameters: Sequence[object]) -> int:
+        """Run an INSERT; returns the id of the new row."""
+        return self._connection.execute(sql, tuple(parameters)).lastrowid or 0
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run a query; returns all rows."""
+        return self._connection.execute(sql, tuple(parameters)).fetchall()
+
+    def each(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Run a query whose rows are read one by one, as long as the transaction lasts."""
+        yield from self._connection.execute(sql, tuple(parameters))
+
+    def row(self, sql: str, parameters: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """Run a query; returns the first row, if there is one."""
+        row: tuple[Any, ...] | None = self._connection.execute(sql, tuple(parameters)).fetchone()
+        return row
+
+    def value(self, sql: str, parameters: Sequence[object] = ()) -> Any:
+        """Run a query; returns the first column of the first row, or None."""
+        row = self.row(sql, parameters)
+        return None if row is None else row[0]
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call this once the transaction is durable and the lock is released."""
+        self.callbacks.append(callback)
+
+
+class Database:
+    """The shared connection; any thread may use it."""
+
+    def __init__(self, path: Path, *, on_failure: Callable[[str], None] = lambda _reason: None) -> None:
+        """Open the database, create or migrate its schema; raises Failure.
+
+        `on_failure` is called once, when the outcome of a transaction is unknown and the process has to stop.
+        """
+        self._path = path
+        self._lock = threading.RLock()
+        self._on_failure = on_failure
+        self._failed = ""
+        try:
+            self._connection = _connect(path)
+            self._migrate()
+        except sqlite3.Error as error:
+            raise Failure(f"cannot use the database {path}: {error}; check its permissions and the disk, or restore it from a backup") from error
+
+    def close(self) -> None:
+        """Close the connection; what was committed is safe already."""
+        with self._lock:
+            self._connection.close()
+
+    def copy_to(self, path: Path) -> None:
+        """Copy the database as it is at one moment to a new file, and sync that; what other processes write meanwhile waits for nothing."""
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
+        with self._lock, _translated(), contextlib.closing(sqlite3.connect(os.fspath(path), isolation_level=None)) as copy:
+            # Nothing reads the copy before it is complete and synced, so a crash in the middle costs nothing.
+            copy.execute("PRAGMA journal_mode = OFF")
+            copy.execute("PRAGMA synchronous = OFF")
+            # All pages in one step, which is one read transaction: in smaller ones, each write of the server would start it again.
+            self._connection.backup(copy)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """Hold the lock for queries that must see one state."""
+        with self._lock, _translated():
+            self._refuse_after_failure()
+            yield Transaction(self._connection)
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """Run a write transaction; it is rolled back when the block raises, and durable when it has been left."""
+        with self._lock, _translated():
+            self._refuse_after_failure()
+            self._connection.execute("BEGIN IMMEDIATE")
+            transaction = Transaction(self._connection)
+            try:
+                yield transaction
+            except BaseException:
+                self._rollback()
+                raise
+            self._commit()
+        for callback in transaction.callbacks:
+            callback()
+
+    def _commit(self) -> None:
+        try:
+            self._connection.execute("COMMIT")
+        except (sqlite3.Error, MemoryError) as error:
+            if _is_full(error):
+                self._rollback()
+                raise
+            # The commit record may or may not have reached the disk (measured: it can be there after a restart).
+            self._fail(error)
+            raise
+
+    def _rollback(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except (sqlite3.Error, MemoryError) as error:
+            # The transaction stays open, and what comes after would become a part of it.
+            self._fail(error)
+            raise
+
+    def _fail(self, error: Exception) -> None:
+        self._failed = str(error) or type(error).__name__
+        self._on_failure(self._failed)
+
+    def _refuse_after_failure(self) -> None:
+        if self._failed:
+            raise RegistryError(UNAVAILABLE, "the registry's storage failed; it has to be restarted")
+
+    def _migrate(self) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise Failure(f"{self._path} was written by a newer Vex (schema {version}, this one knows {len(MIGRATIONS)}); use that version or a newer one")
+        for number, name in enumerate(MIGRATIONS[version:], version + 1):
+            self._connection.execute("BEGIN IMMEDIATE")
+            for statement in _statements(_script(name)):
+                self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version = {number}")
+            self._connection.execute("COMMIT")
+
+
+def fold_log(path: Path) -> None:
+    """Bring what a killed process left in the log beside a database into its file; raises DatabaseFault."""
+    with contextlib.closing(sqlite3.connect(os.fspath(path), isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # SQLite would create the file as the umask allows; it gives the files beside it the mode of this one.
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE))
+    except OSError as error:
+        raise Failure(f"cannot open the database {path}: {error.strerror}; check the permissions of the data directory") from error
+    connection = sqlite3.connect(os.fspath(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+    return connection
+
+
+def _script(name: str) -> str:
+    # pkgutil reads from the zipapp too.
+    content = pkgutil.get_data("vex", f"sql/{name}")
+    if content is None:
+        raise Failure(f"vex/sql/{name} is missing; install Vex again")
+    return content.decode()
+
+
+def _statements(script: str) -> Iterator[str]:
+    # Not executescript: it commits the open transaction first.
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _is_full(error: Exception) -> bool:
+    # sqlite3 gives the error code from Python 3.11 on; the text of SQLITE_FULL is the same in every version.
+    return "database or disk is full" in str(error)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if _is_full(error):
+            raise RegistryError(DISK_FULL) from error
+        if "locked" in str(error):
+            raise RegistryError(UNAVAILABLE, "another process is writing to the database; try again", headers={"Retry-After": "5"}) from error
+        raise RegistryError(INTERNAL) from error

@@ -1,0 +1,78 @@
+"""The queries of `vex check`, which look for what must not be there.
+
+As in `store.py`: functions take the transaction that they run in, never commit, and decide nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vex.database import Transaction
+from vex.names import Digest, RepositoryName
+
+
+class HeldManifest(NamedTuple):
+    """A manifest and the repository that holds it, with the ids and the names of both."""
+
+    repository: int
+    name: RepositoryName
+    manifest: int
+    digest: Digest
+    media_type: str
+
+
+def integrity_faults(tx: Transaction) -> list[str]:
+    """Let SQLite check the database's own structure; returns what is wrong with it."""
+    return [row[0] for row in tx.rows("PRAGMA integrity_check") if row[0] != "ok"]
+
+
+def dangling_rows(tx: Transaction) -> list[tuple[str, str, int]]:
+    """Count the rows that refer to what is not there; returns (table, table that it refers to, rows)."""
+    rows = tx.rows('SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2 ORDER BY 1, 2')
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def held_manifests_after(tx: Transaction, repository: int, manifest: int, limit: int) -> list[HeldManifest]:
+    """Return manifests with the repositories that hold them, by their ids, after these two."""
+    rows = tx.rows(
+        "SELECT repository, name, manifest, digest, media_type FROM repository_manifest"
+        " JOIN repository ON repository.id = repository JOIN manifest ON manifest.id = manifest"
+        " WHERE (repository, manifest) > (?, ?) ORDER BY repository, manifest LIMIT ?",
+        (repository, manifest, limit),
+    )
+    return [HeldManifest(row[0], RepositoryName(row[1]), row[2], Digest(row[3]), row[4]) for row in rows]
+
+
+def recorded_references(tx: Transaction, repository: int, manifest: int) -> set[Digest]:
+    """Return the digests of the blobs and the manifests that a manifest of a repository holds there."""
+    rows = tx.rows(
+        "SELECT digest FROM manifest_blob JOIN blob ON id = blob WHERE repository = ? AND manifest = ?"
+        " UNION SELECT digest FROM manifest_child JOIN manifest ON id = child WHERE repository = ? AND parent = ?",
+        (repository, manifest, repository, manifest),
+    )
+    return {Digest(row[0]) for row in rows}
+
+
+def blob_repositories(tx: Transaction, blob: int, limit: int) -> list[RepositoryName]:
+    """Return names of repositories in which a manifest references a blob, or a lease holds it."""
+    rows = tx.rows(
+        "SELECT name FROM repository WHERE id IN"
+        " (SELECT repository FROM manifest_blob WHERE blob = ? UNION SELECT repository FROM lease WHERE blob = ?) ORDER BY name LIMIT ?",
+        (blob, blob, limit),
+    )
+    return [RepositoryName(row[0]) for row in rows]
+
+
+def unheld_blobs(tx: Transaction) -> list[tuple[int, Digest]]:
+    """Return (id, digest) of the blobs that no manifest references and no lease holds."""
+    rows = tx.rows(
+        "SELECT id, digest FROM blob WHERE NOT EXISTS (SELECT 1 FROM manifest_blob WHERE blob = blob.id)"
+        " AND NOT EXISTS (SELECT 1 FROM lease WHERE blob = blob.id)"
+    )
+    return [(row[0], Digest(row[1])) for row in rows]
+
+
+def unheld_manifests(tx: Transaction) -> list[tuple[int, Digest]]:
+    """Return (id, digest) of the manifests that no repository holds."""
+    rows = tx.rows("SELECT id, digest FROM manifest WHERE NOT EXISTS (SELECT 1 FROM repository_manifest WHERE manifest = manifest.id)")
+    return [(row[0], Digest(row[1])) for row in rows]

@@ -1,0 +1,114 @@
+"""What requests say in the query and in single header fields: ranges, conditions, credentials (RFC 3986, 9110, 7617). Pure functions.
+
+What a client may get wrong without harm is ignored, as RFC 9110 demands for Range and for conditions. Credentials that are
+not well-formed are none, and a query that is not is an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from vex.errors import BAD_REQUEST, RANGE_INVALID, RegistryError
+
+# RFC 9110 section 14.1.2, one range; names of units are case-insensitive.
+_BYTE_RANGE = re.compile(r"(?i:bytes)=[ \t]*([0-9]*)-([0-9]*)[ \t]*")
+# OCI distribution specification 1.1, "Pushing a blob in chunks"; 19 digits hold 2^63 - 1.
+_CONTENT_RANGE = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")
+# RFC 9110 section 8.8.3, without the W/ of weak tags.
+_OPAQUE_TAG = re.compile(r'"[!#-~\x80-\xff]*"')
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_MAX_QUERY_PAIRS = 64
+_BASIC = re.compile(r"(?i:basic) +([A-Za-z0-9+/]+={0,2})")
+_MAX_AUTHORIZATION = 4096
+
+
+class Credentials(NamedTuple):
+    """What HTTP Basic carries; the name is not empty."""
+
+    name: str
+    password: str
+
+
+def parse_query(text: str) -> dict[str, list[str]]:
+    """Decode a query as Go's net/url does, `+` being a space; what Go would drop in silence raises BAD_REQUEST."""
+    if not text:
+        return {}
+    pairs = text.split("&")
+    if len(pairs) > _MAX_QUERY_PAIRS:
+        raise RegistryError(BAD_REQUEST, f"the query has more than {_MAX_QUERY_PAIRS} parameters")
+    query: dict[str, list[str]] = {}
+    for pair in filter(None, pairs):
+        name, _, value = pair.partition("=")
+        query.setdefault(_decode_component(name), []).append(_decode_component(value))
+    return query
+
+
+def parse_range(value: str | None, size: int) -> tuple[int, int] | None:
+    """Return the first offset and the one past the last of the part that is asked for, or None for the whole.
+
+    Raises RANGE_INVALID for what lies past the end, and for what ends before it starts.
+    """
+    match = _BYTE_RANGE.fullmatch(value or "")
+    if match is None or match.groups() == ("", "") or (size == 0 and not match[1] and _number(match[2])):
+        # Of no bytes, the last few are the whole, which no Content-Range can say.
+        return None
+    if match[1]:
+        first, end = _number(match[1]), min(_number(match[2]) + 1, size) if match[2] else size
+    else:
+        first, end = max(size - _number(match[2]), 0), size
+    if first >= end:
+        raise RegistryError(RANGE_INVALID, f"the range is not within the {size} bytes of the content", headers={"Content-Range": f"bytes */{size}"})
+    return first, end
+
+
+def parse_content_range(value: str) -> tuple[int, int]:
+    """Return the first and the last offset of an uploaded chunk; raises RANGE_INVALID."""
+    match = _CONTENT_RANGE.fullmatch(value)
+    if match is None or int(match[1]) > int(match[2]):
+        raise RegistryError(RANGE_INVALID, "Content-Range must be FIRST-LAST, two offsets of which the first is not the larger")
+    return int(match[1]), int(match[2])
+
+
+def etag_matches(if_none_match: str, etag: str) -> bool:
+    """Tell whether If-None-Match names the entity tag, or any, by weak comparison (RFC 9110 section 13.1.2)."""
+    return if_none_match.strip() == "*" or etag[etag.index('"') :] in _OPAQUE_TAG.findall(if_none_match)
+
+
+def if_range_matches(value: str | None, etag: str) -> bool:
+    """Tell whether If-Range, if it is there, names the entity tag by strong comparison (RFC 9110 section 13.1.5); a date never does."""
+    return value is None or (value == etag and not etag.startswith("W/"))
+
+
+def parse_basic(value: str | None) -> Credentials | None:
+    """Decode the Authorization field of HTTP Basic (RFC 7617); None for every other scheme and for what is not well-formed."""
+    match = _BASIC.fullmatch(value or "")
+    if match is None or len(match.group()) > _MAX_AUTHORIZATION:
+        return None
+    try:
+        text = base64.b64decode(match[1], validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    name, colon, password = text.partition(":")
+    return Credentials(name, password) if name and colon and "\0" not in text else None
+
+
+def _number(digits: str) -> int:
+    # 20 digits are past every size; int() of thousands is slow, or an error.
+    return int(digits.lstrip("0")[:20] or "0")
+
+
+def _decode_component(text: str) -> str:
+    if _BAD_ESCAPE.search(text):
+        raise RegistryError(BAD_REQUEST, "the query has a % without two hex digits behind it; write %25")
+    try:
+        decoded = unquote_to_bytes(text.replace("+", " ")).decode("utf-8")
+    except UnicodeDecodeError:
+        raise RegistryError(BAD_REQUEST, "the query is not UTF-8") from None
+    if _CONTROL_CHARACTER.search(decoded):
+        raise RegistryError(BAD_REQUEST, "the query holds control characters")
+    return decoded

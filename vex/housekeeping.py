@@ -1,0 +1,138 @@
+"""What is done by itself, over time: expiry, removal of empty repositories, and the check of files against rows after a start.
+
+`Housekeeping` is one thread, which sweeps at a fixed interval. Work is done in small transactions, so that
+requests get their turn in between.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Callable
+
+from vex import store
+from vex.answers import Revisions
+from vex.blobs import BlobFiles
+from vex.database import Database, Transaction
+from vex.names import Digest, RepositoryName
+from vex.pulls import Pulls
+from vex.references import expire_leases, expire_manifests
+from vex.registry import Registry
+from vex.summaries import fill_in
+from vex.uploads import Uploads
+
+_log = logging.getLogger("vex")
+_BATCH = 200
+_DAY = 24 * 3600
+
+
+class Housekeeping:
+    """The removal of what is due; `sweep` and `check_files` do one round each, `start` a thread that repeats them."""
+
+    def __init__(
+        self,
+        database: Database,
+        files: BlobFiles,
+        uploads: Uploads,
+        pulls: Pulls,
+        revisions: Revisions,
+        registry: Registry,
+        *,
+        interval: float = 60,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._interval = interval
+        self._database = database
+        self._files = files
+        self._uploads = uploads
+        self._pulls = pulls
+        self._revisions = revisions
+        self._registry = registry
+        self._clock = clock
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+
+    def start(self) -> None:
+        """Check the files, then sweep until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and wait for what it is doing."""
+        self._stop.set()
+        self._thread.join()
+
+    def sweep(self) -> None:
+        """Remove everything whose time is up."""
+        now = int(self._clock())
+        self._uploads.expire()
+        self._pulls.forget_old()
+        uploading = frozenset(self._uploads.repositories())
+        self._remove_due(lambda tx: store.expired_leases(tx, now, 1), lambda tx: expire_leases(tx, now, _BATCH))
+        self._remove_due(lambda tx: store.expired_manifests(tx, now, 1), lambda tx: expire_manifests(tx, now, _BATCH, self._pulls.grace))
+        self._remove_due(lambda tx: _empty_repositories(tx, now, uploading), lambda tx: _remove_empty_repositories(tx, now, uploading))
+        self._files.keep_ballast()
+
+    def fill_in_summaries(self) -> None:
+        """Summarise the manifests that an older Vex stored."""
+        fill_in(self._database, self._files)
+
+    def check_files(self) -> None:
+        """Remove files without a row, which a crash leaves, and note blobs whose file is missing or short."""
+        walk = self._files.files()
+        while names := [file.digest for file in itertools.islice(walk, _BATCH)]:
+            with self._database.read() as tx:
+                litter = [digest for digest in names if store.find_blob(tx, digest) is None]
+            self._registry.remove_files(litter)
+            if self._stop.is_set():
+                return
+        last = 0
+        while last >= 0 and not self._stop.is_set():
+            last = self._check_rows_after(last)
+
+    def _check_rows_after(self, last: int) -> int:
+        with self._database.read() as tx:
+            blobs = store.blobs_after(tx, last, _BATCH)
+        for blob in blobs:
+            if self._files.size(blob.digest) != blob.size:
+                self._registry.note_damage(blob)
+        return blobs[-1].id if blobs else -1
+
+    def _remove_due(self, due: Callable[[Transaction], Sequence[object]], remove: Callable[[Transaction], list[Digest]]) -> None:
+        """Remove what is due, a batch in each transaction, and the files of the blobs that are gone; where nothing is due, nothing is written."""
+        while not self._stop.is_set():
+            with self._database.read() as tx:
+                if not due(tx):
+                    return
+            self._files.let_ballast_go()
+            with self._database.write() as tx:
+                # Before too, as in Registry: what was fetched just now must be known.
+                self._revisions.all_changed()
+                tx.after_commit(self._revisions.all_changed)
+                gone = remove(tx)
+            self._registry.remove_files(gone)
+
+    def _run(self) -> None:
+        rounds = [self.fill_in_summaries, self.check_files, self.sweep]
+        while not self._stop.is_set():
+            try:
+                for work in rounds:
+                    work()
+                rounds = [self.sweep]
+            except Exception:
+                # A full disk or a busy database passes: the next round tries again.
+                _log.exception("housekeeping could not finish")
+            self._stop.wait(self._interval)
+
+
+def _empty_repositories(tx: Transaction, now: int, uploading: frozenset[RepositoryName]) -> list[int]:
+    found = store.empty_repositories(tx, now - _DAY, _BATCH + len(uploading))
+    return [repository for repository, name in found if name not in uploading]
+
+
+def _remove_empty_repositories(tx: Transaction, now: int, uploading: frozenset[RepositoryName]) -> list[Digest]:
+    for repository in _empty_repositories(tx, now, uploading):
+        store.delete_repository(tx, repository)
+    return []

@@ -1,0 +1,202 @@
+"""What an image is, in words: kind, platforms, and its config, from manifests and blobs that a pusher made.
+
+A config is read with patience: nobody checked it when it was pushed, so that every field can be missing or of another type,
+and is then left out. (OCI image specification 1.1, "Image Configuration", and Docker's image specification 1.2 with `Healthcheck`.)
+What comes out is text for people to read. It can hold anything, markup and control characters too; `markup.py` deals with that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from vex.manifest import Descriptor, Manifest
+
+IMAGE, INDEX, ARTIFACT = "image", "index", "artifact"
+
+CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
+# Larger ones are not read: usual configs have a few KiB.
+MAX_CONFIG_BYTES = 1024 * 1024
+ATTESTATION = "attestation-manifest"
+_REFERENCE_TYPE = "vnd.docker.reference.type"
+_REFERENCE_DIGEST = "vnd.docker.reference.digest"
+_MAX_DEPTH = 64
+_MAX_INTEGER_LENGTH = 20
+_MAX_PLATFORM = 100
+_ESCAPE = re.compile(rb"\\.")
+_STRING = re.compile(rb'"[^"]*"')
+_NOT_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+_LAYER = re.compile(r"[./+]tar\b|\brootfs\b")
+_UNKNOWN = "unknown/unknown"
+
+
+class Summary(NamedTuple):
+    """What lists show of a manifest: image, index or artifact ("" where nobody has looked yet), and platforms such as linux/arm64/v8."""
+
+    kind: str
+    platforms: tuple[str, ...]
+
+
+class Step(NamedTuple):
+    """A step of the history that made an image; an empty one left no layer."""
+
+    command: str
+    created: str
+    comment: str
+    empty: bool
+
+
+class ImageConfig(NamedTuple):
+    """What a config says of its image; texts are "" and lists are empty where it says nothing. `fields` are name and value of what is set for a container."""
+
+    platform: str
+    created: str
+    author: str
+    fields: tuple[tuple[str, str], ...]
+    env: tuple[tuple[str, str], ...]
+    labels: tuple[tuple[str, str], ...]
+    history: tuple[Step, ...]
+
+
+def read_config(content: bytes) -> ImageConfig | None:
+    """Read the config of an image; None when it is no JSON object."""
+    document = _load(content)
+    if not isinstance(document, dict):
+        return None
+    settings = _mapping(document.get("config"))
+    return ImageConfig(
+        platform=platform_name(document),
+        created=_text(document.get("created")),
+        author=_text(document.get("author")),
+        fields=tuple((name, text) for name, key, show in _FIELDS if (text := show(settings.get(key)))),
+        env=tuple((name, value) for name, _, value in (_text(item).partition("=") for item in _list(settings.get("Env"))) if name),
+        labels=tuple(sorted((name, _text(value)) for name, value in _mapping(settings.get("Labels")).items())),
+        history=tuple(_step(_mapping(item)) for item in _list(document.get("history"))),
+    )
+
+
+def is_image(manifest: Manifest) -> bool:
+    """Tell an image from an artifact that borrows its manifest: signatures and attestations have the config type of an image, but no layer of files."""
+    if manifest.config is None or manifest.config.media_type not in CONFIG_TYPES or manifest.artifact_type != manifest.config.media_type:
+        return False
+    return not manifest.layers or any(_LAYER.search(layer.media_type) for layer in manifest.layers)
+
+
+def kind_of(manifest: Manifest) -> str:
+    """Name the kind of a manifest: image, index or artifact."""
+    return INDEX if manifest.is_index else IMAGE if is_image(manifest) else ARTIFACT
+
+
+def artifact_name(manifest: Manifest) -> str:
+    """Name what an artifact is, by its type; one with the config of an image is what its first file is."""
+    if manifest.config and manifest.config.media_type in CONFIG_TYPES and manifest.artifact_type == manifest.config.media_type and manifest.layers:
+        return manifest.layers[0].media_type
+    return manifest.artifact_type
+
+
+def platform_name(platform: Mapping[str, object]) -> str:
+    """Write a platform as os/architecture/variant, as clients take it; "" when it is not known."""
+    parts = [_text(platform.get(key)) for key in ("os", "architecture", "variant")]
+    name = "/".join(part[:_MAX_PLATFORM] for part in parts if part) if parts[0] and parts[1] else ""
+    return "" if name.startswith(_UNKNOWN) else name
+
+
+def attested(descriptor: Descriptor) -> str | None:
+    """Return the digest of the child that this child of an index attests to, as BuildKit marks it; None when it is no attestation."""
+    if descriptor.annotations.get(_REFERENCE_TYPE) != ATTESTATION:
+        return None
+    return descriptor.annotations.get(_REFERENCE_DIGEST, "")
+
+
+def summarise(manifest: Manifest, config: bytes) -> Summary:
+    """Say what lists show of a manifest; `config` is the content of its config, or empty."""
+    kind = kind_of(manifest)
+    names: list[str] = []
+    if kind == INDEX:
+        names = [platform_name(child.platform) for child in manifest.manifests if attested(child) is None]
+    elif kind == IMAGE:
+        read = read_config(config)
+        names = [read.platform] if read else []
+    return Summary(kind, tuple(dict.fromkeys(filter(None, names))))
+
+
+def _load(content: bytes) -> object:
+    # Brackets are counted first: the decoder recurses, on the small stack of a connection's thread.
+    depth = 0
+    for byte in _STRING.sub(b"", _ESCAPE.sub(b"", content)).translate(None, _NOT_BRACKET):
+        depth += 1 if byte in b"[{" else -1
+        if depth > _MAX_DEPTH:
+            return None
+    try:
+        return json.loads(content.decode("utf-8"), parse_int=_integer)
+    except ValueError:
+        return None
+
+
+def _integer(text: str) -> int:
+    # int() of many thousands of digits is slow, or an error.
+    return int(text[:_MAX_INTEGER_LENGTH])
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        # JSON escapes can make halves of surrogate pairs, which are no characters.
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return ""
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return {_text(key): item for key, item in value.items()} if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _words(value: object) -> str:
+    """Show a command in JSON's form, in which it is told apart where one argument ends; a single text as it is."""
+    if isinstance(value, str):
+        return _text(value)
+    words = [_text(item) for item in _list(value)]
+    return json.dumps(words, ensure_ascii=False) if words else ""
+
+
+def _keys(value: object) -> str:
+    return ", ".join(sorted(_mapping(value)))
+
+
+def _health(value: object) -> str:
+    check = _mapping(value)
+    test = [_text(item) for item in _list(check.get("Test"))]
+    times = [f"{name.lower()} {seconds:g} s" for name in ("Interval", "Timeout", "StartPeriod") if (seconds := _nanoseconds(check.get(name)))]
+    retries = check.get("Retries")
+    if type(retries) is int and retries:
+        times.append(f"{retries} retries")
+    command = _HEALTH_TESTS.get(test[0], json.dumps(test, ensure_ascii=False)) if test else ""
+    if test and test[0] in ("CMD", "CMD-SHELL"):
+        command = test[1] if test[0] == "CMD-SHELL" and len(test) > 1 else json.dumps(test[1:], ensure_ascii=False)
+    return "; ".join(filter(None, [command, ", ".join(times)]))
+
+
+def _nanoseconds(value: object) -> float:
+    return value / 1e9 if isinstance(value, (int, float)) else 0.0
+
+
+_HEALTH_TESTS = {"NONE": "turned off"}
+_FIELDS = (
+    ("Entrypoint", "Entrypoint", _words),
+    ("Command", "Cmd", _words),
+    ("User", "User", _text),
+    ("Working directory", "WorkingDir", _text),
+    ("Ports", "ExposedPorts", _keys),
+    ("Volumes", "Volumes", _keys),
+    ("Health check", "Healthcheck", _health),
+    ("Stop signal", "StopSignal", _text),
+    ("Shell", "Shell", _words),
+)
+
+
+def _step(item: Mapping[str, object]) -> Step:
+    return Step(_text(item.get("created_by")), _text(item.get("created")), _text(item.get("comment")), item.get("empty_layer") is True)

@@ -1,0 +1,129 @@
+"""HTML from `string.Template`: everything is escaped unless this module made it.
+
+`Markup` is text that is safe as HTML, and `Url` text that is safe behind `href=`. Only this module makes them: from templates,
+which are files of Vex, and from text that it has escaped or checked. Whatever else is given to a template is escaped, so that
+output that nobody escaped is a type error. Attributes in templates are in double quotes.
+
+A template file holds several templates, each behind a line `<!-- template NAME -->`. Lines are joined without their indentation.
+"""
+
+from __future__ import annotations
+
+import html
+import pkgutil
+import re
+import string
+from collections.abc import Iterable, Mapping
+from typing import Union, final
+from urllib.parse import quote, urlencode, urlsplit
+
+_MARK = re.compile(r"<!-- template ([a-z_]+) -->\n")
+_IN_URL = re.compile(r'\b(?:href|src|action)="\$([a-z_]+)"')
+# What cannot be seen, or changes the order of what can: controls, marks and overrides of direction, separators, tags.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_MAX_URL = 2000
+_MADE_HERE = object()
+
+
+@final
+class Markup:
+    """HTML that holds nothing unescaped."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str, made_here: object) -> None:
+        if made_here is not _MADE_HERE:
+            raise TypeError("only vex.markup makes Markup; use a template, or escape()")
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    @staticmethod
+    def empty() -> Markup:
+        """Make nothing."""
+        return Markup("", _MADE_HERE)
+
+
+@final
+class Url:
+    """An address that is safe as a link: a path of this registry, or one of another place with http or https."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str, made_here: object) -> None:
+        if made_here is not _MADE_HERE:
+            raise TypeError("only vex.markup makes Url; use local() or external()")
+        self.text = text
+
+
+Value = Union[Markup, Url, str, int]
+
+
+def escape(text: str) -> Markup:
+    """Make text safe within elements and quoted attributes; characters that cannot be seen are shown as their numbers."""
+    return Markup(html.escape(_INVISIBLE.sub(_number, text)), _MADE_HERE)
+
+
+def join(parts: Iterable[Markup], between: str = "") -> Markup:
+    """Put pieces one behind the other."""
+    return Markup(html.escape(between).join(map(str, parts)), _MADE_HERE)
+
+
+def local(path: str, query: Mapping[str, str] | None = None) -> Url:
+    """Link to a page of this registry; raises ValueError for what could leave it."""
+    if not path.startswith("/") or path.startswith(("//", "/\\")):
+        raise ValueError(f"not a path of this registry: {path!r}")
+    left = {key: value for key, value in (query or {}).items() if value}
+    return Url(quote(path, safe="/:@!$&'()*+,;=~") + ("?" + urlencode(left) if left else ""), _MADE_HERE)
+
+
+def external(text: str) -> Url | None:
+    """Link to another place, if the text is an address with http or https and nothing else in it."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return None
+    plain = text.isascii() and text.isprintable() and not set(text) & set(" \"'<>\\^`{|}")
+    return Url(text, _MADE_HERE) if plain and parts.scheme in ("http", "https") and parts.netloc and len(text) <= _MAX_URL else None
+
+
+class Templates:
+    """The templates of one file in `vex/templates`; each is called with a value for each of its placeholders."""
+
+    def __init__(self, file: str) -> None:
+        content = pkgutil.get_data("vex", f"templates/{file}")
+        if content is None:
+            raise FileNotFoundError(file)
+        _, *parts = _MARK.split(content.decode())
+        self._templates = {name: _Template(text) for name, text in zip(parts[::2], parts[1::2])}
+
+    def __call__(self, template: str, /, **values: Value) -> Markup:
+        """Fill in a template; text and numbers are escaped."""
+        return self._templates[template].fill(values)
+
+
+class _Template:
+    def __init__(self, text: str) -> None:
+        joined = "".join(line.strip() if line.strip().startswith("<") else " " + line.strip() for line in text.splitlines() if line.strip())
+        self._template = string.Template(joined)
+        self._urls = frozenset(_IN_URL.findall(joined))
+
+    def fill(self, values: Mapping[str, Value]) -> Markup:
+        return Markup(self._template.substitute({name: self._safe(name, value) for name, value in values.items()}), _MADE_HERE)
+
+    def _safe(self, name: str, value: Value) -> str:
+        if isinstance(value, Url):
+            return html.escape(value.text)
+        if name in self._urls:
+            raise TypeError(f"${name} is an address, and must be a Url")
+        return str(value) if isinstance(value, Markup) else str(escape(str(value)))
+
+
+def _number(character: re.Match[str]) -> str:
+    return f"\\u{{{ord(character[0]):x}}}"

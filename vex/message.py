@@ -1,0 +1,100 @@
+"""Request and Response: what handlers take and give, without sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from vex.answers import Basis
+from vex.errors import MalformedRequest, RegistryError
+from vex.fields import parse_query
+from vex.wire import Body, Head
+
+JSON = "application/json"
+
+
+class Request:
+    """A request whose head was parsed and whose body has not been read.
+
+    `listener` is `public`, `auth` or `internal`; `client` the address of the peer; `user` the name that was authenticated, "" before.
+    """
+
+    __slots__ = ("_query", "body", "client", "head", "listener", "method", "op", "path", "query_text", "user")
+
+    def __init__(self, listener: str, head: Head, body: Body, client: str) -> None:
+        self.listener = listener
+        self.head = head
+        self.method = head.method
+        self.path, _, self.query_text = head.target.partition("?")
+        self.body = body
+        self.client = client
+        self.user = ""
+        self.op = "other"
+        self._query: dict[str, list[str]] | None = None
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The decoded query parameters; raises BAD_REQUEST."""
+        if self._query is None:
+            self._query = parse_query(self.query_text)
+        return self._query
+
+    def parameter(self, name: str) -> str | None:
+        """Return the first value of a query parameter."""
+        values = self.query.get(name)
+        return values[0] if values else None
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header field; the name is given in lower case."""
+        return self.head.get(name)
+
+
+class Response:
+    """An answer: `body`, or a part of `file` (closed by whoever sends it), or pieces of a `stream` whose length is not known.
+
+    `length` is the Content-Length; for a HEAD it may be given without a body. With a `basis` the answer may be given again.
+    `last` closes the connection after it.
+    """
+
+    __slots__ = ("basis", "body", "file", "headers", "last", "length", "offset", "status", "stream")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+        *,
+        file: BinaryIO | None = None,
+        offset: int = 0,
+        length: int | None = None,
+        stream: Iterator[bytes] | None = None,
+        basis: Basis | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = list(headers)
+        self.body = body
+        self.file = file
+        self.offset = offset
+        self.length = len(body) if length is None else length
+        self.stream = stream
+        self.basis = basis
+        self.last = False
+
+
+def json_response(
+    status: int, document: object, headers: Sequence[tuple[str, str]] = (), *, media_type: str = JSON, basis: Basis | None = None
+) -> Response:
+    """Answer with a JSON document."""
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return Response(status, [("Content-Type", media_type), *headers], body, basis=basis)
+
+
+def error_response(error: RegistryError) -> Response:
+    """Turn an error into the document of the OCI distribution specification, "Error Codes"."""
+    entry: dict[str, object] = {"code": error.kind.code, "message": error.message}
+    if error.detail is not None:
+        entry["detail"] = error.detail
+    response = json_response(error.kind.status, {"errors": [entry]}, [("X-Content-Type-Options", "nosniff"), *error.headers])
+    response.last = isinstance(error, MalformedRequest)
+    return response

@@ -1,0 +1,84 @@
+"""Value types of the registry's names: RepositoryName, Tag and Digest.
+
+Each is a `str` that has been checked once, at the edge, with `parse`; inside, nothing checks a name again. The grammars
+are those of the OCI distribution specification 1.1, "Pulling manifests", and of the image specification, "Digests".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from vex.errors import DIGEST_INVALID, NAME_INVALID, TAG_INVALID, RegistryError
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_HEX = re.compile(r"[0-9a-fA-F]+")
+
+# Clients limit host, "/" and name together to 255 characters.
+MAX_REPOSITORY_NAME = 255
+# The algorithms that are taken, with the length of their hex digits.
+ALGORITHMS: dict[str, int] = {"sha256": 64, "sha512": 128}
+
+
+class RepositoryName(str):
+    """The name of a repository, such as `team/app`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> RepositoryName:
+        """Check a name; raises NAME_INVALID."""
+        if len(text) > MAX_REPOSITORY_NAME or not _REPOSITORY.fullmatch(text):
+            raise RegistryError(NAME_INVALID)
+        return cls(text)
+
+
+class Tag(str):
+    """The name of a tag, such as `latest`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Tag:
+        """Check a tag; raises TAG_INVALID."""
+        if not _TAG.fullmatch(text):
+            raise RegistryError(TAG_INVALID)
+        return cls(text)
+
+
+class Digest(str):
+    """A digest, such as `sha256:` and 64 lower-case hex digits."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Check a digest and fold its hex digits to lower case, which old Docker clients need; raises DIGEST_INVALID."""
+        algorithm, _, encoded = text.partition(":")
+        if len(encoded) != ALGORITHMS.get(algorithm, -1) or not _HEX.fullmatch(encoded):
+            raise RegistryError(DIGEST_INVALID, "not a digest this registry takes: use sha256: with 64 or sha512: with 128 hex digits")
+        return cls(f"{algorithm}:{encoded.lower()}")
+
+    @classmethod
+    def of(cls, content: bytes, algorithm: str = "sha256") -> Digest:
+        """Compute the digest of bytes at hand."""
+        return cls(f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")
+
+    @property
+    def algorithm(self) -> str:
+        """`sha256` or `sha512`."""
+        return self.partition(":")[0]
+
+    @property
+    def encoded(self) -> str:
+        """The hex digits."""
+        return self.partition(":")[2]
+
+
+def parse_algorithm(text: str) -> str:
+    """Check the name of a digest algorithm; raises DIGEST_INVALID."""
+    if text not in ALGORITHMS:
+        raise RegistryError(DIGEST_INVALID, "not a digest algorithm this registry takes: use sha256 or sha512")
+    return text

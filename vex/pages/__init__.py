@@ -1,0 +1,115 @@
+"""The web interface of the public listener: string templates, one style sheet, one small script; everything works without the script.
+
+Handlers check what the address says into value types, ask `browsing.py`, and return a page or raise. Nothing that a pusher
+wrote reaches a page but through `markup.py`. Each kind of page is a module here; `parts.py` holds what they share.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from vex.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, LAYER, MANIFEST, REPOSITORY, STATIC
+from vex.errors import NOT_FOUND, RegistryError
+from vex.markup import local
+from vex.message import Request, Response
+from vex.names import Digest, RepositoryName
+from vex.pages import diff, layer, lists, manifests
+from vex.pages.parts import (
+    NOSNIFF,
+    STATIC_FILES,
+    Site,
+    Visit,
+    error_page,
+    redirect,
+    visit,
+)
+from vex.routes import Route
+
+Fields = dict[str, str]
+
+_FOREVER = ("Cache-Control", "public, max-age=31536000, immutable")
+_TITLES = {400: "This address is not right", 404: "Not here", 405: "Only for reading"}
+
+
+class Pages:
+    """The handlers of the pages."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def handle(self, route: Route, request: Request, fields: Fields) -> Response:
+        """Answer with a page."""
+        return _HANDLERS[route.op](visit(self._site, request), fields)
+
+    def error(self, request: Request, error: RegistryError) -> Response:
+        """Turn an error into a page with a way back."""
+        seen = visit(self._site, request)
+        status = error.kind.status
+        title = _TITLES.get(status, "This did not work")
+        message = error.message[:1].upper() + error.message[1:] + "."
+        return error_page(seen, title, message, local(FRONT.path()), "All repositories", status, error.headers)
+
+
+def _front(seen: Visit, _fields: Fields) -> Response:
+    return lists.front_page(seen)
+
+
+def _repository(seen: Visit, fields: Fields) -> Response:
+    name = _name(fields["name"].removesuffix("/"))
+    return _moved(seen, REPOSITORY.path(name=name)) or lists.repository_page(seen, name)
+
+
+def _manifest(seen: Visit, fields: Fields) -> Response:
+    name, digest = _name(fields["name"]), Digest.parse(fields["manifest"])
+    return _moved(seen, MANIFEST.path(name=name, manifest=digest), seen.parameter("tag")) or manifests.manifest_page(seen, name, digest)
+
+
+def _document(seen: Visit, fields: Fields) -> Response:
+    name, digest = _name(fields["name"]), Digest.parse(fields["manifest"])
+    return _moved(seen, DOCUMENT.path(name=name, manifest=digest)) or manifests.document_page(seen, name, digest)
+
+
+def _layer(seen: Visit, fields: Fields) -> Response:
+    name, digest, part = _name(fields["name"]), Digest.parse(fields["manifest"]), Digest.parse(fields["layer"])
+    return _moved(seen, LAYER.path(name=name, manifest=digest, layer=part)) or layer.layer_page(seen, name, digest, part)
+
+
+def _archive(seen: Visit, fields: Fields) -> Response:
+    return layer.archive(seen, _name(fields["name"]), Digest.parse(fields["manifest"]))
+
+
+def _diff(seen: Visit, fields: Fields) -> Response:
+    first, _, second = fields["manifests"].partition("...")
+    name, before, after = _name(fields["name"]), Digest.parse(first), Digest.parse(second)
+    return _moved(seen, DIFF.path(name=name, manifests=f"{before}...{after}")) or diff.diff_page(seen, name, before, after)
+
+
+def _static(_seen: Visit, fields: Fields) -> Response:
+    file = STATIC_FILES.get(fields["file"])
+    if file is None:
+        raise RegistryError(NOT_FOUND)
+    return Response(200, [("Content-Type", file.media_type), NOSNIFF, _FOREVER], file.content)
+
+
+_HANDLERS: dict[str, Callable[[Visit, Fields], Response]] = {
+    FRONT.op: _front,
+    STATIC.op: _static,
+    LAYER.op: _layer,
+    ARCHIVE.op: _archive,
+    DIFF.op: _diff,
+    DOCUMENT.op: _document,
+    MANIFEST.op: _manifest,
+    REPOSITORY.op: _repository,
+}
+
+
+def _name(text: str) -> RepositoryName:
+    try:
+        return RepositoryName.parse(text)
+    except RegistryError:
+        raise RegistryError(NOT_FOUND) from None
+
+
+def _moved(seen: Visit, path: str, tag: str = "") -> Response | None:
+    """Redirect to the address as Vex writes it: with a slash at the end, digests in lower case."""
+    return None if seen.request.path == path else redirect(local(path, {"tag": tag}))

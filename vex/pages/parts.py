@@ -1,0 +1,366 @@
+"""What all pages are made of: the page around them, links, times, sizes, digests, commands, sorting and paging."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import pkgutil
+import re
+from collections.abc import Iterable, Sequence
+from typing import Callable, NamedTuple
+
+from vex import routes
+from vex.addresses import MANIFEST, REPOSITORY, STATIC
+from vex.browsing import Browsing
+from vex.catalog import NAME, PUSHED, SIZE, View
+from vex.markup import Markup, Templates, Url, escape, external, join, local
+from vex.message import Request, Response
+from vex.names import Digest, RepositoryName, Tag
+from vex.registry import Registry
+
+PAGE_ENTRIES = 100
+EMPTY = Markup.empty()
+NOSNIFF = ("X-Content-Type-Options", "nosniff")
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+_HEADERS = (
+    ("Content-Type", "text/html; charset=utf-8"),
+    NOSNIFF,
+    ("Cache-Control", "no-cache"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Content-Security-Policy", _POLICY),
+)
+_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_PAGE = re.compile(r"[0-9]{1,9}")
+_TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})")
+_SHORT_DIGITS = 12
+MINUS = "\u2212"
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_AGES = (
+    (365 * 86400, "year"),
+    (30 * 86400, "month"),
+    (7 * 86400, "week"),
+    (86400, "day"),
+    (3600, "hour"),
+    (60, "minute"),
+)
+
+_page = Templates("page.html")
+
+
+class Site(NamedTuple):
+    """What the pages need: the data, and how commands address this registry. `push_port` gives the port for pushing, None when that is off."""
+
+    browsing: Browsing
+    registry: Registry
+    public_url: str
+    encrypted: bool
+    push_port: Callable[[], int | None]
+    clock: Callable[[], float]
+
+
+class Visit(NamedTuple):
+    """A request with what every page shows: `host` is how commands address the registry, `plain` whether it speaks HTTP without TLS."""
+
+    site: Site
+    request: Request
+    host: str
+    plain: bool
+    now: float
+
+    @property
+    def push_host(self) -> str:
+        """How commands address the registry for pushing; "" when that is off."""
+        port = self.site.push_port()
+        return f"{_without_port(self.host)}:{port}" if port else ""
+
+    def parameter(self, name: str) -> str:
+        """Return a query parameter; "" when it is missing."""
+        return self.request.parameter(name) or ""
+
+    def number(self, name: str) -> int:
+        """Return the number of a page, 1 for whatever is none."""
+        text = self.parameter(name)
+        return max(int(text), 1) if _PAGE.fullmatch(text) else 1
+
+
+def visit(site: Site, request: Request) -> Visit:
+    """Look at a request: how does it address this registry?"""
+    if site.public_url:
+        scheme, _, host = site.public_url.partition("://")
+    else:
+        scheme = "https" if site.encrypted or request.header("x-forwarded-proto") == "https" else "http"
+        host = request.header("host") or ""
+    return Visit(site, request, _addressable(host if _HOST.fullmatch(host) else "localhost", scheme), scheme == "http", site.clock())
+
+
+def _without_port(host: str) -> str:
+    return re.sub(r":[0-9]+$", "", host)
+
+
+def _addressable(host: str, scheme: str) -> str:
+    """Make sure that clients take the first part of a name for a host: without a full stop or a port they do not."""
+    if ":" in host or "." in host or host == "localhost":
+        return host
+    return f"{host}:{443 if scheme == 'https' else 80}"
+
+
+# The page
+
+
+class _Static(NamedTuple):
+    content: bytes
+    media_type: str
+
+
+def _static(file: str) -> tuple[str, _Static]:
+    content = pkgutil.get_data("vex", f"static/{file}")
+    if content is None:
+        raise FileNotFoundError(file)
+    stem, _, ending = file.partition(".")
+    return f"{stem}.{hashlib.sha256(content).hexdigest()[:16]}.{ending}", _Static(content, _TYPES[ending])
+
+
+_STYLE, _SCRIPT, _ICON = _static("vex.css"), _static("vex.js"), _static("vex.svg")
+STATIC_FILES = dict((_STYLE, _SCRIPT, _ICON))
+
+
+def page_start(seen: Visit, title: str) -> Markup:
+    """Make a page up to its content."""
+    style, script, icon = (local(STATIC.path(file=name)) for name, _ in (_STYLE, _SCRIPT, _ICON))
+    return _page("start", title=title, style=style, script=script, icon=icon, host=seen.host)
+
+
+def page_end() -> Markup:
+    """Make what comes behind the content."""
+    return _page("end")
+
+
+def page(seen: Visit, title: str, body: Markup, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Response:
+    """Answer with a page."""
+    return Response(status, [*_HEADERS, *headers], str(join((page_start(seen, title), body, page_end()))).encode())
+
+
+def page_stream(seen: Visit, title: str, pieces: Iterable[Markup]) -> Response:
+    """Answer with a page whose content is made while it is sent."""
+
+    def stream() -> Iterable[bytes]:
+        yield str(page_start(seen, title)).encode()
+        for piece in pieces:
+            yield str(piece).encode()
+        yield str(page_end()).encode()
+
+    return Response(200, _HEADERS, stream=iter(stream()))
+
+
+def redirect(url: Url) -> Response:
+    """Send the browser to another page of this registry."""
+    return Response(307, [("Location", url.text), NOSNIFF, ("Content-Type", "text/plain; charset=utf-8")])
+
+
+# Addresses
+
+
+def repository_url(name: str) -> Url:
+    """Link to a repository, or to those below a part of a name."""
+    return local(REPOSITORY.path(name=name))
+
+
+def manifest_url(name: RepositoryName, digest: Digest, tag: str = "") -> Url:
+    """Link to a manifest."""
+    return local(MANIFEST.path(name=name, manifest=digest), {"tag": tag})
+
+
+def blob_url(name: RepositoryName, digest: Digest) -> Url:
+    """Link to the bytes of a blob."""
+    return local(routes.BLOB.path(name=name, digest=digest))
+
+
+def link(url: Url, text: str) -> Markup:
+    """Make a link."""
+    return _page("link", url=url, text=text)
+
+
+def crumbs(name: str, *places: str | tuple[Url, str]) -> Markup:
+    """Show the way to a repository, and on to a place in it; the last step is where one is."""
+    parts = name.split("/")
+    steps: list[str | tuple[Url, str]] = [(repository_url("/".join(parts[: index + 1])), part) for index, part in enumerate(parts)]
+    *before, last = [*steps, *places]
+    shown = [_page("crumb", url=step[0], text=step[1]) if isinstance(step, tuple) else _page("here", text=step) for step in before]
+    return _page("crumbs", parts=join((*shown, _page("here", text=last[1] if isinstance(last, tuple) else last))))
+
+
+def path_links(name: str) -> Markup:
+    """Show the name of a repository as a path, each part of which can be followed."""
+    parts = name.split("/")
+    return join(
+        (
+            _page("segment" if index + 1 < len(parts) else "segment_last", url=repository_url("/".join(parts[: index + 1])), text=part)
+            for index, part in enumerate(parts)
+        ),
+        "/",
+    )
+
+
+def text_or_link(text: str) -> Markup:
+    """Show text that a pusher wrote; an address becomes a link."""
+    url = external(text)
+    return _page("outside", url=url, text=text) if url else escape(text)
+
+
+# Times, sizes, digests, commands
+
+
+def when(seconds: float, now: float) -> Markup:
+    """Show a time as its age, with the exact time on hover."""
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return _page("time", machine=moment.strftime("%Y-%m-%dT%H:%M:%SZ"), exact=moment.strftime("%Y-%m-%d %H:%M:%S UTC"), age=_age(now - seconds))
+
+
+def pushed(seconds: float, now: float) -> Markup:
+    """Say when something was pushed."""
+    return join((escape("pushed "), when(seconds, now)))
+
+
+def when_written(text: str, now: float) -> Markup:
+    """Show a time that a pusher wrote (RFC 3339); what is none is shown as it is."""
+    match = _TIMESTAMP.fullmatch(text)
+    try:
+        zone = match[3].upper().replace("Z", "+00:00") if match else ""
+        return when(datetime.datetime.fromisoformat(f"{match[1]}T{match[2]}{zone}").timestamp(), now) if match else escape(text)
+    except (ValueError, OverflowError):
+        return escape(text)
+
+
+def _age(seconds: float) -> str:
+    for length, unit in _AGES:
+        count = int(seconds // length)
+        if count >= 1:
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now" if seconds > -60 else "in the future"
+
+
+def size(count: int) -> Markup:
+    """Show a size in binary units, with the exact bytes on hover."""
+    return _page("size", bytes=count, exact=f"{count:,} bytes", text=size_text(count))
+
+
+def size_text(count: int) -> str:
+    """Write a size in binary units, with three digits."""
+    value, unit = float(abs(count)), 0
+    while value >= 1000 and unit + 1 < len(_UNITS):
+        value, unit = value / 1024, unit + 1
+    digits = f"{value:.0f}" if unit == 0 or value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{MINUS if count < 0 else ''}{digits} {'byte' if count == 1 else _UNITS[unit]}"
+
+
+def short_digest(digest: Digest) -> str:
+    """Shorten a digest for people."""
+    return f"{digest.algorithm}:{digest.encoded[:_SHORT_DIGITS]}"
+
+
+def copy_digest(digest: Digest) -> Markup:
+    """Show a digest at full length."""
+    return _page("copy", text=digest)
+
+
+def copy_short_digest(digest: Digest) -> Markup:
+    """Show a digest shortened; what is copied is all of it."""
+    return _page("copy_other", all=digest, text=short_digest(digest))
+
+
+def copy_command(text: str) -> Markup:
+    """Show a command on a line of its own."""
+    return _page("command", text=text)
+
+
+def copy_inline(text: str) -> Markup:
+    """Show a command within a line."""
+    return _page("copy", text=text)
+
+
+def reference(seen: Visit, name: RepositoryName, digest: Digest, tag: Tag | str = "") -> str:
+    """Write what clients call an image: by tag, or by digest."""
+    return f"{seen.host}/{name}:{tag}" if tag else f"{seen.host}/{name}@{digest}"
+
+
+# Lists
+
+
+def listing_view(seen: Visit, usual: str) -> View:
+    """Read from the query which part of a list is wanted: `q`, `sort` (a name, with - in front for the other direction) and `page`."""
+    sort = seen.parameter("sort")
+    order = sort[1:] if sort.startswith("-") else sort
+    if order not in (NAME, PUSHED, SIZE):
+        sort, order = usual, usual.lstrip("-")
+    return View(seen.parameter("q")[:128].strip(), order, sort.startswith("-"), (seen.number("page") - 1) * PAGE_ENTRIES, PAGE_ENTRIES)
+
+
+def sort_value(view: View) -> str:
+    """Write the order of a list as it stands in the query."""
+    return ("-" if view.descending else "") + view.order
+
+
+def column(path: str, view: View, order: str, text: str, style: str = "") -> Markup:
+    """Head a column by which a list can be sorted."""
+    current = view.order == order
+    # Names are first sorted from A to Z, dates from the newest, sizes from the largest.
+    descending = not view.descending if current else order != NAME
+    return _page(
+        "column",
+        style=style,
+        sorted=("descending" if view.descending else "ascending") if current else "none",
+        arrow=("↓" if view.descending else "↑") if current else "",
+        url=local(path, {"q": view.text, "sort": ("-" if descending else "") + order}),
+        text=text,
+    )
+
+
+def pager(path: str, label: str, offset: int, total: int, query: dict[str, str], parameter: str = "page") -> Markup:
+    """Link to the part of a list before and after this one; nothing when there is one part only."""
+    if total <= PAGE_ENTRIES:
+        return EMPTY
+    number = offset // PAGE_ENTRIES + 1
+    before = _page("before", url=local(path, {**query, parameter: str(number - 1)})) if number > 1 else EMPTY
+    after = _page("after", url=local(path, {**query, parameter: str(number + 1)})) if offset + PAGE_ENTRIES < total else EMPTY
+    last = min(offset + PAGE_ENTRIES, total)
+    return _page("pager", label=label, before=before, after=after, first=f"{offset + 1:,}", last=f"{last:,}", total=f"{total:,}")
+
+
+def filter_form(path: str, label: str, view: View) -> Markup:
+    """Make the field that narrows a list down."""
+    return _page("filter", action=local(path), label=label, text=view.text, sort=sort_value(view))
+
+
+# Facts
+
+
+def facts(rows: Iterable[tuple[str, Markup]]) -> Markup:
+    """List names and values; those without a value are left out."""
+    made = [_page("fact", name=name, value=value) for name, value in rows if value]
+    return _page("dl", rows=join(made)) if made else EMPTY
+
+
+def pairs(name: str, value: str, rows: Iterable[tuple[str, str]]) -> Markup:
+    """Make a table of names and values that a pusher wrote."""
+    made = [_page("pair", name=key, value=text_or_link(text)) for key, text in rows]
+    return _page("pairs", name=name, value=value, rows=join(made)) if made else EMPTY
+
+
+def section(title: str, identifier: str, body: Markup) -> Markup:
+    """Make a section with a heading; nothing when there is nothing in it."""
+    return _page("section", title=title, id=identifier, body=body) if body else EMPTY
+
+
+def warning(text: str) -> Markup:
+    """Show a sentence that has to be noticed; nothing when there is none."""
+    return _page("warning", text=text) if text else EMPTY
+
+
+def error_page(seen: Visit, title: str, message: str, back: Url, place: str, status: int, headers: Sequence[tuple[str, str]] = ()) -> Response:
+    """Answer with a page that says what is wrong, and has a way back."""
+    return page(seen, title, _page("error", title=title, message=message, back=back, place=place), status, headers)
+
+

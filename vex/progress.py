@@ -1,0 +1,33 @@
+"""How long commands tell that they are at work: lines on standard error, one every few seconds at most."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Callable, TextIO
+
+_SECONDS = 5.0
+
+
+class Progress:
+    """Lines about work under way."""
+
+    def __init__(self, stream: TextIO = sys.stderr, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._due = clock() + _SECONDS
+
+    def show(self, text: str) -> None:
+        """Print a line, unless the one before was a moment ago."""
+        if self._clock() >= self._due:
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=self._stream, flush=True)
+        self._due = self._clock() + _SECONDS
+
+
+def mebibytes(count: int) -> str:
+    """Write a number of bytes for a person."""
+    return f"{count / 2**20:,.1f} MiB"

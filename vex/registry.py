@@ -1,0 +1,404 @@
+"""The operations of the registry: what a request means for rows and files, without HTTP and without SQL.
+
+Each operation is one transaction. Names come in checked (`names.py`); errors are those of the specification (`errors.py`).
+Files of blobs that lost their row are removed after the commit. What removes by itself, over time, is in `housekeeping.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, Callable, NamedTuple, Union
+
+from vex import catalog, store
+from vex.answers import Revisions
+from vex.blobs import BlobFiles
+from vex.database import Database, Transaction
+from vex.errors import (
+    BLOB_UNKNOWN,
+    DIGEST_INVALID,
+    MANIFEST_BLOB_UNKNOWN,
+    MANIFEST_INVALID,
+    MANIFEST_UNKNOWN,
+    NAME_UNKNOWN,
+    REFERENCED,
+    RegistryError,
+)
+from vex.manifest import Descriptor, Manifest, ManifestLimits, parse_manifest
+from vex.names import Digest, RepositoryName, Tag
+from vex.pulls import Pulls
+from vex.references import drop_unheld_blobs, point_tag, release_manifest
+from vex.summaries import read_summary
+from vex.uploads import Upload, Uploads
+
+Reference = Union[Tag, Digest]
+
+_log = logging.getLogger("vex")
+
+# A blob that a HEAD found in another repository is held this long for the push that follows.
+_HEAD_LEASE_SECONDS = 3600
+# How many tags, indexes or manifests an error names.
+_NAMED = 10
+# Clients take an index of up to 4 MiB; a page of referrers ends before its annotations reach that.
+_REFERRERS_BYTES = 3 * 1024 * 1024
+
+
+class Rules(NamedTuple):
+    """What the operator can choose; times in seconds."""
+
+    upload_lease: int
+    keep_replaced: int
+    delete_untags: bool
+    manifest: ManifestLimits
+
+
+class StoredBlob(NamedTuple):
+    """A blob as it is served: from its file, or, when it is a manifest of the repository, from memory. The receiver closes the file."""
+
+    digest: Digest
+    size: int
+    file: BinaryIO | None
+    content: bytes = b""
+
+
+class ReadManifest(NamedTuple):
+    """A manifest with its bytes; `note` remembers one more fetch of it."""
+
+    row: store.ManifestRow
+    content: bytes
+    note: Callable[[], None]
+
+
+class PushedManifest(NamedTuple):
+    """What a push of a manifest has done."""
+
+    digest: Digest
+    subject: Digest | None
+    tags: tuple[Tag, ...]
+
+
+class Registry:
+    """The registry; any thread may use it."""
+
+    def __init__(
+        self,
+        database: Database,
+        files: BlobFiles,
+        uploads: Uploads,
+        pulls: Pulls,
+        revisions: Revisions,
+        rules: Rules,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._files = files
+        self._uploads = uploads
+        self._pulls = pulls
+        self._revisions = revisions
+        self._rules = rules
+        self._clock = clock
+
+    # Reading
+
+    def list_repositories(self, last: str, limit: int) -> list[str]:
+        """Return the names of repositories that hold a manifest, in ASCII order, after `last`."""
+        with self._database.read() as tx:
+            return store.list_repositories(tx, last, limit)
+
+    def list_tags(self, name: RepositoryName, last: str, limit: int) -> list[str]:
+        """Return the tags of a repository in ASCII order, after `last`; raises NAME_UNKNOWN."""
+        with self._database.read() as tx:
+            repository = store.find_repository(tx, name)
+            if repository is None:
+                raise RegistryError(NAME_UNKNOWN)
+            return store.list_tags(tx, repository, last, limit)
+
+    def find_manifest(self, name: RepositoryName, reference: Reference) -> store.ManifestRow:
+        """Return what is known of a manifest without its bytes; raises MANIFEST_UNKNOWN."""
+        with self._database.read() as tx:
+            return _find_manifest(tx, name, reference)[1]
+
+    def read_manifest(self, name: RepositoryName, reference: Reference) -> ReadManifest:
+        """Return a manifest, and remember that it was fetched, for `pull-grace`; raises MANIFEST_UNKNOWN."""
+        with self._database.read() as tx:
+            repository, row = _find_manifest(tx, name, reference)
+            content = store.manifest_content(tx, row.id)
+            note = functools.partial(self._pulls.note, repository, row.id)
+            # While the lock is held: a removal that comes next must find the note.
+            note()
+        return ReadManifest(row, content, note)
+
+    def find_blob(self, name: RepositoryName, digest: Digest) -> int:
+        """Return the size in bytes of a blob or manifest of the repository; raises BLOB_UNKNOWN."""
+        blob, content = self._locate_blob(name, digest)
+        if blob is None:
+            return len(content)
+        if blob.damaged or self._files.size(digest) != blob.size:
+            raise self._damaged(blob)
+        return blob.size
+
+    def open_blob(self, name: RepositoryName, digest: Digest) -> StoredBlob:
+        """Return a blob or manifest of the repository, the blob with its file open; raises BLOB_UNKNOWN."""
+        blob, content = self._locate_blob(name, digest)
+        if blob is None:
+            return StoredBlob(digest, len(content), None, content)
+        with contextlib.suppress(FileNotFoundError):
+            file = self._files.open(digest)
+            if not blob.damaged and os.fstat(file.fileno()).st_size == blob.size:
+                return StoredBlob(digest, blob.size, file)
+            file.close()
+        raise self._damaged(blob)
+
+    def hold_blob(self, name: RepositoryName, digest: Digest) -> int:
+        """Hold a blob that a manifest anywhere references in this repository for an hour, so that a client need not send it; returns its size.
+
+        Raises BLOB_UNKNOWN.
+        """
+        now = int(self._clock())
+        with self._database.read() as tx:
+            blob = store.find_blob(tx, digest)
+            if blob is None or not store.blob_referenced(tx, blob.id):
+                raise RegistryError(BLOB_UNKNOWN)
+        if blob.damaged or self._files.size(digest) != blob.size:
+            raise self._damaged(blob)
+        with self._database.write() as tx:
+            if not store.blob_referenced(tx, blob.id) or store.find_blob(tx, digest) != blob:
+                raise RegistryError(BLOB_UNKNOWN)
+            store.take_lease(tx, store.ensure_repository(tx, name, now), blob.id, now + _HEAD_LEASE_SECONDS)
+        return blob.size
+
+    def referrers(self, name: RepositoryName, subject: Digest, artifact_type: str, last: str, limit: int) -> tuple[list[store.ReferrerRow], bool]:
+        """Return a page of the manifests of a repository with this subject, by digest, after `last`, and whether more follow; `artifact_type` "" means any.
+
+        What clients left under the fallback tag of the referrers tag schema needs no merging: what such an index lists is in
+        the repository, by the rule for references, and so is found here by its own `subject`.
+        """
+        with self._database.read() as tx:
+            repository = store.find_repository(tx, name)
+            if repository is None:
+                return [], False
+            return store.referrers(tx, repository, subject, artifact_type, last, limit, _REFERRERS_BYTES)
+
+    def totals(self) -> store.Totals:
+        """Count what the registry holds."""
+        with self._database.read() as tx:
+            return store.totals(tx)
+
+    # Pushing
+
+    def mount(self, name: RepositoryName, digest: Digest) -> bool:
+        """Hold a blob of any repository in this one; returns False when it is not there, and has to be uploaded.
+
+        All data is public, so it does not matter which repository the client named as its source.
+        """
+        now = int(self._clock())
+        with self._database.write() as tx:
+            blob = store.find_blob(tx, digest)
+            if blob is None or blob.damaged or self._files.size(digest) != blob.size:
+                return False
+            store.take_lease(tx, store.ensure_repository(tx, name, now), blob.id, now + self._rules.upload_lease)
+        return True
+
+    def finish_upload(self, upload: Upload, digest: Digest) -> None:
+        """Publish what an upload received as the blob of this digest; raises DIGEST_INVALID. Durable when it returns."""
+        self._uploads.verify(upload, digest)
+        now = int(self._clock())
+        try:
+            with self._files.publishing(digest):
+                self._files.publish(upload.path, digest)
+                with self._database.write() as tx:
+                    blob = store.save_blob(tx, digest, upload.offset, now)
+                    repository = store.ensure_repository(tx, upload.repository, now)
+                    store.take_lease(tx, repository, blob, now + self._rules.upload_lease)
+        except Exception:
+            # Where the outcome of the commit is unknown, nothing can be looked up, and so nothing is removed.
+            with contextlib.suppress(RegistryError):
+                self.remove_files([digest])
+            raise
+        finally:
+            self._uploads.cancel(upload)
+        if self._files.removal_put_off(digest):
+            # The row was committed, and then deleted, before this had let go of the file.
+            self.remove_files([digest])
+
+    def has_blob(self, name: RepositoryName, digest: Digest) -> bool:
+        """Tell whether a sound blob is in a repository."""
+        with contextlib.suppress(RegistryError):
+            return self.find_blob(name, digest) >= 0
+        return False
+
+    def put_manifest(self, name: RepositoryName, reference: Reference, tags: Sequence[Tag], content: bytes, content_type: str | None) -> PushedManifest:
+        """Store a manifest, and point tags at it.
+
+        Raises MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN naming each reference that is missing, and DIGEST_INVALID when the
+        reference is a digest and not that of the content.
+        """
+        digest = Digest.of(content, reference.algorithm if isinstance(reference, Digest) else "sha256")
+        if isinstance(reference, Digest) and reference != digest:
+            raise RegistryError(DIGEST_INVALID, f"the manifest that arrived has the digest {digest}, not {reference}")
+        manifest = parse_manifest(content, content_type, self._rules.manifest)
+        subject = manifest.subject.digest if manifest.subject else None
+        # Reads a file, and so before the lock is taken.
+        summary = read_summary(manifest, self._files)
+        all_tags = tuple(dict.fromkeys([*([] if isinstance(reference, Digest) else [reference]), *tags]))
+        with self._writing(name) as (tx, gone):
+            now = int(self._clock())
+            repository = store.ensure_repository(tx, name, now)
+            row = store.save_manifest(tx, digest, content, manifest.artifact_type, json.dumps(dict(manifest.annotations)))
+            blobs, children = _resolve(tx, repository, manifest, now)
+            store.add_manifest(tx, repository, row, manifest.media_type, subject, now)
+            store.add_references(tx, repository, row, blobs, children)
+            catalog.save_summary(tx, repository, row, summary)
+            store.drop_leases(tx, repository, blobs)
+            for tag in all_tags:
+                gone.extend(point_tag(tx, repository, tag, row, now=now, keep_replaced=self._rules.keep_replaced, grace=self._pulls.grace))
+        return PushedManifest(digest, subject, all_tags)
+
+    # Deleting
+
+    def delete_tag(self, name: RepositoryName, tag: Tag) -> None:
+        """Delete a tag, and what it alone kept; raises MANIFEST_UNKNOWN."""
+        self._files.let_ballast_go()
+        with self._writing(name) as (tx, gone):
+            repository, row = _find_manifest(tx, name, tag)
+            store.delete_tag(tx, repository, tag)
+            gone.extend(release_manifest(tx, repository, row.id, now=int(self._clock()), grace=self._pulls.grace))
+
+    def delete_manifest(self, name: RepositoryName, digest: Digest) -> None:
+        """Delete a manifest, and what it alone kept; raises MANIFEST_UNKNOWN, and REFERENCED while an index or a tag needs it."""
+        self._files.let_ballast_go()
+        with self._writing(name) as (tx, gone):
+            repository, row = _find_manifest(tx, name, digest)
+            parents = store.manifest_parents(tx, repository, row.id, _NAMED)
+            if parents:
+                message = f"the manifest is part of {_named('index', 'indexes', parents)}; delete that first"
+                raise RegistryError(REFERENCED, message, detail={"indexes": parents})
+            tags = store.tags_of_manifest(tx, repository, row.id, -1 if self._rules.delete_untags else _NAMED)
+            if tags and not self._rules.delete_untags:
+                raise RegistryError(
+                    REFERENCED,
+                    f"the manifest still has {_named('tag', 'tags', tags)}; delete each tag (DELETE /v2/{name}/manifests/{tags[0]}), and the manifest"
+                    " goes with the last one; or set delete-untags = yes in the registry's configuration",
+                    detail={"tags": tags},
+                )
+            for tag in tags:
+                store.delete_tag(tx, repository, tag)
+            gone.extend(release_manifest(tx, repository, row.id, now=int(self._clock()), grace=self._pulls.grace))
+
+    def delete_blob(self, name: RepositoryName, digest: Digest) -> None:
+        """Let go of a blob that was uploaded and not used; raises BLOB_UNKNOWN, and REFERENCED while a manifest needs it."""
+        self._files.let_ballast_go()
+        with self._writing(name) as (tx, gone):
+            now = int(self._clock())
+            repository = store.find_repository(tx, name)
+            blob = store.find_blob(tx, digest)
+            if repository is None or blob is None or not store.blob_in_repository(tx, repository, blob.id, now):
+                raise RegistryError(BLOB_UNKNOWN)
+            manifests = store.referencing_manifests(tx, repository, blob.id, _NAMED)
+            if manifests:
+                message = f"the blob is part of {_named('manifest', 'manifests', manifests)}; it goes away with the last of them"
+                raise RegistryError(REFERENCED, message, detail={"manifests": manifests})
+            store.drop_leases(tx, repository, [blob.id])
+            store.mark_if_empty(tx, repository, now)
+            gone.extend(drop_unheld_blobs(tx, {blob.id}))
+
+    # Files
+
+    def remove_files(self, digests: Iterable[Digest]) -> None:
+        """Remove the files of blobs that have no row, and that no push is about to give one."""
+        self._files.remove(digests, lock=self._rows)
+
+    def note_damage(self, blob: store.BlobRow) -> None:
+        """Record and log that the file of a blob is missing or short, after a second look: it may have been removed or pushed since the first."""
+        if blob.damaged:
+            return
+        with self._database.write() as tx:
+            if store.find_blob(tx, blob.digest) != blob or self._files.size(blob.digest) == blob.size:
+                return
+            tx.after_commit(self._revisions.all_changed)
+            store.mark_damaged(tx, blob.digest)
+        _log.error("the file of blob %s is missing or does not have %d bytes; push it again to heal it", blob.digest, blob.size)
+
+    @contextlib.contextmanager
+    def _rows(self) -> Iterator[Callable[[Digest], bool]]:
+        with self._database.read() as tx:
+            yield lambda digest: store.find_blob(tx, digest) is not None
+
+    @contextlib.contextmanager
+    def _writing(self, name: RepositoryName) -> Iterator[tuple[Transaction, list[Digest]]]:
+        """Run a write transaction on a repository that collects the blobs that are gone, and remove their files once it is committed."""
+        gone: list[Digest] = []
+        with self._database.write() as tx:
+            # Before, so that an answer given again is noted in time for this to see it (`Answers.find`); and after, for what was read meanwhile.
+            self._revisions.changed(name)
+            tx.after_commit(lambda: self._revisions.changed(name))
+            yield tx, gone
+        self.remove_files(gone)
+
+    def _damaged(self, blob: store.BlobRow) -> RegistryError:
+        self.note_damage(blob)
+        return RegistryError(BLOB_UNKNOWN, "the file of this blob is damaged; push it again")
+
+    def _locate_blob(self, name: RepositoryName, digest: Digest) -> tuple[store.BlobRow | None, bytes]:
+        """Find a blob of a repository, or the bytes of a manifest with this digest; raises BLOB_UNKNOWN."""
+        with self._database.read() as tx:
+            repository = store.find_repository(tx, name)
+            if repository is not None:
+                blob = store.find_blob(tx, digest)
+                if blob is not None and store.blob_in_repository(tx, repository, blob.id, int(self._clock())):
+                    return blob, b""
+                manifest = store.find_manifest(tx, repository, digest)
+                if manifest is not None:
+                    return None, store.manifest_content(tx, manifest.id)
+        raise RegistryError(BLOB_UNKNOWN)
+
+
+def _find_manifest(tx: Transaction, name: RepositoryName, reference: Reference) -> tuple[int, store.ManifestRow]:
+    """Return the ids of repository and manifest with what is known of it; raises MANIFEST_UNKNOWN."""
+    repository = store.find_repository(tx, name)
+    if repository is not None:
+        by_digest = isinstance(reference, Digest)
+        row = store.find_manifest(tx, repository, Digest(reference)) if by_digest else store.find_tagged_manifest(tx, repository, Tag(reference))
+        if row is not None:
+            return repository, row
+    raise RegistryError(MANIFEST_UNKNOWN)
+
+
+def _resolve(tx: Transaction, repository: int, manifest: Manifest, now: int) -> tuple[set[int], set[int]]:
+    """Return the ids of the blobs and the manifests that a manifest references; raises MANIFEST_BLOB_UNKNOWN and MANIFEST_INVALID."""
+    blobs: set[int] = set()
+    children: set[int] = set()
+    missing: list[Digest] = []
+    for descriptor in filter(None, (*manifest.manifests, manifest.config, *manifest.layers)):
+        child = store.find_manifest(tx, repository, descriptor.digest) if manifest.is_index else None
+        if child is not None:
+            _check_size(descriptor, child.size)
+            children.add(child.id)
+            continue
+        # BuildKit's cache images are indexes of layers: a child that is no manifest may be a blob.
+        blob = store.find_blob(tx, descriptor.digest)
+        if blob is not None and not blob.damaged and store.blob_in_repository(tx, repository, blob.id, now):
+            _check_size(descriptor, blob.size)
+            blobs.add(blob.id)
+        elif descriptor.required:
+            missing.append(descriptor.digest)
+    if missing:
+        message = f"the manifest references content that is not in this repository: {', '.join(missing[:_NAMED])}; push that first"
+        raise RegistryError(MANIFEST_BLOB_UNKNOWN, message, detail={"missing": missing})
+    return blobs, children
+
+
+def _check_size(descriptor: Descriptor, size: int) -> None:
+    if descriptor.size != size:
+        raise RegistryError(MANIFEST_INVALID, f"the manifest says that {descriptor.digest} has {descriptor.size} bytes, but it has {size}")
+
+
+def _named(one: str, several: str, names: Sequence[str]) -> str:
+    listed = ", ".join(names)
+    return f"the {one} {listed}" if len(names) == 1 else f"the {several} {listed}"

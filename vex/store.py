@@ -1,0 +1,431 @@
+"""Every query of the registry's tables; see `sql/001-registry.sql` for what they mean.
+
+Functions take the transaction that they run in, never commit, and decide nothing: the rules are in `references.py` and
+`registry.py`. Ids are the integer keys of the tables, times are seconds since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from vex.database import Transaction
+from vex.names import Digest, RepositoryName, Tag
+
+
+class BlobRow(NamedTuple):
+    """A blob; `size` in bytes."""
+
+    id: int
+    digest: Digest
+    size: int
+    damaged: bool
+
+
+class ManifestRow(NamedTuple):
+    """A manifest in a repository, without its bytes."""
+
+    id: int
+    digest: Digest
+    size: int
+    media_type: str
+
+
+class ReferrerRow(NamedTuple):
+    """What the referrers API shows of a manifest; `annotations` is a JSON object."""
+
+    digest: Digest
+    size: int
+    media_type: str
+    artifact_type: str
+    annotations: str
+
+
+class UserRow(NamedTuple):
+    """A user; `version` is random and changes with the password."""
+
+    name: str
+    salt: bytes
+    hash: bytes
+    version: int
+
+
+class Totals(NamedTuple):
+    """What the registry holds; `blob_bytes` counts each blob once."""
+
+    repositories: int
+    tags: int
+    manifests: int
+    blobs: int
+    blob_bytes: int
+    damaged_blobs: int
+    leases: int
+
+
+# Repositories
+
+
+def find_repository(tx: Transaction, name: RepositoryName) -> int | None:
+    """Return the id of a repository."""
+    found: int | None = tx.value("SELECT id FROM repository WHERE name = ?", (name,))
+    return found
+
+
+def ensure_repository(tx: Transaction, name: RepositoryName, now: int) -> int:
+    """Return the id of a repository; one that is new is empty."""
+    found = find_repository(tx, name)
+    return found if found is not None else tx.insert("INSERT INTO repository (name, emptied) VALUES (?, ?)", (name, now))
+
+
+def list_repositories(tx: Transaction, last: str, limit: int) -> list[str]:
+    """Return the names of repositories that hold a manifest, in ASCII order, after `last`."""
+    rows = tx.rows("SELECT name FROM repository WHERE emptied IS NULL AND name > ? ORDER BY name LIMIT ?", (last, limit))
+    return [row[0] for row in rows]
+
+
+def mark_filled(tx: Transaction, repository: int) -> None:
+    """Note that the repository holds a manifest."""
+    tx.execute("UPDATE repository SET emptied = NULL WHERE id = ? AND emptied IS NOT NULL", (repository,))
+
+
+def mark_if_empty(tx: Transaction, repository: int, now: int) -> None:
+    """Start the time after which a repository is removed, if it holds no manifest."""
+    tx.execute(
+        "UPDATE repository SET emptied = ? WHERE id = ? AND NOT EXISTS (SELECT 1 FROM repository_manifest WHERE repository = repository.id)",
+        (now, repository),
+    )
+
+
+def empty_repositories(tx: Transaction, emptied_before: int, limit: int) -> list[tuple[int, RepositoryName]]:
+    """Return repositories that have held neither manifest nor lease since before then."""
+    rows = tx.rows(
+        "SELECT id, name FROM repository WHERE emptied <= ? AND NOT EXISTS (SELECT 1 FROM lease WHERE repository = repository.id) LIMIT ?",
+        (emptied_before, limit),
+    )
+    return [(row[0], RepositoryName(row[1])) for row in rows]
+
+
+def delete_repository(tx: Transaction, repository: int) -> None:
+    """Delete a repository that nothing hangs on."""
+    tx.execute("DELETE FROM repository WHERE id = ?", (repository,))
+
+
+# Blobs and leases
+
+
+def find_blob(tx: Transaction, digest: Digest) -> BlobRow | None:
+    """Find a blob anywhere in the registry."""
+    row = tx.row("SELECT id, digest, size, damaged FROM blob WHERE digest = ?", (digest,))
+    return None if row is None else BlobRow(row[0], Digest(row[1]), row[2], bool(row[3]))
+
+
+def save_blob(tx: Transaction, digest: Digest, size: int, now: int) -> int:
+    """Record a blob whose file is in place, or that it is sound again; returns its id."""
+    blob = find_blob(tx, digest)
+    if blob is None:
+        return tx.insert("INSERT INTO blob (digest, size, created) VALUES (?, ?, ?)", (digest, size, now))
+    if blob.damaged:
+        tx.execute("UPDATE blob SET damaged = 0 WHERE id = ?", (blob.id,))
+    return blob.id
+
+
+def mark_damaged(tx: Transaction, digest: Digest) -> None:
+    """Note that a blob's file is missing or short."""
+    tx.execute("UPDATE blob SET damaged = 1 WHERE digest = ?", (digest,))
+
+
+def blobs_after(tx: Transaction, last: int, limit: int) -> list[BlobRow]:
+    """Return blobs by ascending id, after `last`."""
+    rows = tx.rows("SELECT id, digest, size, damaged FROM blob WHERE id > ? ORDER BY id LIMIT ?", (last, limit))
+    return [BlobRow(row[0], Digest(row[1]), row[2], bool(row[3])) for row in rows]
+
+
+def blob_in_repository(tx: Transaction, repository: int, blob: int, now: int) -> bool:
+    """Tell whether a manifest of the repository references the blob, or an unexpired lease holds it there."""
+    return bool(
+        tx.value(
+            "SELECT EXISTS (SELECT 1 FROM manifest_blob WHERE repository = ? AND blob = ?)"
+            " OR EXISTS (SELECT 1 FROM lease WHERE repository = ? AND blob = ? AND expires > ?)",
+            (repository, blob, repository, blob, now),
+        )
+    )
+
+
+def blob_referenced(tx: Transaction, blob: int) -> bool:
+    """Tell whether a manifest of any repository references the blob."""
+    return bool(tx.value("SELECT EXISTS (SELECT 1 FROM manifest_blob WHERE blob = ?)", (blob,)))
+
+
+def referencing_manifests(tx: Transaction, repository: int, blob: int, limit: int) -> list[Digest]:
+    """Return digests of the repository's manifests that reference a blob."""
+    rows = tx.rows(
+        "SELECT digest FROM manifest_blob JOIN manifest ON manifest.id = manifest_blob.manifest WHERE repository = ? AND blob = ? LIMIT ?",
+        (repository, blob, limit),
+    )
+    return [Digest(row[0]) for row in rows]
+
+
+def delete_unheld_blob(tx: Transaction, blob: int) -> Digest | None:
+    """Delete a blob that no manifest references and no lease holds; returns its digest if it was one."""
+    row = tx.row(
+        "SELECT digest FROM blob WHERE id = ? AND NOT EXISTS (SELECT 1 FROM manifest_blob WHERE blob = blob.id)"
+        " AND NOT EXISTS (SELECT 1 FROM lease WHERE blob = blob.id)",
+        (blob,),
+    )
+    if row is None:
+        return None
+    tx.execute("DELETE FROM blob WHERE id = ?", (blob,))
+    return Digest(row[0])
+
+
+def take_lease(tx: Transaction, repository: int, blob: int, expires: int) -> None:
+    """Hold a blob in a repository until then, or until later if it is held until later already."""
+    tx.execute(
+        "INSERT INTO lease (repository, blob, expires) VALUES (?, ?, ?)"
+        " ON CONFLICT (repository, blob) DO UPDATE SET expires = excluded.expires WHERE expires < excluded.expires",
+        (repository, blob, expires),
+    )
+
+
+def drop_leases(tx: Transaction, repository: int, blobs: Iterable[int]) -> None:
+    """Let go of blobs in a repository."""
+    for blob in blobs:
+        tx.execute("DELETE FROM lease WHERE repository = ? AND blob = ?", (repository, blob))
+
+
+def expired_leases(tx: Transaction, now: int, limit: int) -> list[tuple[int, int]]:
+    """Return (repository, blob) of leases that have expired."""
+    return [(row[0], row[1]) for row in tx.rows("SELECT repository, blob FROM lease WHERE expires <= ? LIMIT ?", (now, limit))]
+
+
+# Manifests
+
+
+def find_manifest(tx: Transaction, repository: int, digest: Digest) -> ManifestRow | None:
+    """Find a manifest of a repository by its digest."""
+    return _manifest_row(
+        tx.row(
+            "SELECT id, digest, size, media_type FROM manifest JOIN repository_manifest ON manifest = id AND repository = ? WHERE digest = ?",
+            (repository, digest),
+        )
+    )
+
+
+def find_tagged_manifest(tx: Transaction, repository: int, tag: Tag) -> ManifestRow | None:
+    """Find the manifest that a tag points to."""
+    return _manifest_row(
+        tx.row(
+            "SELECT m.id, m.digest, m.size, r.media_type FROM tag t JOIN manifest m ON m.id = t.manifest"
+            " JOIN repository_manifest r ON r.repository = t.repository AND r.manifest = t.manifest WHERE t.repository = ? AND t.name = ?",
+            (repository, tag),
+        )
+    )
+
+
+def manifest_content(tx: Transaction, manifest: int) -> bytes:
+    """Return the bytes of a manifest."""
+    content: bytes = tx.value("SELECT content FROM manifest WHERE id = ?", (manifest,))
+    return content
+
+
+def save_manifest(tx: Transaction, digest: Digest, content: bytes, artifact_type: str, annotations: str) -> int:
+    """Record the bytes of a manifest, if they are new; returns its id."""
+    found: int | None = tx.value("SELECT id FROM manifest WHERE digest = ?", (digest,))
+    if found is not None:
+        return found
+    return tx.insert(
+        "INSERT INTO manifest (digest, size, artifact_type, annotations, content) VALUES (?, ?, ?, ?, ?)",
+        (digest, len(content), artifact_type, annotations, content),
+    )
+
+
+def add_manifest(tx: Transaction, repository: int, manifest: int, media_type: str, subject: Digest | None, now: int) -> None:
+    """Put a manifest into a repository, or note that it was pushed there again."""
+    tx.execute(
+        "INSERT INTO repository_manifest (repository, manifest, media_type, subject, pushed) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (repository, manifest) DO UPDATE SET media_type = excluded.media_type, pushed = excluded.pushed, expires = NULL",
+        (repository, manifest, media_type, subject, now),
+    )
+    mark_filled(tx, repository)
+
+
+def add_references(tx: Transaction, repository: int, manifest: int, blobs: Iterable[int], children: Iterable[int]) -> None:
+    """Record what a manifest of a repository references; what is recorded already stays."""
+    for blob in blobs:
+        tx.execute("INSERT OR IGNORE INTO manifest_blob (repository, blob, manifest) VALUES (?, ?, ?)", (repository, blob, manifest))
+    for child in children:
+        tx.execute("INSERT OR IGNORE INTO manifest_child (repository, child, parent) VALUES (?, ?, ?)", (repository, child, manifest))
+
+
+def manifest_blobs(tx: Transaction, repository: int, manifest: int) -> list[int]:
+    """Return the ids of the blobs that a manifest of a repository references."""
+    return [row[0] for row in tx.rows("SELECT blob FROM manifest_blob WHERE repository = ? AND manifest = ?", (repository, manifest))]
+
+
+def manifest_children(tx: Transaction, repository: int, manifest: int) -> list[int]:
+    """Return the ids of the manifests that an index of a repository references."""
+    return [row[0] for row in tx.rows("SELECT child FROM manifest_child WHERE repository = ? AND parent = ?", (repository, manifest))]
+
+
+def manifest_parents(tx: Transaction, repository: int, manifest: int, limit: int) -> list[Digest]:
+    """Return digests of the repository's indexes that reference a manifest."""
+    rows = tx.rows("SELECT digest FROM manifest_child JOIN manifest ON id = parent WHERE repository = ? AND child = ? LIMIT ?", (repository, manifest, limit))
+    return [Digest(row[0]) for row in rows]
+
+
+def manifest_referenced(tx: Transaction, repository: int, manifest: int) -> bool:
+    """Tell whether a tag or an index of the repository references a manifest."""
+    return bool(
+        tx.value(
+            "SELECT EXISTS (SELECT 1 FROM tag WHERE repository = ? AND manifest = ?)"
+            " OR EXISTS (SELECT 1 FROM manifest_child WHERE repository = ? AND child = ?)",
+            (repository, manifest, repository, manifest),
+        )
+    )
+
+
+def delete_manifest(tx: Transaction, repository: int, manifest: int) -> None:
+    """Take a manifest out of a repository with its references, and delete its bytes if no repository holds it any more."""
+    tx.execute("DELETE FROM repository_manifest WHERE repository = ? AND manifest = ?", (repository, manifest))
+    delete_unheld_manifest(tx, manifest)
+
+
+def delete_unheld_manifest(tx: Transaction, manifest: int) -> int:
+    """Delete the bytes of a manifest that no repository holds; returns 0 if one does."""
+    return tx.execute("DELETE FROM manifest WHERE id = ? AND NOT EXISTS (SELECT 1 FROM repository_manifest WHERE manifest = manifest.id)", (manifest,))
+
+
+def expire_manifest(tx: Transaction, repository: int, manifest: int, expires: int) -> None:
+    """Note when a manifest is to be removed, unless something references it then."""
+    tx.execute("UPDATE repository_manifest SET expires = ? WHERE repository = ? AND manifest = ?", (expires, repository, manifest))
+
+
+def keep_manifest(tx: Transaction, repository: int, manifest: int) -> None:
+    """Forget that a manifest was to be removed."""
+    tx.execute("UPDATE repository_manifest SET expires = NULL WHERE repository = ? AND manifest = ? AND expires IS NOT NULL", (repository, manifest))
+
+
+def expired_manifests(tx: Transaction, now: int, limit: int) -> list[tuple[int, int]]:
+    """Return (repository, manifest) of those to be removed by now."""
+    return [(row[0], row[1]) for row in tx.rows("SELECT repository, manifest FROM repository_manifest WHERE expires <= ? LIMIT ?", (now, limit))]
+
+
+# Referrers
+
+
+def referrers(
+    tx: Transaction, repository: int, subject: Digest, artifact_type: str, last: str, limit: int, max_bytes: int
+) -> tuple[list[ReferrerRow], bool]:
+    """Return manifests of a repository whose subject has this digest, by digest, after `last`, and whether more follow.
+
+    `artifact_type` "" means any. A page has at least one row, at most `limit`, and ends before annotations of `max_bytes`.
+    """
+    found: list[ReferrerRow] = []
+    room = max_bytes
+    rows = tx.each(
+        "SELECT digest, size, media_type, artifact_type, annotations FROM repository_manifest JOIN manifest ON id = manifest"
+        " WHERE repository = ? AND subject = ? AND digest > ? AND (? = '' OR artifact_type = ?) ORDER BY digest",
+        (repository, subject, last, artifact_type, artifact_type),
+    )
+    for row in rows:
+        room -= len(row[4])
+        if found and (len(found) == limit or room < 0):
+            return found, True
+        found.append(ReferrerRow(Digest(row[0]), *row[1:]))
+    return found, False
+
+
+def referrer_ids(tx: Transaction, repository: int, subject: int) -> list[int]:
+    """Return the ids of the manifests of a repository whose subject is this manifest."""
+    rows = tx.rows(
+        "SELECT manifest FROM repository_manifest WHERE repository = ? AND subject = (SELECT digest FROM manifest WHERE id = ?)", (repository, subject)
+    )
+    return [row[0] for row in rows]
+
+
+# Tags
+
+
+def tag_target(tx: Transaction, repository: int, tag: Tag) -> int | None:
+    """Return the id of the manifest that a tag points to."""
+    target: int | None = tx.value("SELECT manifest FROM tag WHERE repository = ? AND name = ?", (repository, tag))
+    return target
+
+
+def set_tag(tx: Transaction, repository: int, tag: Tag, manifest: int, now: int) -> None:
+    """Create a tag, or point it elsewhere."""
+    tx.execute(
+        "INSERT INTO tag (repository, name, manifest, updated) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (repository, name) DO UPDATE SET manifest = excluded.manifest, updated = excluded.updated",
+        (repository, tag, manifest, now),
+    )
+
+
+def delete_tag(tx: Transaction, repository: int, tag: Tag) -> None:
+    """Delete a tag."""
+    tx.execute("DELETE FROM tag WHERE repository = ? AND name = ?", (repository, tag))
+
+
+def list_tags(tx: Transaction, repository: int, last: str, limit: int) -> list[str]:
+    """Return the tags of a repository in ASCII order, after `last`."""
+    return [row[0] for row in tx.rows("SELECT name FROM tag WHERE repository = ? AND name > ? ORDER BY name LIMIT ?", (repository, last, limit))]
+
+
+def tags_of_manifest(tx: Transaction, repository: int, manifest: int, limit: int) -> list[Tag]:
+    """Return the tags that point to a manifest, in ASCII order."""
+    return [Tag(row[0]) for row in tx.rows("SELECT name FROM tag WHERE repository = ? AND manifest = ? ORDER BY name LIMIT ?", (repository, manifest, limit))]
+
+
+# Users
+
+
+def find_user(tx: Transaction, name: str) -> UserRow | None:
+    """Find a user."""
+    row = tx.row("SELECT name, salt, hash, version FROM user WHERE name = ?", (name,))
+    return None if row is None else UserRow(*row)
+
+
+def user_version(tx: Transaction, name: str) -> int | None:
+    """Return the version of a user, which changes when the password does."""
+    version: int | None = tx.value("SELECT version FROM user WHERE name = ?", (name,))
+    return version
+
+
+def list_users(tx: Transaction) -> list[tuple[str, int]]:
+    """Return name and time of creation of every user, by name."""
+    return [(row[0], row[1]) for row in tx.rows("SELECT name, created FROM user ORDER BY name")]
+
+
+def save_user(tx: Transaction, user: UserRow, now: int) -> None:
+    """Create a user, or give one a new password."""
+    tx.execute(
+        "INSERT INTO user (name, salt, hash, version, created) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET salt = excluded.salt, hash = excluded.hash, version = excluded.version",
+        (*user, now),
+    )
+
+
+def delete_user(tx: Transaction, name: str) -> int:
+    """Delete a user; returns 0 if there was none."""
+    return tx.execute("DELETE FROM user WHERE name = ?", (name,))
+
+
+# All of it
+
+
+def totals(tx: Transaction) -> Totals:
+    """Count what the registry holds."""
+    blobs, blob_bytes = tx.row("SELECT count(*), coalesce(sum(size), 0) FROM blob") or (0, 0)
+    return Totals(
+        repositories=tx.value("SELECT count(*) FROM repository WHERE emptied IS NULL"),
+        tags=tx.value("SELECT count(*) FROM tag"),
+        manifests=tx.value("SELECT count(*) FROM manifest"),
+        blobs=blobs,
+        blob_bytes=blob_bytes,
+        damaged_blobs=tx.value("SELECT count(*) FROM blob WHERE damaged"),
+        leases=tx.value("SELECT count(*) FROM lease"),
+    )
+
+
+def _manifest_row(row: tuple[Any, ...] | None) -> ManifestRow | None:
+    return None if row is None else ManifestRow(row[0], Digest(row[1]), row[2], row[3])

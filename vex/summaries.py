@@ -1,0 +1,55 @@
+"""Summaries of manifests for the lists of the web interface: made at push time, and once for what a Vex without them stored.
+
+A summary never stands in the way of a push: what cannot be read is left out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from vex import catalog
+from vex.blobs import BlobFiles
+from vex.database import Database
+from vex.errors import RegistryError
+from vex.image import ARTIFACT, MAX_CONFIG_BYTES, Summary, is_image, summarise
+from vex.manifest import MAX_SIZE, Manifest, ManifestLimits, parse_manifest
+
+_BATCH = 50
+# What was accepted once is read, whatever the limits for pushes are now.
+STORED = ManifestLimits(bytes=MAX_SIZE, descriptors=MAX_SIZE, depth=500)
+
+
+def read_summary(manifest: Manifest, files: BlobFiles) -> Summary:
+    """Summarise a manifest; reads the config of an image, which takes a file but no lock."""
+    return summarise(manifest, _config(manifest, files) if is_image(manifest) else b"")
+
+
+def fill_in(database: Database, files: BlobFiles) -> None:
+    """Summarise the manifests that have no summary, in the order in which they came: the children of an index before it."""
+    last = 0
+    while True:
+        with database.read() as tx:
+            rows = catalog.manifests_without_summary(tx, last, _BATCH)
+        if not rows:
+            return
+        for repository, manifest, media_type, content in rows:
+            summary = _read_stored(content, media_type, files)
+            with database.write() as tx:
+                if catalog.in_repository(tx, repository, manifest):
+                    catalog.save_summary(tx, repository, manifest, summary)
+        last = rows[-1][1]
+
+
+def _read_stored(content: bytes, media_type: str, files: BlobFiles) -> Summary:
+    try:
+        return read_summary(parse_manifest(content, media_type, STORED), files)
+    except RegistryError:
+        return Summary(ARTIFACT, ())
+
+
+def _config(manifest: Manifest, files: BlobFiles) -> bytes:
+    if manifest.config is None or manifest.config.size > MAX_CONFIG_BYTES:
+        return b""
+    with contextlib.suppress(OSError), files.open(manifest.config.digest) as file:
+        return file.read(MAX_CONFIG_BYTES)
+    return b""

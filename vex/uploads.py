@@ -1,0 +1,333 @@
+"""Upload sessions: a growing file, its hash, and the rules for adding to it (OCI distribution specification, "Pushing a blob in chunks").
+
+A session is a file `uploads/<token>`; nothing else about it is stored, so that it goes on after a restart. The token is
+unguessable and binds the session to its repository and algorithm. Invariants: the hash is always that of the bytes in the
+file; what was acknowledged is synced; one request at a time works on a session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+from vex.blobs import FILE_MODE, REMOVED_PREFIX, BlobFiles
+from vex.errors import (
+    BLOB_TOO_LARGE,
+    BLOB_UPLOAD_UNKNOWN,
+    DIGEST_INVALID,
+    DISK_FULL,
+    RANGE_INVALID,
+    SIZE_INVALID,
+    TOO_MANY_UPLOADS,
+    Disconnected,
+    RegistryError,
+)
+from vex.names import ALGORITHMS, Digest, RepositoryName
+from vex.wire import Body
+
+_TOKEN = re.compile(r"[0-9a-f]{64}")
+_BUFFER_BYTES = 256 * 1024
+_IDLE_BUFFERS = 4
+# How much is written between two looks at the free space, when the client did not say how much it sends.
+_SPACE_CHECK_BYTES = 16 * 1024 * 1024
+_WRITEBACK_BYTES = 8 * 1024 * 1024
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class UploadLimits(NamedTuple):
+    """Limits of uploads, in bytes, seconds and sessions."""
+
+    blob_bytes: int
+    free_bytes: int
+    sessions: int
+    idle_seconds: float
+
+
+class OutOfOrder(RegistryError):
+    """A chunk does not continue where the session is; the session, at `offset` bytes, goes on unharmed."""
+
+    def __init__(self, upload: Upload, message: str) -> None:
+        super().__init__(RANGE_INVALID, message)
+        self.upload = upload
+
+
+class Upload:
+    """One session; `offset` is the number of bytes that were received and written, `hash` is theirs."""
+
+    def __init__(self, token: str, repository: RepositoryName, algorithm: str, path: Path, now: float) -> None:
+        self.token = token
+        self.repository = repository
+        self.path = path
+        self.offset = 0
+        self.touched = now
+        self.algorithm = algorithm
+        self.hash = hashlib.new(algorithm)
+        self.hashed = True  # False after a restart, until the bytes on disk were read again
+        self.synced = False
+        self.lock = threading.Lock()
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of what was received so far."""
+        return Digest(f"{self.algorithm}:{self.hash.hexdigest()}")
+
+
+class Uploads:
+    """All open sessions; any thread may use it."""
+
+    def __init__(self, files: BlobFiles, limits: UploadLimits, *, clock: Callable[[], float] = time.time) -> None:
+        """Find the sessions that an earlier process left, and remove what it had set aside for removal."""
+        self._files = files
+        self._limits = limits
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._open: dict[str, Upload | None] = {}
+        self._buffers: list[bytearray] = []
+        for entry in os.scandir(files.uploads):
+            if entry.name.startswith(REMOVED_PREFIX) or not _TOKEN.fullmatch(entry.name):
+                os.unlink(entry.path)
+            else:
+                self._open[entry.name] = None  # read when its client comes back
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def repositories(self) -> list[RepositoryName]:
+        """Return the names of the repositories that sessions of this process belong to."""
+        with self._lock:
+            return [upload.repository for upload in self._open.values() if upload]
+
+    def start(self, repository: RepositoryName, algorithm: str) -> Upload:
+        """Open a new session; raises TOO_MANY_UPLOADS."""
+        token = _token(secrets.token_hex(16), repository, algorithm)
+        upload = Upload(token, repository, algorithm, self._files.uploads / token, self._clock())
+        with self._lock:
+            if len(self._open) >= self._limits.sessions:
+                raise RegistryError(TOO_MANY_UPLOADS, headers={"Retry-After": "60"})
+            self._open[token] = upload
+        try:
+            os.close(os.open(upload.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+        except BaseException:
+            self._forget(upload)
+            raise
+        return upload
+
+    @contextlib.contextmanager
+    def session(self, repository: RepositoryName, token: str) -> Iterator[Upload]:
+        """Hold a session for one request; raises BLOB_UPLOAD_UNKNOWN, or RANGE_INVALID while another request works on it."""
+        upload = self._find(repository, token)
+        if not upload.lock.acquire(blocking=False):
+            raise OutOfOrder(upload, "another request is adding to this upload")
+        try:
+            if token not in self._open:
+                raise RegistryError(BLOB_UPLOAD_UNKNOWN)
+            if not upload.hashed:
+                upload.hash = _hash_file(upload)
+                upload.hashed = True
+            yield upload
+        finally:
+            upload.touched = self._clock()
+            upload.lock.release()
+
+    def peek(self, repository: RepositoryName, token: str) -> Upload:
+        """Find a session to tell about it, also while a request works on it; raises BLOB_UPLOAD_UNKNOWN."""
+        return self._find(repository, token)
+
+    def check_room(self, upload: Upload, length: int | None) -> None:
+        """Refuse a body of this many bytes before it is read: SIZE_INVALID (413) or INSUFFICIENT_STORAGE."""
+        if upload.offset + (length or 0) > self._limits.blob_bytes:
+            raise RegistryError(BLOB_TOO_LARGE, f"a blob may have at most {self._limits.blob_bytes} bytes here; ask the operator to raise blob-limit")
+        if self._files.free_bytes() - (length or 0) < self._limits.free_bytes:
+            raise RegistryError(DISK_FULL)
+
+    def receive(self, upload: Upload, body: Body, length: int | None, content_range: tuple[int, int] | None = None) -> None:
+        """Append a body to a session and sync it.
+
+        `length` is the body's size in bytes where the client said it, `content_range` the first and the last offset.
+        Raises RANGE_INVALID when it does not continue at the offset, SIZE_INVALID when sizes contradict each other, and Disconnected.
+        """
+        start, before = upload.offset, upload.hash.copy()
+        expected = _expected_length(upload, length, content_range)
+        self.check_room(upload, length)
+        try:
+            self._append(upload, body)
+            if expected is not None and upload.offset - start != expected:
+                raise RegistryError(SIZE_INVALID, f"Content-Range says {expected} bytes, the body had {upload.offset - start}")
+        except (RegistryError, OSError) as error:
+            # What breaks a rule, or found no space, leaves nothing behind; a client that vanished (Disconnected) leaves what arrived.
+            # After a sync that failed, the file is gone.
+            with contextlib.suppress(FileNotFoundError):
+                os.truncate(upload.path, start)
+            upload.offset, upload.hash = start, before
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise RegistryError(DISK_FULL) from error
+            raise
+
+    def verify(self, upload: Upload, digest: Digest) -> None:
+        """Make sure that the session holds the content of this digest, complete and synced; otherwise end it: DIGEST_INVALID."""
+        if digest.algorithm != upload.algorithm:
+            upload.algorithm = digest.algorithm
+            upload.hash = _hash_file(upload)
+        if upload.digest != digest:
+            message = f"the {upload.offset} bytes that arrived have the digest {upload.digest}, not {digest}; start the upload again"
+            self.cancel(upload)
+            raise RegistryError(DIGEST_INVALID, message)
+        if not upload.synced:
+            self._sync(upload)
+
+    def finished(self, upload: Upload) -> None:
+        """Forget a session whose file was published."""
+        self._forget(upload)
+
+    def cancel(self, upload: Upload) -> None:
+        """End a session and remove its file."""
+        self._forget(upload)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(upload.path)
+
+    def expire(self) -> int:
+        """End the sessions that have been idle for too long; returns how many."""
+        oldest = self._clock() - self._limits.idle_seconds
+        with self._lock:
+            idle = [token for token, upload in self._open.items() if self._touched(token, upload) < oldest]
+        ended = 0
+        for token in idle:
+            upload = self._open.get(token)
+            if upload is not None and not upload.lock.acquire(blocking=False):
+                continue
+            with self._lock:
+                self._open.pop(token, None)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._files.uploads / token)
+            if upload is not None:
+                upload.lock.release()
+            ended += 1
+        return ended
+
+    def _touched(self, token: str, upload: Upload | None) -> float:
+        if upload is not None:
+            return upload.touched
+        try:
+            return os.stat(self._files.uploads / token).st_mtime
+        except FileNotFoundError:
+            return 0
+
+    def _find(self, repository: RepositoryName, token: str) -> Upload:
+        algorithm = next((name for name in ALGORITHMS if _token(token[:32], repository, name) == token), "")
+        with self._lock:
+            if not algorithm or token not in self._open:
+                raise RegistryError(BLOB_UPLOAD_UNKNOWN)
+            upload = self._open[token]
+            if upload is None:
+                upload = self._open[token] = Upload(token, repository, algorithm, self._files.uploads / token, self._clock())
+                upload.offset = os.stat(upload.path).st_size
+                upload.hashed = False
+            return upload
+
+    def _forget(self, upload: Upload) -> None:
+        with self._lock:
+            self._open.pop(upload.token, None)
+
+    def _append(self, upload: Upload, body: Body) -> None:
+        buffer = self._take_buffer()
+        descriptor = os.open(upload.path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.lseek(descriptor, upload.offset, os.SEEK_SET)
+            self._write_all(upload, body, descriptor, memoryview(buffer))
+        finally:
+            os.close(descriptor)
+            self._give_buffer(buffer)
+        if not upload.synced:
+            self._sync(upload)
+
+    def _write_all(self, upload: Upload, body: Body, descriptor: int, view: memoryview) -> None:
+        check_at, filled, count = upload.offset + _SPACE_CHECK_BYTES, 0, 1
+        try:
+            while count:
+                # Chunks of a few KiB are gathered: hashing and writing cost by the call.
+                count = body.read_into(view[filled:])
+                filled += count
+                if filled < len(view) and count:
+                    continue
+                if upload.offset + filled > self._limits.blob_bytes or upload.offset >= check_at:
+                    self.check_room(upload, filled)
+                    check_at = upload.offset + _SPACE_CHECK_BYTES
+                _write(upload, descriptor, view[:filled])
+                filled = 0
+        except Disconnected:
+            _write(upload, descriptor, view[:filled])
+            raise
+
+    def _sync(self, upload: Upload) -> None:
+        descriptor = os.open(upload.path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            # After a failed fsync the kernel may have dropped the pages, and a second one would succeed: nothing here can be trusted.
+            self.cancel(upload)
+            raise
+        finally:
+            os.close(descriptor)
+        upload.synced = True
+
+    def _take_buffer(self) -> bytearray:
+        with self._lock:
+            return self._buffers.pop() if self._buffers else bytearray(_BUFFER_BYTES)
+
+    def _give_buffer(self, buffer: bytearray) -> None:
+        with self._lock:
+            if len(self._buffers) < _IDLE_BUFFERS:
+                self._buffers.append(buffer)
+
+
+def received_range(offset: int) -> str:
+    """Write what was received as a Range header; `0-0` also stands for nothing, since docker does not take `0--1`."""
+    return f"0-{max(offset - 1, 0)}"
+
+
+def _expected_length(upload: Upload, length: int | None, content_range: tuple[int, int] | None) -> int | None:
+    if content_range is None:
+        return length
+    first, last = content_range
+    if first != upload.offset:
+        raise OutOfOrder(upload, f"the upload goes on at byte {upload.offset}, not {first}")
+    expected = last - first + 1
+    if length is not None and length != expected:
+        raise RegistryError(SIZE_INVALID, f"Content-Range says {expected} bytes, Content-Length {length}")
+    return expected
+
+
+def _write(upload: Upload, descriptor: int, view: memoryview) -> None:
+    while view:
+        upload.synced = False
+        start = upload.offset
+        written = os.write(descriptor, view)
+        upload.hash.update(view[:written])
+        upload.offset += written
+        view = view[written:]
+        if upload.offset // _WRITEBACK_BYTES != start // _WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
+            # The kernel begins to write what nobody needs; the sync at the end then finds little left to do.
+            first = start // _WRITEBACK_BYTES * _WRITEBACK_BYTES
+            os.posix_fadvise(descriptor, first, upload.offset - first, os.POSIX_FADV_DONTNEED)
+
+
+def _hash_file(upload: Upload) -> hashlib._Hash:
+    content_hash = hashlib.new(upload.algorithm)
+    buffer = bytearray(_BUFFER_BYTES)
+    with open(upload.path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            content_hash.update(memoryview(buffer)[:count])
+    return content_hash
+
+
+def _token(nonce: str, repository: str, algorithm: str) -> str:
+    return nonce + hashlib.sha256(f"{nonce} {repository} {algorithm}".encode()).hexdigest()[:32]
