@@ -45,6 +45,7 @@ _STACK_BYTES = 1024 * 1024
 # mallopt(3): its numbers, and its initial thresholds, which are fixed by setting them.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 128 * 1024
+_ENDINGS = {signal.SIGTERM, signal.SIGINT}
 _TEXT = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
 
 
@@ -96,7 +97,7 @@ def locked(directory: Path) -> Iterator[None]:
 class _Service:
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._stop = threading.Event()
+        self._stopping = False
         self._storage_failure = ""
         database = self._database = Database(config.data_dir / "vex.db", on_failure=self._fail)
         files = BlobFiles(config.data_dir)
@@ -115,8 +116,8 @@ class _Service:
 
     def run(self) -> int:
         """Serve until a signal; returns the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: self._stop.set())
+        # Blocked and waited for: a handler that comes just before its thread waits for a lock would leave it waiting for ever.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
         self._housekeeping.start()
         # What was made so far lives as long as the process: the collector need not look at it again.
         gc.collect()
@@ -126,7 +127,8 @@ class _Service:
             print(f"{listener.name:<8} {listener.url}", flush=True)
         print("ready", flush=True)
         self._advise()
-        self._stop.wait()
+        signal.sigwait(_ENDINGS)
+        self._stopping = True
         self._server.stop()
         self._housekeeping.stop()
         self._database.close()
@@ -156,14 +158,14 @@ class _Service:
             print(f"vex: no user can push yet; add one with: {command} --data-dir {self._config.data_dir}", file=sys.stderr, flush=True)
 
     def _ready(self) -> Response:
-        if self._storage_failure or self._stop.is_set():
+        if self._storage_failure or self._stopping:
             return Response(503, _TEXT, b"storage failed\n" if self._storage_failure else b"shutting down\n")
         return Response(200, _TEXT, b"ready\n")
 
     def _fail(self, reason: str) -> None:
         _log.critical("the outcome of a transaction is unknown: %s; stopping", reason)
         self._storage_failure = reason
-        self._stop.set()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _manifest_limits(config: Config) -> ManifestLimits:
