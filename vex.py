@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
-from vex.cli import main
+# What is being loaded stays: looking for garbage in it would only take time.
+gc.disable()
+from vex.cli import main  # noqa: E402
+
+gc.enable()
 
 if __name__ == "__main__":
     sys.exit(main())

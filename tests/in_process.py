@@ -70,7 +70,7 @@ class InProcess:
         files = BlobFiles(self.directory)
         self.uploads = Uploads(files, UploadLimits(2**36, 0, 256, options.upload_expiry), clock=self.clock)
         pulls = Pulls(options.pull_grace, clock=self.clock)
-        rules = Rules(options.upload_expiry, options.keep_replaced, options.delete_untags, ManifestLimits())
+        rules = Rules(options.upload_expiry, options.keep_replaced, options.delete_untags, *ManifestLimits())
         revisions = Revisions()
         self.registry = Registry(self.database, files, self.uploads, pulls, revisions, rules, clock=self.clock)
         self.housekeeping = Housekeeping(self.database, files, self.uploads, pulls, revisions, self.registry, clock=self.clock)

@@ -22,6 +22,7 @@ LEVELS = (
     {"connection", "image", "references", "uploads", "users"},
     {"server", "catalog", "faults"},
     {"summaries"},
+    {"pushing"},
     {"registry"},
     {"api", "archive", "browsing", "housekeeping"},
     {"pages"},

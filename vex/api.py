@@ -17,7 +17,6 @@ from vex import routes
 from vex.answers import Revisions
 from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, MANIFEST_TOO_LARGE, PAGINATION_NUMBER_INVALID, RegistryError
 from vex.fields import etag_matches, if_range_matches, parse_content_range, parse_range
-from vex.manifest import OCI_INDEX
 from vex.message import Request, Response, json_response
 from vex.names import Digest, RepositoryName, Tag, parse_algorithm
 from vex.registry import Reference, Registry
@@ -94,6 +93,9 @@ class Api:
         if more:
             query = f"artifactType={quote(artifact_type, safe='')}&" if artifact_type else ""
             headers.append(_link(routes.REFERRERS.path(name=name, digest=subject), f"{query}last={rows[-1].digest}"))
+        # Loaded here, since it is not needed to start.
+        from vex.manifest import OCI_INDEX
+
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_referrer(row) for row in rows]}
         return json_response(200, index, headers, media_type=OCI_INDEX)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import sqlite3
 import sys
 from pathlib import Path
@@ -205,6 +204,8 @@ def _read_password() -> str:
 def _read_password_bytes() -> bytes:
     if not sys.stdin.isatty():
         return sys.stdin.buffer.readline().rstrip(b"\r\n")
+    import getpass  # here, as in `_quickstart`
+
     password = getpass.getpass("Password: ")
     if getpass.getpass("Again: ") != password:
         raise Failure("the two passwords differ; try again")

@@ -6,20 +6,13 @@ consistent and never changes. Nothing is opened here but the configuration file 
 is for those who use them to find out.
 """
 
-# ruff: noqa: RUF009 -- each call in the table makes a dataclasses.field
-
 from __future__ import annotations
 
-import configparser
-import dataclasses
-import difflib
 import ipaddress
 import itertools
 import os
 import re
-import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Generic, NamedTuple, TypeVar
 
@@ -49,8 +42,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 _SWITCHES = {"yes": True, "no": False}
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(NamedTuple):
     """Where to listen: a host name or IP address, empty for all interfaces, and a port, 0 for any that is free."""
 
     host: str
@@ -60,17 +52,17 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True)
 class Kind(Generic[T]):
     """A kind of values: its name in help texts, what it accepts in words, the parser, and the largest value if there is one.
 
     The parser raises ValueError.
     """
 
-    metavar: str
-    accepts: str
-    parse: Callable[[str], T]
-    most: str = ""
+    def __init__(self, metavar: str, accepts: str, parse: Callable[[str], T], most: str = "") -> None:
+        self.metavar = metavar
+        self.accepts = accepts
+        self.parse = parse
+        self.most = most
 
 
 def _parse_host(text: str) -> str:
@@ -152,8 +144,7 @@ SWITCH = Kind("yes|no", "yes or no", _parse_switch)
 URL = Kind("URL", "http:// or https:// with a host and perhaps a port, and no path; or nothing", _parse_url)
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """One row of the table; `default` and `least` are texts as in a file."""
 
     name: str
@@ -186,12 +177,16 @@ class Key:
         return value
 
 
+_rows: list[tuple[str, Kind[Any], str, str]] = []
+
+
 def _key(default: str, kind: Kind[T], description: str, least: str = "") -> T:
-    return dataclasses.field(default=kind.parse(default), metadata={"row": (default, kind, description, least)})
+    _rows.append((default, kind, description, least))
+    return kind.parse(default)
 
 
-@dataclass(frozen=True)
-class Config:
+# A dataclass of this size, and the modules that make one, would take a tenth of the time to start.
+class Config(NamedTuple):
     """The configuration, and the table of its keys: `public_addr` is the key `public-addr`. Times are seconds, sizes bytes."""
 
     public_addr: Address | None = _key("localhost:8200", ADDRESS, "Where anonymous, read-only access and the web interface are served; off for nowhere.")
@@ -237,7 +232,7 @@ class Config:
     shutdown_timeout: float = _key("30s", DURATION, "Time for requests under way to end when the server is stopped.")
 
 
-KEYS: tuple[Key, ...] = tuple(Key(field.name.replace("_", "-"), *field.metadata["row"]) for field in dataclasses.fields(Config))
+KEYS: tuple[Key, ...] = tuple(Key(name.replace("_", "-"), *row) for name, row in zip(Config._fields, _rows))
 _BY_NAME = {key.name: key for key in KEYS}
 
 
@@ -274,6 +269,8 @@ def describe() -> str:
 
 
 def _describe(key: Key) -> str:
+    import textwrap  # as the others within functions: not needed to start
+
     text = f"{key.description} At least {key.least}." if key.least else key.description
     comment = textwrap.fill(text, _COMMENT_WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
     return f"{comment}\n{key.name} = {key.default}\n" if key.default else f"{comment}\n#{key.name} =\n"
@@ -293,19 +290,14 @@ def _parse(setting: _Setting) -> tuple[str, Any]:
 
 
 def _nearest(name: str) -> str:
+    import difflib
+
     near = difflib.get_close_matches(name.lower(), _BY_NAME, 1)
     return f"did you mean {near[0]}?" if near else "'vex describe' lists them all"
 
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")
-
-
-class _Parser(configparser.RawConfigParser):
-    """Takes keys as they are written, without folding capitals."""
-
-    def optionxform(self, optionstr: str) -> str:
-        return optionstr
 
 
 def _read(path: Path) -> Iterator[_Setting]:
@@ -323,7 +315,11 @@ def _read(path: Path) -> Iterator[_Setting]:
 
 
 def _pairs(path: Path, lines: list[str]) -> dict[str, str]:
-    parser = _Parser(delimiters=("=",), comment_prefixes=("#",))
+    import configparser
+
+    parser = configparser.RawConfigParser(delimiters=("=",), comment_prefixes=("#",))
+    # Keys are taken as they are written, without folding capitals.
+    parser.optionxform = str  # type: ignore[method-assign, assignment]
     try:
         # The section's line comes before line 1, and is not counted.
         parser.read_string("\n".join(["[vex]", *lines]))

@@ -21,7 +21,6 @@ from vex.names import Digest, RepositoryName
 from vex.pulls import Pulls
 from vex.references import expire_leases, expire_manifests
 from vex.registry import Registry
-from vex.summaries import fill_in
 from vex.uploads import Uploads
 
 _log = logging.getLogger("vex")
@@ -77,6 +76,9 @@ class Housekeeping:
 
     def fill_in_summaries(self) -> None:
         """Summarise the manifests that an older Vex stored."""
+        # Loaded here, since it is not needed to start.
+        from vex.summaries import fill_in
+
         fill_in(self._database, self._files)
 
     def check_files(self) -> None:

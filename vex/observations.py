@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 from typing import Callable
 
 from vex import VERSION, routes
@@ -113,7 +113,7 @@ class Observations(Observer, Incidents):
 
     def _holdings(self) -> list[Sample]:
         totals = self._registry.totals()
-        build = {"version": VERSION, "python": platform.python_version()}
+        build = {"version": VERSION, "python": sys.version.split(" ", 1)[0]}
         return [
             Sample("vex_build_info", "gauge", "Always 1; the labels tell what runs.", 1, build),
             Sample("vex_repositories", "gauge", "Repositories that hold a manifest.", totals.repositories),

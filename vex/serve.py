@@ -26,7 +26,6 @@ from vex.config import Config
 from vex.database import Database
 from vex.errors import Failure
 from vex.housekeeping import Housekeeping
-from vex.manifest import ManifestLimits
 from vex.message import Response
 from vex.observations import Observations
 from vex.pulls import Pulls
@@ -104,7 +103,14 @@ class _Service:
         limits = UploadLimits(config.blob_limit, config.free_space, config.upload_sessions, config.upload_expiry)
         uploads = Uploads(files, limits)
         pulls, revisions = Pulls(int(config.pull_grace)), Revisions()
-        rules = Rules(int(config.upload_expiry), int(config.keep_replaced), config.delete_untags, _manifest_limits(config))
+        rules = Rules(
+            int(config.upload_expiry),
+            int(config.keep_replaced),
+            config.delete_untags,
+            config.manifest_limit,
+            config.manifest_descriptors_limit,
+            config.manifest_depth_limit,
+        )
         registry = Registry(database, files, uploads, pulls, revisions, rules)
         self._users = Users(database, failures_per_minute=config.failed_logins)
         self._housekeeping = Housekeeping(database, files, uploads, pulls, revisions, registry, interval=_sweep_interval(config))
@@ -118,7 +124,6 @@ class _Service:
         """Serve until a signal; returns the exit code."""
         # Blocked and waited for: a handler that comes just before its thread waits for a lock would leave it waiting for ever.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
-        self._housekeeping.start()
         # What was made so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -126,6 +131,7 @@ class _Service:
         for listener in self._server.listeners:
             print(f"{listener.name:<8} {listener.url}", flush=True)
         print("ready", flush=True)
+        self._housekeeping.start()
         self._advise()
         signal.sigwait(_ENDINGS)
         self._stopping = True
@@ -166,10 +172,6 @@ class _Service:
         _log.critical("the outcome of a transaction is unknown: %s; stopping", reason)
         self._storage_failure = reason
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _manifest_limits(config: Config) -> ManifestLimits:
-    return ManifestLimits(config.manifest_limit, config.manifest_descriptors_limit, config.manifest_depth_limit)
 
 
 def _sweep_interval(config: Config) -> float:

@@ -223,7 +223,8 @@ def _resolve(name: str, address: tuple[str, int]) -> tuple[socket.AddressFamily,
     if host == "":
         return (socket.AF_INET6, ("::", port)) if socket.has_dualstack_ipv6() else (socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 -- asked for
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # As bytes: for text, Python loads what encodes international names.
+        found = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         message = f"cannot listen on {host}:{port} for {name}: the host name is not known here; use an address of this machine, or :{port} for all"
         raise Failure(message) from error

@@ -1,0 +1,79 @@
+"""What a push of a manifest adds: its checked fields, its row, its references, its summary."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from vex import catalog, store
+from vex.blobs import BlobFiles
+from vex.database import Transaction
+from vex.errors import MANIFEST_BLOB_UNKNOWN, MANIFEST_INVALID, RegistryError
+from vex.image import Summary
+from vex.manifest import Descriptor, Manifest, ManifestLimits, parse_manifest
+from vex.names import Digest
+from vex.summaries import read_summary
+
+__all__ = ["CheckedManifest", "ManifestLimits", "check_manifest", "save_manifest"]
+
+# How many references an error names.
+_NAMED = 10
+
+
+class CheckedManifest(NamedTuple):
+    """A manifest that was checked, and its summary."""
+
+    manifest: Manifest
+    summary: Summary
+
+    @property
+    def subject(self) -> Digest | None:
+        """The digest of what it refers to."""
+        return self.manifest.subject.digest if self.manifest.subject else None
+
+
+def check_manifest(content: bytes, content_type: str | None, limits: ManifestLimits, files: BlobFiles) -> CheckedManifest:
+    """Check a pushed manifest, as `parse_manifest`, and summarise it; may read a file."""
+    manifest = parse_manifest(content, content_type, limits)
+    return CheckedManifest(manifest, read_summary(manifest, files))
+
+
+def save_manifest(tx: Transaction, repository: int, digest: Digest, content: bytes, checked: CheckedManifest, now: int) -> int:
+    """Store a manifest in a repository with its references; returns its row's id. Raises MANIFEST_BLOB_UNKNOWN and MANIFEST_INVALID."""
+    manifest = checked.manifest
+    row = store.save_manifest(tx, digest, content, manifest.artifact_type, json.dumps(dict(manifest.annotations)))
+    blobs, children = _resolve(tx, repository, manifest, now)
+    store.add_manifest(tx, repository, row, manifest.media_type, checked.subject, now)
+    store.add_references(tx, repository, row, blobs, children)
+    catalog.save_summary(tx, repository, row, checked.summary)
+    store.drop_leases(tx, repository, blobs)
+    return row
+
+
+def _resolve(tx: Transaction, repository: int, manifest: Manifest, now: int) -> tuple[set[int], set[int]]:
+    """Return the ids of the blobs and the manifests that a manifest references; raises MANIFEST_BLOB_UNKNOWN and MANIFEST_INVALID."""
+    blobs: set[int] = set()
+    children: set[int] = set()
+    missing: list[Digest] = []
+    for descriptor in filter(None, (*manifest.manifests, manifest.config, *manifest.layers)):
+        child = store.find_manifest(tx, repository, descriptor.digest) if manifest.is_index else None
+        if child is not None:
+            _check_size(descriptor, child.size)
+            children.add(child.id)
+            continue
+        # BuildKit's cache images are indexes of layers: a child that is no manifest may be a blob.
+        blob = store.find_blob(tx, descriptor.digest)
+        if blob is not None and not blob.damaged and store.blob_in_repository(tx, repository, blob.id, now):
+            _check_size(descriptor, blob.size)
+            blobs.add(blob.id)
+        elif descriptor.required:
+            missing.append(descriptor.digest)
+    if missing:
+        message = f"the manifest references content that is not in this repository: {', '.join(missing[:_NAMED])}; push that first"
+        raise RegistryError(MANIFEST_BLOB_UNKNOWN, message, detail={"missing": missing})
+    return blobs, children
+
+
+def _check_size(descriptor: Descriptor, size: int) -> None:
+    if descriptor.size != size:
+        raise RegistryError(MANIFEST_INVALID, f"the manifest says that {descriptor.digest} has {descriptor.size} bytes, but it has {size}")
