@@ -145,6 +145,22 @@ class ZipappTest(unittest.TestCase):
         self.assertEqual((result.returncode, result.stdout), (2, ""))
         self.assertIn("usage:", result.stderr)
 
+    def test_no_module_of_the_archive_is_compiled_twice(self) -> None:
+        script = """
+import runpy, sys
+names = []
+sys.addaudithook(lambda event, arguments: event == "compile" and arguments[1] and names.append(arguments[1]))
+sys.argv[:] = [sys.argv[1], "version"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print(*names, sep="\\n", file=sys.stderr)
+"""
+        ran = subprocess.run([sys.executable, "-c", script, str(self.archive)], capture_output=True, text=True, timeout=60, check=True)
+        compiled = [name for name in ran.stderr.splitlines() if "/vex/" in name]
+        self.assertGreater(len(compiled), 10)
+        self.assertEqual(sorted(compiled), sorted(set(compiled)))
+
     def test_archive_runs_isolated_and_without_site_packages(self) -> None:
         for flags in ([], ["-I"], ["-S"], ["-I", "-S"]):
             with self.subTest(flags=flags):

@@ -125,7 +125,6 @@ class _Service:
         # Blocked and waited for: a handler that comes just before its thread waits for a lock would leave it waiting for ever.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
         # What was made so far lives as long as the process: the collector need not look at it again.
-        gc.collect()
         gc.freeze()
         self._server.start()
         for listener in self._server.listeners:
