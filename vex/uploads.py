@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import queue
 import re
 import secrets
 import threading
@@ -35,7 +36,8 @@ from vex.names import ALGORITHMS, Digest, RepositoryName
 from vex.wire import Body
 
 _TOKEN = re.compile(r"[0-9a-f]{64}")
-_BUFFER_BYTES = 256 * 1024
+# Two for each body being received.
+_BUFFER_BYTES = 512 * 1024
 _IDLE_BUFFERS = 4
 # How much is written between two looks at the free space, when the client did not say how much it sends.
 _SPACE_CHECK_BYTES = 16 * 1024 * 1024
@@ -238,18 +240,20 @@ class Uploads:
             self._open.pop(upload.token, None)
 
     def _append(self, upload: Upload, body: Body) -> None:
-        buffer = self._take_buffer()
+        buffers = self._take_buffer(), self._take_buffer()
         descriptor = os.open(upload.path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.lseek(descriptor, upload.offset, os.SEEK_SET)
-            self._write_all(upload, body, descriptor, memoryview(buffer))
+            with _Hashing(upload.hash) as hashing:
+                self._write_all(upload, body, descriptor, hashing, buffers)
         finally:
             os.close(descriptor)
-            self._give_buffer(buffer)
+            self._give_buffers(buffers)
         if not upload.synced:
             self._sync(upload)
 
-    def _write_all(self, upload: Upload, body: Body, descriptor: int, view: memoryview) -> None:
+    def _write_all(self, upload: Upload, body: Body, descriptor: int, hashing: _Hashing, buffers: tuple[bytearray, bytearray]) -> None:
+        view, other = memoryview(buffers[0]), memoryview(buffers[1])
         check_at, filled, count = upload.offset + _SPACE_CHECK_BYTES, 0, 1
         try:
             while count:
@@ -261,9 +265,11 @@ class Uploads:
                 if upload.offset + filled > self._limits.blob_bytes or upload.offset >= check_at:
                     self.check_room(upload, filled)
                     check_at = upload.offset + _SPACE_CHECK_BYTES
+                hashing.update(view[:filled], last=body.complete)
                 _write(upload, descriptor, view[:filled])
-                filled = 0
+                view, other, filled = other, view, 0
         except Disconnected:
+            hashing.update(view[:filled], last=True)
             _write(upload, descriptor, view[:filled])
             raise
 
@@ -283,10 +289,48 @@ class Uploads:
         with self._lock:
             return self._buffers.pop() if self._buffers else bytearray(_BUFFER_BYTES)
 
-    def _give_buffer(self, buffer: bytearray) -> None:
+    def _give_buffers(self, buffers: tuple[bytearray, bytearray]) -> None:
         with self._lock:
             if len(self._buffers) < _IDLE_BUFFERS:
-                self._buffers.append(buffer)
+                self._buffers += buffers
+
+
+class _Hashing:
+    """Hashes blocks beside what else happens to them: hashing, receiving and writing all let go of the interpreter lock.
+
+    At the end of the `with`, all of them are hashed. The thread starts only when there is more than one block.
+    """
+
+    def __init__(self, content_hash: hashlib._Hash) -> None:
+        self._hash = content_hash
+        self._blocks: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._hashed = threading.Semaphore(1)
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> _Hashing:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._thread:
+            self._blocks.put(None)
+            self._thread.join()
+
+    def update(self, block: memoryview, *, last: bool) -> None:
+        """Begin to hash a block, which must stay as it is until the next call returns."""
+        if last and not self._thread:
+            self._hash.update(block)
+            return
+        if not self._thread:
+            self._thread = threading.Thread(target=self._run, name="hash", daemon=True)
+            self._thread.start()
+        # The block before this one is done.
+        self._hashed.acquire()
+        self._blocks.put(block)
+
+    def _run(self) -> None:
+        while (block := self._blocks.get()) is not None:
+            self._hash.update(block)
+            self._hashed.release()
 
 
 def received_range(offset: int) -> str:
@@ -311,13 +355,12 @@ def _write(upload: Upload, descriptor: int, view: memoryview) -> None:
         upload.synced = False
         start = upload.offset
         written = os.write(descriptor, view)
-        upload.hash.update(view[:written])
         upload.offset += written
         view = view[written:]
         if upload.offset // _WRITEBACK_BYTES != start // _WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
-            # The kernel begins to write what nobody needs; the sync at the end then finds little left to do.
-            first = start // _WRITEBACK_BYTES * _WRITEBACK_BYTES
-            os.posix_fadvise(descriptor, first, upload.offset - first, os.POSIX_FADV_DONTNEED)
+            # The kernel begins to write what is new, so that the sync at the end finds little left to do, and forgets what is
+            # written: the next window gets the same memory instead of memory that others, or blobs being pulled, have to give up.
+            os.posix_fadvise(descriptor, 0, upload.offset, os.POSIX_FADV_DONTNEED)
 
 
 def _hash_file(upload: Upload) -> hashlib._Hash:
