@@ -7,6 +7,7 @@ that fail are throttled per address and user; nobody is locked out, since a pass
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -47,6 +48,7 @@ class Users:
         self._key = secrets.token_bytes(32)
         self._nobody = store.UserRow("", secrets.token_bytes(16), secrets.token_bytes(32), 0)
         self._hashing = threading.Lock()
+        self._doubtful = threading.Lock()
         self._lock = threading.Lock()
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self._throttle = _Throttle(failures_per_minute, clock)
@@ -89,10 +91,13 @@ class Users:
         now = self._clock()
         if verified and verified.version == version and now < verified.until:
             return
-        # One that was right before may be hashed at once, so that failures of others do not keep its owner out.
-        if not (verified and verified.version == version):
+        was_right = verified is not None and verified.version == version
+        if not was_right:
             self._throttle.refuse_early(address, name)
-        if not self._matches(name, password, fingerprint):
+        # One that was right before goes past those that wait here, so that failures of others do not keep its owner out.
+        with contextlib.nullcontext() if was_right else self._doubtful:
+            right = self._matches(name, password, fingerprint)
+        if not right:
             self._throttle.failed(address, name)
             raise RegistryError(UNAUTHORIZED, "the user name or the password is wrong")
 
