@@ -67,7 +67,7 @@ class AnySizeTest(SmallDiskTestCase):
     """The registry fills a disk of each size itself, to the last byte."""
 
     def test_writes_are_refused_with_507_reads_and_deletions_go_on_and_then_a_push_works(self) -> None:
-        for mebibytes in (2, 8, 31, 64):
+        for mebibytes in (1, 2, 8, 31, 64):
             with self.subTest(mebibytes=mebibytes):
                 self.mount(mebibytes)
                 self.fill_and_empty(self.serve("--free-space", "0", "--pull-grace", "0"), mebibytes * MIB // 30)

@@ -25,8 +25,11 @@ MIGRATIONS = ("001-registry.sql", "002-web.sql")
 DatabaseFault = sqlite3.DatabaseError
 _BUSY_SECONDS = 5.0
 _FILE_MODE = 0o640
-# Past this the write-ahead log is cut back to it at a checkpoint.
+# Past this the write-ahead log is cut back to it at a checkpoint; at most this part of the disk, so that it never keeps what a deletion freed.
 _WAL_BYTES = 16 * 1024 * 1024
+_WAL_PART_OF_DISK = 32
+# After so much in the log, SQLite writes it to the database: as many pages as it would by itself.
+_CHECKPOINT_BYTES = 1000 * 4096
 
 
 class Transaction:
@@ -184,7 +187,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+    disk = os.statvfs(path)
+    part = disk.f_blocks * disk.f_frsize // _WAL_PART_OF_DISK
+    connection.execute(f"PRAGMA journal_size_limit = {min(_WAL_BYTES, part)}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {max(1, min(_CHECKPOINT_BYTES, part) // 4096)}")
     return connection
 
 
