@@ -40,10 +40,12 @@ _MAX_LENGTH_DIGITS = 19
 
 # RFC 9112 section 7.1.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t -~\x80-\xff]*)?)\r\n")
+# The usual case, a chunk of 1 byte or more without an extension behind another: a quarter of the time that a chunk of 32 KiB costs.
+_BETWEEN_CHUNKS = re.compile(rb"\r\n(?!0+\r)([0-9A-Fa-f]{1,16})\r\n")
 _MAX_CHUNK_EXTENSION = 256
 _MAX_CHUNK_LINE = 16 + _MAX_CHUNK_EXTENSION + 2
 # Clients send chunks of some 32 KiB: one receive takes in two of them.
-_READ_AHEAD_BYTES = 128 * 1024
+_READ_AHEAD_BYTES = 256 * 1024
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
@@ -262,6 +264,13 @@ class Input:
         self._start = newline + 1
         return line
 
+    def skip(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
+        """Skip what a pattern matches, if all of that is buffered already; returns the match."""
+        match = pattern.match(self._buffer, self._start, self._end)
+        if match:
+            self._start = match.end()
+        return match
+
     def rest(self) -> bytes:
         """Return what was received and not read: the beginning of the next request, once the body is complete."""
         return bytes(self._buffer[self._start : self._end])
@@ -355,6 +364,10 @@ class ChunkedBody(Body):
 
     def _begin_chunk(self) -> bool:
         """Read up to the data of the next chunk; returns False when the body ends instead."""
+        usual = self._source.skip(_BETWEEN_CHUNKS) if self.received else None
+        if usual:
+            self._left = int(usual[1], 16)
+            return True
         # The line end behind a chunk is read only now: waiting for it with data in hand could lose the data.
         if self.received and self._source.read_line(2) != b"\r\n":
             raise _bad_chunk()
