@@ -43,7 +43,7 @@ class Options(NamedTuple):
 
 
 class Holdings(NamedTuple):
-    """All that the tables and the blob directory hold; a repository with since when it is empty, a lease with its end."""
+    """All that the tables and the blob directory hold: a repository with since when it is empty, a lease with its end, how many are listed."""
 
     repositories: dict[str, int | None]
     manifests: set[tuple[str, str]]
@@ -52,6 +52,7 @@ class Holdings(NamedTuple):
     blobs: set[str]
     files: set[str]
     contents: set[str]
+    listed: int
 
 
 class InProcess:
@@ -131,6 +132,7 @@ def read_holdings(rows: Callable[[str], Iterable[tuple[Any, ...]]], directory: P
         blobs=set(blobs.values()),
         files={f"{path.parent.name}:{path.name}" for path in (directory / "blobs").glob("*/*")},
         contents=set(manifests.values()),
+        listed=next(iter(rows("SELECT repositories FROM total")))[0],
     )
 
 

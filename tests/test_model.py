@@ -271,6 +271,7 @@ class Model:
         tags = {(name, tag): digest for name, repository in self.repositories.items() for tag, digest in repository.tags.items()}
         test.assertEqual(set(held.repositories), set(self.repositories), context)
         test.assertEqual(held.manifests, manifests, context)
+        test.assertEqual(held.listed, len({name for name, _ in manifests}), context)
         test.assertEqual(held.contents, {digest for _, digest in manifests}, context)
         test.assertEqual(held.tags, tags, context)
         test.assertEqual(held.leases if timed else set(held.leases), leases if timed else set(leases), context)

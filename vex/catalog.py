@@ -1,4 +1,4 @@
-"""The queries of the web interface; what they show and sort by is stored at push time (`sql/002-web.sql`).
+"""The queries of the web interface; what they show and sort by is stored at push time (`sql/002-web.sql`, `sql/003-totals.sql`).
 
 Like `store.py`, whose functions also serve here: functions take the transaction that they run in, never commit, and decide
 nothing. No query parses a manifest or reads a blob, and each has an index for its order.
@@ -70,7 +70,8 @@ class ManifestEntry(NamedTuple):
 def count_repositories(tx: Transaction, prefix: str, text: str) -> int:
     """Count the repositories whose name starts with `prefix` and holds `text`."""
     condition, parameters = _repository_condition(prefix, text)
-    count: int = tx.value(f"SELECT count(*) FROM repository WHERE {condition}", parameters)  # noqa: S608 -- of constants only
+    counted = f"SELECT count(*) FROM repository WHERE {condition}"  # noqa: S608 -- of constants only
+    count: int = tx.value(counted, parameters) if parameters else tx.value("SELECT repositories FROM total")
     return count
 
 

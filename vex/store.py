@@ -417,7 +417,7 @@ def totals(tx: Transaction) -> Totals:
     """Count what the registry holds."""
     blobs, blob_bytes = tx.row("SELECT count(*), coalesce(sum(size), 0) FROM blob") or (0, 0)
     return Totals(
-        repositories=tx.value("SELECT count(*) FROM repository WHERE emptied IS NULL"),
+        repositories=tx.value("SELECT repositories FROM total"),
         tags=tx.value("SELECT count(*) FROM tag"),
         manifests=tx.value("SELECT count(*) FROM manifest"),
         blobs=blobs,
