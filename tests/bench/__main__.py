@@ -16,7 +16,7 @@ from typing import Callable, TextIO
 from tests.bench import profiler, report
 from tests.bench.clients import Clients, missing_programs
 from tests.bench.content import Base
-from tests.bench.measure import MIB, Figure, Result, Row, Sample, WrongAnswer, wait_until
+from tests.bench.measure import MIB, Figure, Result, Row, Sample, WrongAnswer, awake, wait_until
 from tests.bench.reads import Reads
 from tests.bench.registries import DebianRegistry, OtherRegistry, Registry, Vex, build_vex, make_tls
 from tests.bench.shape import LARGE, SMALL, SizedVex, Sizes, memory_figure, restart_figure, start_figures
@@ -32,6 +32,7 @@ class Bench:
     def __init__(self, directory: Path, options: argparse.Namespace) -> None:
         self._directory = directory
         self._options = options
+        self.sleepy: bool = options.sleepy
         self._program = build_vex(directory)
         self._runner = [sys.executable, profiler.__file__, str(directory / "profile")] if options.profile else [sys.executable]
         self._pairs: dict[str, list[Registry]] = {}
@@ -124,7 +125,7 @@ def main() -> int:
         return 1
     directory = Path(tempfile.mkdtemp(prefix="vex-bench-", dir=options.data_dir))
     try:
-        with contextlib.closing(Bench(directory, options)) as bench:
+        with contextlib.nullcontext() if options.sleepy else awake(), contextlib.closing(Bench(directory, options)) as bench:
             return _run(bench, options)
     finally:
         shutil.rmtree(directory)
@@ -142,7 +143,7 @@ def _run(bench: Bench, options: argparse.Namespace) -> int:
 
 
 def _print(bench: Bench, results: Sequence[Result], figures: Sequence[Figure], out: TextIO) -> None:
-    print(report.machine(), file=out)
+    print(report.machine() + ("" if bench.sleepy else ", processors kept awake"), file=out)
     for pair in dict.fromkeys(result.row.pair for result in results):
         of_pair = [result for result in results if result.row.pair == pair]
         first, second = [*bench.names(pair), "", ""][:2]
@@ -157,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", metavar="NUMBER", type=int, default=5, help="default: 5")
     parser.add_argument("--only", metavar="NAMES", default="*", help="only these rows; patterns such as manifest-*, separated by commas")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything that was measured there")
+    parser.add_argument("--sleepy", action="store_true", help="let processors sleep between requests; what it takes to wake them counts then")
     parser.add_argument("--profile", action="store_true", help="show where Vex's processor time goes, instead of a comparison")
     return parser
 
