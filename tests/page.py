@@ -133,7 +133,7 @@ class PagesTestCase(PageAssertions, InProcessTestCase):
     def setUp(self) -> None:
         super().setUp()
         registry = self.site.registry
-        self.pages = Pages(Site(Browsing(self.site.database, registry), registry, "", False, lambda: 8201, self.site.clock))
+        self.pages = Pages(Site(Browsing(self.site.database, registry), registry, "", lambda: 8201, self.site.clock))
 
     def respond(self, target: str, host: str = "registry.test:8200") -> Response:
         """Ask for a page."""

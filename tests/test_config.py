@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ DEFAULTS = {
     "internal-tls-cert": None,
     "internal-tls-key": None,
     "public-url": "",
+    "trusted-proxies": (),
+    "blob-redirect": "",
+    "accel-redirect": "",
     "data-dir": Path("data"),
     "upload-expiry": 24 * 3600,
     "pull-grace": 600,
@@ -89,6 +93,10 @@ ACCEPTED = (
     ("public-url", "http://registry.example.org:8200", "http://registry.example.org:8200"),
     ("public-url", "http://[::1]", "http://[::1]"),
     ("public-url", "http://[::1]:8200", "http://[::1]:8200"),
+    ("trusted-proxies", "", ()),
+    ("trusted-proxies", "127.0.0.1,10.0.0.0/8 , ::1, unix", (ip_network("127.0.0.1"), ip_network("10.0.0.0/8"), ip_network("::1"), "unix")),
+    ("blob-redirect", "https://cdn.example/{digest}", "https://cdn.example/{digest}"),
+    ("blob-redirect", "http://[::1]:80/a/{algorithm}/{encoded}?x=%20", "http://[::1]:80/a/{algorithm}/{encoded}?x=%20"),
 )
 
 REFUSED = (
@@ -101,6 +109,10 @@ REFUSED = (
     ("head-timeout", ("0", "0.05s")),
     ("delete-untags", ("", "true", "Yes", "1", "on")),
     ("public-url", ("registry.example.org", "ftp://a", "https://", "https://a/", "https://a/b", "https://a?b", "https://a:", "https://a:0", "https://u@a", "https://:80")),
+    ("trusted-proxies", ("localhost", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1,", ",", "10.0.0.1 10.0.0.2", "*", "unix:/run/nginx.sock")),
+    ("blob-redirect", ("https://cdn.example/", "https://cdn.example", "cdn.example/{digest}", "ftp://cdn.example/{digest}", "https://{digest}/x")),
+    ("blob-redirect", ("https://cdn.example/{digest}{size}", "https://cdn.example/{digest", "https:///{digest}", "https://a b/{digest}", "https://u@a/{digest}")),
+    ("accel-redirect", ("blobs", "/blobs", "blobs/", "/", "//", "/../", "/a b/", "/a//b/", "/%62/")),
     ("data-dir", ("", '"data"', "'data'")),
     ("public-tls-cert", ('"cert.pem"',)),
 )
@@ -285,6 +297,10 @@ class CheckTest(ConfigTestCase):
                 config = self.load(f"public-addr = {one}\ninternal-addr = {other}")
                 self.assertEqual([str(address or "off") for address in (config.public_addr, config.internal_addr)], [one, other])
 
+    def test_redirects_of_nginx_need_a_trusted_proxy(self) -> None:
+        self.refused("accel-redirect = /blobs/", "accel-redirect needs trusted-proxies")
+        self.assertEqual(self.load("accel-redirect = /blobs/\ntrusted-proxies = unix").accel_redirect, "/blobs/")
+
     def test_a_page_is_no_larger_than_the_limit(self) -> None:
         self.refused("page-size = 11\npage-limit = 10", "page-size 11", "page-limit 10")
         self.assertEqual(self.load("page-size = 10\npage-limit = 10").page_size, 10)
@@ -305,7 +321,7 @@ class DescribeTest(ConfigTestCase):
             with self.subTest(name):
                 match = re.search(rf"^# .+\n(#?){name} =(.*)$", text, re.MULTILINE)
                 assert match, name
-                self.assertEqual(bool(match[1]), default in (None, ""), "commented out exactly where there is no default")
+                self.assertEqual(bool(match[1]), default in (None, "", ()), "commented out exactly where there is no default")
                 self.assertEqual(bool(match[2]), not match[1])
 
     def test_its_lines_fit_a_terminal(self) -> None:

@@ -86,9 +86,11 @@ class RangeTest(unittest.TestCase):
             with self.subTest(value):
                 self.assertIsNone(parse_range(value, 10))
 
-    def test_of_nothing_only_a_suffix_can_be_asked_for(self) -> None:
-        self.assertIsNone(parse_range("bytes=-5", 0))
-        for value in ("bytes=0-", "bytes=0-0", "bytes=-0"):
+    def test_of_nothing_the_first_and_the_last_bytes_are_the_whole(self) -> None:
+        for value in ("bytes=-5", "bytes=0-", "bytes=0-0", "bytes=0-8388607"):
+            with self.subTest(value):
+                self.assertIsNone(parse_range(value, 0))
+        for value in ("bytes=1-", "bytes=1-5", "bytes=-0"):
             with self.subTest(value), self.assertRaises(RegistryError) as caught:
                 parse_range(value, 0)
             self.assertEqual(caught.exception.headers, (("Content-Range", "bytes */0"),))

@@ -16,7 +16,7 @@ PACKAGE = TOP / "vex"
 
 # A module imports only from rows above its own. `pages` is a package, which counts as one here.
 LEVELS = (
-    {"errors", "routes", "metrics", "markup", "answers", "pulls", "logs", "progress"},
+    {"errors", "routes", "metrics", "markup", "answers", "pulls", "logs", "progress", "forwarded"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses"},
     {"message", "manifest", "blobs", "store"},
     {"connection", "image", "references", "uploads", "users"},

@@ -298,12 +298,6 @@ class Addresses(WebTestCase):
         for host, name in (("registry.example", "registry.example"), ("[::1]:8200", "[::1]:8200"), ("box:8200", "box:8200"), ("box", "box:80")):
             self.assert_shows(self.get("/r/app/", headers={"Host": host}), f"docker pull {name}/app:v1")
 
-    def test_behind_a_proxy_with_https_commands_need_no_flags(self) -> None:
-        digest = self.push_image("app", "v1")
-        page = self.get(f"/r/app/m/{digest}/", headers={"Host": "registry", "X-Forwarded-Proto": "https"})
-        self.assert_shows(page, "podman pull registry:443/app")
-        self.assertNotIn("tls-verify", page.text)
-
 
 class PublicUrl(WebTestCase):
     flags = ("--public-url", "https://registry.example.org", "--auth-addr", "off")

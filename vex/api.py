@@ -28,6 +28,8 @@ Fields = dict[str, str]
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _READ_BYTES = 64 * 1024
+# As in app.py; those who may push are not sent to a mirror, which may not have what they have just pushed.
+_PUBLIC = "public"
 _NOSNIFF = ("X-Content-Type-Options", "nosniff")
 _FOREVER = ("Cache-Control", "public, max-age=31536000, immutable")
 _REVALIDATE = ("Cache-Control", "no-cache")
@@ -49,15 +51,25 @@ class PageLimits(NamedTuple):
     most: int
 
 
+class Delivery(NamedTuple):
+    """Who sends blobs instead: a URL template where public ones are, and the internal location of an nginx in front; "" for nobody."""
+
+    redirect: str = ""
+    accel: str = ""
+
+
 class Api:
     """The handlers, by route and method in `HANDLERS`."""
 
-    def __init__(self, registry: Registry, uploads: Uploads, revisions: Revisions, pages: PageLimits, manifest_bytes: int) -> None:
+    def __init__(
+        self, registry: Registry, uploads: Uploads, revisions: Revisions, pages: PageLimits, manifest_bytes: int, delivery: Delivery | None = None
+    ) -> None:
         self._registry = registry
         self._revisions = revisions
         self._uploads = uploads
         self._pages = pages
         self._manifest_bytes = manifest_bytes
+        self._delivery = delivery or Delivery()
 
     def handle(self, route: routes.Route, request: Request, fields: Fields) -> Response:
         """Answer a request whose method the route takes."""
@@ -161,13 +173,16 @@ class Api:
     # Blobs
 
     def get_blob(self, request: Request, fields: Fields) -> Response:
-        """Answer end-2 for GET: a blob, one range of it, or 304."""
+        """Answer end-2 for GET: a blob, one range of it, 304, or where it is."""
         name, digest = RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"])
         if _not_modified(request, digest):
             self._registry.find_blob(name, digest)
             return Response(304, _content_headers(digest, _FOREVER))
         blob = self._registry.open_blob(name, digest)
         headers = [*_BLOB_HEADERS, *_content_headers(digest)]
+        if blob.file and (delivered := self._delivered(request, digest)):
+            blob.file.close()
+            return delivered
         try:
             part = parse_range(request.header("range"), blob.size) if if_range_matches(request.header("if-range"), _etag(digest)) else None
         except RegistryError:
@@ -178,6 +193,18 @@ class Api:
         if part:
             headers.append(("Content-Range", f"bytes {first}-{end - 1}/{blob.size}"))
         return Response(206 if part else 200, headers, blob.content[first:end], file=blob.file, offset=first, length=end - first)
+
+    def _delivered(self, request: Request, digest: Digest) -> Response | None:
+        """Answer that a blob comes from elsewhere, if it does; whoever sends it answers ranges."""
+        algorithm, _, encoded = digest.partition(":")
+        if self._delivery.redirect and request.listener == _PUBLIC:
+            url = self._delivery.redirect.replace("{digest}", digest).replace("{algorithm}", algorithm).replace("{encoded}", encoded)
+            return Response(307, [("Location", url), ("Docker-Content-Digest", digest), _REVALIDATE, _NOSNIFF])
+        if self._delivery.accel and request.proxied:
+            # nginx says by itself that it takes ranges.
+            headers = [header for header in _BLOB_HEADERS if header[0] != "Accept-Ranges"]
+            return Response(200, [("X-Accel-Redirect", f"{self._delivery.accel}{algorithm}/{encoded}"), *headers, *_content_headers(digest)])
+        return None
 
     def head_blob(self, request: Request, fields: Fields) -> Response:
         """Answer end-2 for HEAD; one who may push is told of, and given, a blob that another repository has."""

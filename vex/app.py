@@ -181,7 +181,7 @@ def _refuse_cross_site(request: Request) -> None:
     """Refuse writes that a page of another site makes with the browser's stored password."""
     if request.method in READS:
         return
-    origin, host = request.header("origin"), request.header("host")
+    origin, host = request.header("origin"), request.host
     foreign = origin is not None and origin not in (f"http://{host}", f"https://{host}")
     if foreign or request.header("sec-fetch-site") in ("cross-site", "same-site"):
         raise RegistryError(DENIED, "writes from a page of another site are not allowed")

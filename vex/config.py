@@ -40,6 +40,10 @@ _SIZE = re.compile(r"([0-9]{1,18})(|KiB|MiB|GiB|TiB)")
 _BYTES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SWITCHES = {"yes": True, "no": False}
+# RFC 3986: what the path of a URL may hold, and placeholders.
+_TEMPLATE = re.compile(r"(https?://[^/?#{]+)/(?:[A-Za-z0-9._~:/?@!$&'()*+,;=%-]|\{(?:digest|algorithm|encoded)\})*")
+# Nothing that nginx would decode or take for a query.
+_PREFIX = re.compile(r"/([A-Za-z0-9_-][A-Za-z0-9._-]*/)+")
 
 
 class Address(NamedTuple):
@@ -132,6 +136,26 @@ def _parse_url(text: str) -> str:
     return text
 
 
+def _parse_proxies(text: str) -> tuple[Any, ...]:
+    return tuple(entry if entry == "unix" else ipaddress.ip_network(entry) for entry in map(str.strip, text.split(",")) if text)
+
+
+def _parse_template(text: str) -> str:
+    if not text:
+        return text
+    match = _TEMPLATE.fullmatch(text)
+    if match is None or not ("{digest}" in text or "{encoded}" in text):
+        raise ValueError(text)
+    _parse_url(match[1])
+    return text
+
+
+def _parse_prefix(text: str) -> str:
+    if text and not _PREFIX.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
 ADDRESS = Kind("HOST:PORT", "HOST:PORT, [IPV6]:PORT, :PORT for all interfaces, or off", _parse_address)
 FILE = Kind("FILE", "a path without quotes, or nothing", _parse_optional_path)
 DIRECTORY = Kind("DIR", "a path without quotes", _parse_path)
@@ -142,6 +166,10 @@ NUMBER = Kind("NUMBER", "a whole number", _parse_number, most="1000000")
 DEPTH = Kind("NUMBER", "a whole number", _parse_number, most="500")
 SWITCH = Kind("yes|no", "yes or no", _parse_switch)
 URL = Kind("URL", "http:// or https:// with a host and perhaps a port, and no path; or nothing", _parse_url)
+
+PROXIES = Kind("ADDRESSES", "addresses and networks such as 127.0.0.1, 10.0.0.0/8 and fd00::/8, or the word unix, with commas between them", _parse_proxies)
+TEMPLATE = Kind("URL", "http:// or https:// with a host and a path that has {digest} or {encoded} in it, and perhaps {algorithm}; or nothing", _parse_template)
+PREFIX = Kind("PATH", "a path that begins and ends with /, such as /blobs/; or nothing", _parse_prefix)
 
 
 class Key(NamedTuple):
@@ -200,6 +228,9 @@ class Config(NamedTuple):
     internal_tls_cert: Path | None = _key("", FILE, "The certificate of the internal listener.")
     internal_tls_key: Path | None = _key("", FILE, "The private key of that certificate.")
     public_url: str = _key("", URL, "Where people reach the public listener, for the commands that the web interface shows. Empty: what the browser asked for.")
+    trusted_proxies: tuple[Any, ...] = _key("", PROXIES, "Proxies whose Forwarded and X-Forwarded-For, -Proto, -Host are believed: addresses, networks, unix.")
+    blob_redirect: str = _key("", TEMPLATE, "Where public pulls of blobs go, such as https://cdn.example/{digest}; a file is at blobs/{algorithm}/{encoded}.")
+    accel_redirect: str = _key("", PREFIX, "The internal location, such as /blobs/, from which an nginx among the trusted proxies sends the files in blobs/.")
 
     data_dir: Path = _key("data", DIRECTORY, "Where everything is stored: the database, blobs, and uploads in progress.")
     upload_expiry: float = _key("24h", DURATION, "How long an idle upload can be resumed, and how long an uploaded blob waits for its manifest.", "1s")
@@ -365,6 +396,8 @@ def _check(config: Config) -> None:
     for (one, first), (other, second) in itertools.combinations(on.items(), 2):
         if first.port == second.port != 0 and (first.host == second.host or "" in (first.host, second.host)):
             raise Failure(f"{one}-addr {first} and {other}-addr {second} are the same address; give each its own port")
+    if config.accel_redirect and not config.trusted_proxies:
+        raise Failure("accel-redirect needs trusted-proxies: it is only for an nginx that is one of them")
     if config.page_size > config.page_limit:
         raise Failure(f"page-size {config.page_size} is more than page-limit {config.page_limit}; lower one or raise the other")
 

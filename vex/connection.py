@@ -85,6 +85,8 @@ class Connection(BaseRequestHandler):
         self.continue_wanted = False
         self.client = self.client_address[0] if isinstance(self.client_address, tuple) else ""
         self.client = self.client[7:] if self.client.startswith("::ffff:") else self.client
+        proxies = self.server.proxies
+        self.proxies = proxies if proxies is not None and proxies.trusts(self.client) else None
         self.server.connections.add(self)
 
     def handle(self) -> None:
@@ -140,7 +142,7 @@ class Connection(BaseRequestHandler):
                 return False
             answer = self.server.answers.find(data) if self.server.answers else None
             if answer is not None and not self.server.draining:
-                self._repeat(answer)
+                self._repeat(answer, data)
                 return True
             head = parse_head(data, self.server.head_limits)
         except MalformedRequest as error:
@@ -151,7 +153,9 @@ class Connection(BaseRequestHandler):
         source = Input(self._receive_into, self.buffer)
         self.buffer = b""
         body = body_of(head, source)
-        request = Request(self.server.name, head, body, self.client)
+        request = Request(self.server.name, head, body, self.client, "https" if self.tls else "http")
+        if self.proxies is not None:
+            request.pass_on(*self.proxies.origin(head))
         self.continue_wanted = head.expects_continue
         response = self.server.answer(request)
         reusable = head.keep_alive and not response.last and not self.server.draining
@@ -164,21 +168,27 @@ class Connection(BaseRequestHandler):
         if response.basis and self.server.answers and reusable and head.minor == 1 and not head.has_body:
             self.server.answers.keep(data, _answer(request, response, response.basis))
         self._done(request.method, request.op, response.status, started, body.received, sent)
-        _log.debug("%s %s %s %s %s -> %d, %d bytes", self.server.name, self.client, request.user or "-", request.method, request.path, response.status, sent)
+        _log.debug("%s %s %s %s %s -> %d, %d bytes", self.server.name, request.client, request.user or "-", request.method, request.path, response.status, sent)
         if not body.complete and not (reusable and self._drain(body)):
             self._linger()
             return False
         self.buffer = source.rest()
         return reusable
 
-    def _repeat(self, answer: Answer) -> None:
+    def _repeat(self, answer: Answer, data: bytes) -> None:
         """Give an answer that was given before."""
         started = time.perf_counter()
         self.phase = TRANSFER
         self._send_all(answer.before_date + _date(int(time.time())) + answer.after_date)
         self.phase = WORKING
         self._done(answer.method, answer.op, answer.status, started, 0, answer.body_bytes)
-        _log.debug("%s %s - %s %s -> %d, %d bytes", self.server.name, self.client, answer.method, answer.path, answer.status, answer.body_bytes)
+        if _log.isEnabledFor(logging.DEBUG):
+            client = self._client_of(data)
+            _log.debug("%s %s - %s %s -> %d, %d bytes", self.server.name, client, answer.method, answer.path, answer.status, answer.body_bytes)
+
+    def _client_of(self, data: bytes) -> str:
+        # The same head may come from a trusted proxy and from anyone else, so that an answer cannot remember its client.
+        return (self.proxies.origin(parse_head(data, self.server.head_limits)).client if self.proxies is not None else "") or self.client
 
     def _done(self, method: str, op: str, status: int, started: float, received: int, sent: int) -> None:
         self.server.observer.request_done(method, op, status, time.perf_counter() - started, received, sent)

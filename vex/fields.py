@@ -54,8 +54,10 @@ def parse_range(value: str | None, size: int) -> tuple[int, int] | None:
     Raises RANGE_INVALID for what lies past the end, and for what ends before it starts.
     """
     match = _BYTE_RANGE.fullmatch(value or "")
-    if match is None or match.groups() == ("", "") or (size == 0 and not match[1] and _number(match[2])):
-        # Of no bytes, the last few are the whole, which no Content-Range can say.
+    if match is None or match.groups() == ("", ""):
+        return None
+    if size == 0 and (not _number(match[1]) if match[1] else _number(match[2])):
+        # Of no bytes, the first few and the last few are the whole, which no Content-Range can say; caches that fetch in slices ask for the first.
         return None
     if match[1]:
         first, end = _number(match[1]), min(_number(match[2]) + 1, size) if match[2] else size

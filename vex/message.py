@@ -17,21 +17,36 @@ JSON = "application/json"
 class Request:
     """A request whose head was parsed and whose body has not been read.
 
-    `listener` is `public`, `auth` or `internal`; `client` the address of the peer; `user` the name that was authenticated, "" before.
+    `listener` is `public`, `auth` or `internal`; `client` the address of the peer, or, if that is a trusted proxy (`proxied`), of whom it
+    speaks for; `user` the name that was authenticated, "" before.
     """
 
-    __slots__ = ("_query", "body", "client", "head", "listener", "method", "op", "path", "query_text", "user")
+    __slots__ = ("_host", "_query", "body", "client", "head", "listener", "method", "op", "path", "proxied", "query_text", "scheme", "user")
 
-    def __init__(self, listener: str, head: Head, body: Body, client: str) -> None:
+    def __init__(self, listener: str, head: Head, body: Body, client: str, scheme: str = "http") -> None:
         self.listener = listener
         self.head = head
         self.method = head.method
         self.path, _, self.query_text = head.target.partition("?")
         self.body = body
         self.client = client
+        self.scheme = scheme
+        self.proxied = False
+        self._host = ""
         self.user = ""
         self.op = "other"
         self._query: dict[str, list[str]] | None = None
+
+    def pass_on(self, client: str, scheme: str, host: str) -> None:
+        """Take over what a trusted proxy says of whom it speaks for; "" where it says nothing."""
+        # Programs on the proxy's own machine may ask directly.
+        self.proxied = bool(client or scheme or host)
+        self.client, self.scheme, self._host = client or self.client, scheme or self.scheme, host
+
+    @property
+    def host(self) -> str:
+        """The host and perhaps port that the client asked, not checked."""
+        return self._host or self.header("host") or ""
 
     @property
     def query(self) -> dict[str, list[str]]:

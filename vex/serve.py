@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from vex.answers import Answers, Revisions
-from vex.api import Api, PageLimits
+from vex.api import Api, Delivery, PageLimits
 from vex.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
 from vex.blobs import FILE_MODE, BlobFiles, make_directory
 from vex.config import Config
@@ -36,6 +36,7 @@ from vex.users import Users
 from vex.wire import HeadLimits
 
 if TYPE_CHECKING:
+    from vex.forwarded import Proxies
     from vex.pages import Pages
 
 _log = logging.getLogger("vex")
@@ -114,7 +115,8 @@ class _Service:
         registry = Registry(database, files, uploads, pulls, revisions, rules)
         self._users = Users(database, failures_per_minute=config.failed_logins)
         self._housekeeping = Housekeeping(database, files, uploads, pulls, revisions, registry, interval=_sweep_interval(config))
-        api = Api(registry, uploads, revisions, PageLimits(config.page_size, config.page_limit), config.manifest_limit)
+        delivery = Delivery(config.blob_redirect, config.accel_redirect)
+        api = Api(registry, uploads, revisions, PageLimits(config.page_size, config.page_limit), config.manifest_limit, delivery)
         self._observations = Observations(registry, uploads)
         internal = {"metrics": self._observations.response, "healthz": lambda: Response(200, _TEXT, b"ok\n"), "readyz": self._ready}
         app = App(api, self._pages(registry), self._users, internal, self._observations)
@@ -149,8 +151,7 @@ class _Service:
             from vex.pages import Pages
             from vex.pages.parts import Site
 
-            encrypted = self._config.public_tls_cert is not None
-            return Pages(Site(Browsing(self._database, registry), registry, self._config.public_url, encrypted, self._push_port, time.time))
+            return Pages(Site(Browsing(self._database, registry), registry, self._config.public_url, self._push_port, time.time))
 
         return load
 
@@ -183,7 +184,7 @@ def _listeners(config: Config, app: App, observations: Observations, revisions: 
     timeouts = Timeouts(
         config.handshake_timeout, config.head_timeout, config.idle_timeout, config.stall_timeout, config.minimum_rate, config.shutdown_timeout
     )
-    listeners = []
+    proxies, listeners = _proxies(config), []
     for name, address, certificate, key, connections in (
         (PUBLIC, config.public_addr, config.public_tls_cert, config.public_tls_key, config.public_connections),
         (AUTH, config.auth_addr, config.auth_tls_cert, config.auth_tls_key, config.auth_connections),
@@ -204,9 +205,18 @@ def _listeners(config: Config, app: App, observations: Observations, revisions: 
             tls_context=_always(context),
             # Only what needs no credentials is the same for everyone.
             answers=Answers(revisions) if name == PUBLIC else None,
+            proxies=proxies,
         )
         listeners.append(listener)
     return listeners
+
+
+def _proxies(config: Config) -> Proxies | None:
+    if not config.trusted_proxies:
+        return None
+    from vex.forwarded import Proxies
+
+    return Proxies(config.trusted_proxies)
 
 
 def _always(context: ssl.SSLContext | None) -> Callable[[], ssl.SSLContext | None]:

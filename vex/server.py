@@ -20,13 +20,16 @@ import sys
 import threading
 import time
 from http.server import ThreadingHTTPServer
-from typing import Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from vex.answers import Answers
 from vex.connection import HANDSHAKE, HEAD, IDLE, LINGER, TRANSFER, Connection, Observer, Seen
 from vex.errors import Failure
 from vex.message import Request, Response
 from vex.wire import HeadLimits
+
+if TYPE_CHECKING:
+    from vex.forwarded import Proxies
 
 _log = logging.getLogger("vex")
 
@@ -67,6 +70,7 @@ class Listener(ThreadingHTTPServer):
         observer: Observer,
         tls_context: Callable[[], ssl.SSLContext | None],
         answers: Answers | None,
+        proxies: Proxies | None = None,
     ) -> None:
         """Bind and listen; raises Failure with a sentence about the address."""
         self.name = name
@@ -77,6 +81,7 @@ class Listener(ThreadingHTTPServer):
         self.observer = observer
         self.tls_context = tls_context
         self.answers = answers
+        self.proxies = proxies
         self.draining = False
         self.connections: set[Connection] = set()
         self.slots = threading.Semaphore(connections)

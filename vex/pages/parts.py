@@ -13,6 +13,7 @@ from vex import routes
 from vex.addresses import MANIFEST, REPOSITORY, STATIC
 from vex.browsing import Browsing
 from vex.catalog import NAME, PUSHED, SIZE, View
+from vex.forwarded import HOST
 from vex.markup import Markup, Templates, Url, escape, external, join, local
 from vex.message import Request, Response
 from vex.names import Digest, RepositoryName, Tag
@@ -32,7 +33,6 @@ _HEADERS = (
     ("Content-Security-Policy", _POLICY),
 )
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
-_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _PAGE = re.compile(r"[0-9]{1,9}")
 _TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})")
 _SHORT_DIGITS = 12
@@ -56,7 +56,6 @@ class Site(NamedTuple):
     browsing: Browsing
     registry: Registry
     public_url: str
-    encrypted: bool
     push_port: Callable[[], int | None]
     clock: Callable[[], float]
 
@@ -91,9 +90,8 @@ def visit(site: Site, request: Request) -> Visit:
     if site.public_url:
         scheme, _, host = site.public_url.partition("://")
     else:
-        scheme = "https" if site.encrypted or request.header("x-forwarded-proto") == "https" else "http"
-        host = request.header("host") or ""
-    return Visit(site, request, _addressable(host if _HOST.fullmatch(host) else "localhost", scheme), scheme == "http", site.clock())
+        scheme, host = request.scheme, request.host
+    return Visit(site, request, _addressable(host if HOST.fullmatch(host) else "localhost", scheme), scheme == "http", site.clock())
 
 
 def _without_port(host: str) -> str:
