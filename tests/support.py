@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -33,6 +34,14 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 def digest_of(content: bytes, algorithm: str = "sha256") -> str:
     """Return the digest of bytes, computed without Vex."""
     return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+
+
+def free_port() -> int:
+    """Find a port of 127.0.0.1 for a program that cannot choose one by itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def vex(*arguments: str, cwd: Path | None = None, text: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
