@@ -18,7 +18,7 @@ from tests.bench.clients import Clients, missing_programs
 from tests.bench.content import Base
 from tests.bench.measure import MIB, Figure, Result, Row, Sample, WrongAnswer, awake, wait_until
 from tests.bench.reads import Reads
-from tests.bench.registries import DebianRegistry, OtherRegistry, Registry, Vex, build_vex, make_tls
+from tests.bench.registries import CachedVex, DebianRegistry, OtherRegistry, Registry, Vex, build_vex, make_tls
 from tests.bench.shape import LARGE, SMALL, SizedVex, Sizes, memory_figure, restart_figure, start_figures
 from tests.bench.transfers import Transfers
 
@@ -39,7 +39,8 @@ class Bench:
         clients = Clients(directory)
         reads = Reads(clients)
         transfers = Transfers(clients, reads, Base.at(directory), directory)
-        self.rows = [*reads.rows(), *transfers.rows(), *Sizes(clients, directory).rows()]
+        rows = [*reads.rows(), *transfers.rows()]
+        self.rows = [*rows, *Sizes(clients, directory).rows(), *map(_behind_nginx, filter(_is_cached, rows))]
 
     def run(self, rows: Sequence[Row]) -> list[Result]:
         """Measure the rows, the two registries of each in turns."""
@@ -105,9 +106,11 @@ class Bench:
         if name == "size":
             large, small = self._directory / "large", self._directory / "small"
             return [lambda: SizedVex(large, self._program, LARGE, self._runner), lambda: SizedVex(small, self._program, SMALL)]
-        tls = make_tls(self._directory) if name == "tls" else None
+        tls = make_tls(self._directory) if name.endswith("tls") else None
         peer = "docker-registry"
         first, second = self._directory / f"vex-{name}", self._directory / f"peer-{name}"
+        if name.startswith("nginx"):
+            return [lambda: CachedVex("Vex behind nginx", first, self._program, tls, self._runner), lambda: Vex("Vex alone", second, self._program, tls)]
         starts: list[Callable[[], Registry]] = [lambda: Vex("Vex", first, self._program, tls, self._runner)]
         if not self._options.peer:
             return [*starts, lambda: DebianRegistry(peer, second, tls)]
@@ -161,6 +164,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sleepy", action="store_true", help="let processors sleep between requests; what it takes to wake them counts then")
     parser.add_argument("--profile", action="store_true", help="show where Vex's processor time goes, instead of a comparison")
     return parser
+
+
+def _is_cached(row: Row) -> bool:
+    return fnmatch.fnmatch(row.name, "manifest-get-*") or row.name.startswith(("pull-", "skopeo-pull"))
+
+
+def _behind_nginx(row: Row) -> Row:
+    """Make the same row for one Vex behind a cache and another without."""
+    return row._replace(name=f"nginx-{row.name}", goal=None, cpu_goal=None, pair="nginx-tls" if row.pair == "tls" else "nginx")
 
 
 def _found(registry: Registry, row: Row, sample: Sample) -> str:

@@ -18,7 +18,7 @@ from tests.bench.registries import ACCEPT, Registry
 from tests.bench.sender import Job, Report
 from tests.support import TOP
 
-PACKAGES = {"wrk": "wrk", "hey": "hey", "skopeo": "skopeo", "docker-registry": "docker-registry", "openssl": "openssl"}
+PACKAGES = {"wrk": "wrk", "hey": "hey", "skopeo": "skopeo", "docker-registry": "docker-registry", "openssl": "openssl", "nginx": "nginx-light"}
 # wrk writes its figures for people; this writes them for us.
 _WRK_SCRIPT = """\
 local paths = {}

@@ -9,10 +9,10 @@ import base64
 import contextlib
 import hashlib
 import http.client
+import re
 import shlex
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from tests.bench.measure import WrongAnswer, cpu_seconds, resident_bytes, wait_until
-from tests.support import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, PASSWORD, TOP, USER
+from tests.nginx import CACHE, CERTIFICATE, KEY, replaced, start_nginx
+from tests.support import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, PASSWORD, TOP, USER, free_port
 
 # What real clients send; the peer hides OCI manifests from those that do not.
 ACCEPT = ", ".join([OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST])
@@ -150,6 +151,8 @@ class Registry:
 class Vex(Registry):
     """Vex, from the zipapp that users run; `runner` is a command that runs a Python program, for profiles."""
 
+    tls_listeners: tuple[str, ...] = ("public", "auth")
+
     def __init__(self, name: str, directory: Path, program: Path, tls: Tls | None = None, runner: Sequence[str] = (sys.executable,)) -> None:
         super().__init__(name, directory, tls)
         self.user = f"{USER}:{PASSWORD}"
@@ -158,7 +161,7 @@ class Vex(Registry):
         for listener in ("public", "auth", "internal"):
             self._command += [f"--{listener}-addr", "127.0.0.1:0"]
         if tls:
-            for listener in ("public", "auth"):
+            for listener in self.tls_listeners:
                 self._command += [f"--{listener}-tls-cert", str(tls.certificate), f"--{listener}-tls-key", str(tls.key)]
         added = [sys.executable, str(program), "user", "add", USER, "--data-dir", str(directory / "data")]
         subprocess.run(added, input=PASSWORD + "\n", text=True, check=True)
@@ -179,12 +182,44 @@ class Vex(Registry):
         raise WrongAnswer(f"{self.name} did not start:\n{(self.directory / 'log').read_text()[-2000:]}")
 
 
+class CachedVex(Vex):
+    """Vex behind an nginx that caches, with the configuration of the README; both count."""
+
+    tls_listeners = ("auth",)
+
+    def start(self) -> None:
+        """Start both."""
+        super().start()
+        read, self.read = self.read, ("127.0.0.1", free_port())
+        values: dict[str, object] = {
+            "listen 443 ssl": "listen {}:{}{}".format(*self.read, " ssl" if self.tls else ""),
+            "192.0.2.10:8200": "{}:{}".format(*read),
+            "127.0.0.1:8210": f"127.0.0.1:{free_port()}",
+            "/var/cache/nginx/vex": self.directory / "cache",
+        }
+        if self.tls:
+            values.update({CERTIFICATE: self.tls.certificate, KEY: self.tls.key})
+        block = replaced(CACHE, values)
+        if not self.tls:
+            block = re.sub(r"ssl_certificate.*;", "", block)
+        self._nginx = start_nginx(self.directory / "nginx", block)
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of both."""
+        return super().cpu_seconds() + cpu_seconds(self._nginx.process.pid)
+
+    def stop(self) -> None:
+        """End both."""
+        self._nginx.stop()
+        super().stop()
+
+
 class DebianRegistry(Registry):
     """Debian's package `docker-registry`: distribution 2.8, with its file system driver."""
 
     def __init__(self, name: str, directory: Path, tls: Tls | None = None) -> None:
         super().__init__(name, directory, tls)
-        self.read = self.write = ("127.0.0.1", _free_port())
+        self.read = self.write = ("127.0.0.1", free_port())
         files = f"  tls: {{certificate: {tls.certificate}, key: {tls.key}}}\n" if tls else ""
         text = _DEBIAN_CONFIGURATION.format(data=directory / "data", port=self.read[1], tls=files)
         (directory / "config.yml").write_text(text)
@@ -203,7 +238,7 @@ class OtherRegistry(Registry):
 
     def __init__(self, name: str, directory: Path, command: str) -> None:
         super().__init__(name, directory)
-        self.read = self.write = ("127.0.0.1", _free_port())
+        self.read = self.write = ("127.0.0.1", free_port())
         data = directory / "data"
         data.mkdir()
         self._launch([part.format(port=self.read[1], data=data) for part in shlex.split(command)], stdout=subprocess.DEVNULL)
@@ -224,10 +259,3 @@ def make_tls(directory: Path) -> Tls:
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(tls.key)]
     subprocess.run(["openssl", "req", "-x509", *key, *subject, "-days", "2", "-out", str(tls.certificate)], capture_output=True, check=True)
     return tls
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
