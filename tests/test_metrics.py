@@ -232,7 +232,7 @@ class ProcessTest(unittest.TestCase):
         self.proc = Path(directory.name)
 
     def samples(self) -> dict[str, float]:
-        return {sample.name: sample.value for sample in process_metrics(self.proc)}
+        return {sample.name: sample.value for sample in process_metrics(self.proc, lambda: 1700000000)}
 
     def write_proc(self) -> None:
         # proc(5), /proc/pid/stat: pid (comm) state, and from there on the fields 4 to 25.
@@ -241,7 +241,6 @@ class ProcessTest(unittest.TestCase):
             fields[number - 4] = str(value)
         (self.proc / "self" / "fd").mkdir(parents=True)
         (self.proc / "self" / "stat").write_text(f"42 (py (3) R 7) S {' '.join(fields)}\n")
-        (self.proc / "stat").write_text("cpu 1 2 3\nbtime 1700000000\nprocesses 5\n")
         for number in range(4):
             (self.proc / "self" / "fd" / str(number)).touch()
 

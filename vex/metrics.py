@@ -10,6 +10,7 @@ there are is not here.
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import logging
 import math
@@ -259,26 +260,33 @@ def _number(value: float) -> str:
     return str(int(value)) if isinstance(value, int) or (value.is_integer() and abs(value) < _EXACT) else repr(value)
 
 
-def process_metrics(proc: Path = Path("/proc")) -> Iterator[Sample]:
+@functools.lru_cache(maxsize=1)
+def boot_time() -> float:
+    """Tell when this machine was started, in seconds since 1970: the same whenever it is asked.
+
+    /proc/stat has it too, but systemd's ProcSubset=pid hides that.
+    """
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def process_metrics(proc: Path = Path("/proc"), boot: Callable[[], float] = boot_time) -> Iterator[Sample]:
     """Collect what Prometheus's clients tell about a process, under their names; what this platform does not tell is left out."""
     yield Sample("process_cpu_seconds_total", COUNTER, "CPU time in seconds.", time.process_time())
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     yield Sample("process_max_fds", GAUGE, "How many file descriptors may be open.", math.inf if limit == resource.RLIM_INFINITY else limit)
     if (proc / "self" / "stat").exists():
-        yield from _from_proc(proc)
+        yield from _from_proc(proc, boot)
 
 
-def _from_proc(proc: Path) -> Iterator[Sample]:
+def _from_proc(proc: Path, boot: Callable[[], float]) -> Iterator[Sample]:
     # proc(5): the name, in parentheses, may hold anything; state, the third field, comes behind the last parenthesis.
     fields = (proc / "self" / "stat").read_text(errors="replace").rpartition(")")[2].split()
     threads, started, virtual, resident = (int(fields[number - 3]) for number in (20, 22, 23, 24))
-    boot = re.search(r"^btime (\d+)$", (proc / "stat").read_text(), re.MULTILINE)
     # Listing the directory opens one more.
     open_files = len(os.listdir(proc / "self" / "fd")) - 1
     yield Sample("process_open_fds", GAUGE, "Open file descriptors.", open_files)
     yield Sample("process_resident_memory_bytes", GAUGE, "Resident memory in bytes.", resident * resource.getpagesize())
     yield Sample("process_virtual_memory_bytes", GAUGE, "Virtual memory in bytes.", virtual)
     yield Sample("process_threads", GAUGE, "Threads of the operating system.", threads)
-    if boot:
-        start = int(boot[1]) + started / os.sysconf("SC_CLK_TCK")
-        yield Sample("process_start_time_seconds", GAUGE, "When the process started, in seconds since 1970.", start)
+    start = boot() + started / os.sysconf("SC_CLK_TCK")
+    yield Sample("process_start_time_seconds", GAUGE, "When the process started, in seconds since 1970.", start)
