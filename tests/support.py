@@ -159,7 +159,7 @@ class Server:
         """Start it, again perhaps; the ports are new."""
         command = [sys.executable, *self.program, "serve", "--data-dir", str(self.data)]
         for listener in ("public", "auth", "internal"):
-            if f"--{listener}-addr" not in self._flags:
+            if not any(flag.partition("=")[0] == f"--{listener}-addr" for flag in self._flags):
                 command += [f"--{listener}-addr", "127.0.0.1:0"]
         self.log = self.directory / "vex.log"
         with open(self.log, "ab") as log:
@@ -171,8 +171,10 @@ class Server:
             if line == "ready\n":
                 return
             name, url = line.split()
-            host, _, port = url.partition("//")[2].rpartition(":")
             self.urls[name] = url
+            if url.startswith("unix:"):
+                continue
+            host, _, port = url.partition("//")[2].rpartition(":")
             self.addresses[name] = (host.strip("[]"), int(port))
         raise AssertionError(f"vex serve did not start: {self.log.read_text()}")
 

@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from vex.config import KEYS, Address, Config, describe, load
+from vex.config import KEYS, Address, Config, UnixAddress, describe, load
 from vex.errors import Failure
 
 TOP = Path(__file__).resolve().parent.parent
@@ -70,6 +70,7 @@ ACCEPTED = (
     ("public-addr", "[::1]:8200", Address("::1", 8200)),
     ("public-addr", "localhost:0", Address("localhost", 0)),
     ("public-addr", "off", None),
+    ("public-addr", "unix:/run/vex/public.sock", UnixAddress(Path("/run/vex/public.sock"))),
     ("upload-expiry", "90s", 90),
     ("upload-expiry", "10m", 600),
     ("upload-expiry", "24h", 86400),
@@ -101,7 +102,7 @@ ACCEPTED = (
 
 REFUSED = (
     ("public-addr", ("", "localhost", "8200", "localhost:", "localhost:65536", "localhost:-1", "localhost:http", "localhost:٣", "::1:8200", "[::1]")),
-    ("public-addr", ("[zz]:80", "http://localhost:8200", "localhost:8200/", "a b:80", "Off", "none", "-x:80", "localhost:+80")),
+    ("public-addr", ("[zz]:80", "http://localhost:8200", "localhost:8200/", "a b:80", "Off", "none", "-x:80", "localhost:+80", "unix:", 'unix:"/a"')),
     ("upload-expiry", ("", "10", "10 m", "10M", "10min", "-10m", "1_0m", "٣m", "1h30m", "m", "0", "0s", "4000d", "999999999d", "inf", "nan")),
     ("blob-limit", ("", "64GB", "64gib", "64G", "-1", "+1", "1_0", "1.5GiB", "٣", "0", "KiB", "99999999999999999999", "2000TiB", "1e3")),
     ("backlog", ("", "0", "-1", "1.5", "1_0", "٣", "+5", "1KiB", "2000000", "many")),
@@ -109,6 +110,7 @@ REFUSED = (
     ("head-timeout", ("0", "0.05s")),
     ("delete-untags", ("", "true", "Yes", "1", "on")),
     ("public-url", ("registry.example.org", "ftp://a", "https://", "https://a/", "https://a/b", "https://a?b", "https://a:", "https://a:0", "https://u@a", "https://:80")),
+    ("public-url", ("http://unix:/a", "unix:/a")),
     ("trusted-proxies", ("localhost", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1,", ",", "10.0.0.1 10.0.0.2", "*", "unix:/run/nginx.sock")),
     ("blob-redirect", ("https://cdn.example/", "https://cdn.example", "cdn.example/{digest}", "ftp://cdn.example/{digest}", "https://{digest}/x")),
     ("blob-redirect", ("https://cdn.example/{digest}{size}", "https://cdn.example/{digest", "https:///{digest}", "https://a b/{digest}", "https://u@a/{digest}")),
@@ -204,7 +206,8 @@ class FileTest(ConfigTestCase):
         self.assertEqual(self.load("data-dir = %(backlog)s-100%-${HOME}=x;y").data_dir, self.directory / "%(backlog)s-100%-${HOME}=x;y")
 
     def test_paths_of_a_file_are_relative_to_the_file(self) -> None:
-        config = self.load("data-dir = store\npublic-tls-cert = /etc/cert.pem\npublic-tls-key = ../key.pem\n")
+        config = self.load("data-dir = store\npublic-tls-cert = /etc/cert.pem\npublic-tls-key = ../key.pem\npublic-addr = unix:public.sock\n")
+        self.assertEqual(config.public_addr, UnixAddress(self.directory / "public.sock"))
         self.assertEqual(config.data_dir, self.directory / "store")
         self.assertEqual(config.public_tls_cert, Path("/etc/cert.pem"))
         self.assertEqual(config.public_tls_key, self.directory / ".." / "key.pem")
@@ -287,12 +290,13 @@ class CheckTest(ConfigTestCase):
         self.assertIsNone(self.load("public-addr = off\ninternal-addr = off").public_addr)
 
     def test_two_listeners_have_two_addresses(self) -> None:
-        for one, other in (("localhost:80", "localhost:80"), (":80", "localhost:80"), ("[::1]:80", ":80")):
+        for one, other in (("localhost:80", "localhost:80"), (":80", "localhost:80"), ("[::1]:80", ":80"), ("unix:/a", "unix:/a")):
             with self.subTest(one=one, other=other):
                 self.refused(f"public-addr = {one}\ninternal-addr = {other}", f"public-addr {one}", f"internal-addr {other}")
 
     def test_listeners_may_share_a_host_a_port_or_any_free_port(self) -> None:
-        for one, other in (("localhost:80", "localhost:81"), ("127.0.0.1:80", "127.0.0.2:80"), ("localhost:0", "localhost:0"), ("off", "off")):
+        different = (("localhost:80", "localhost:81"), ("127.0.0.1:80", "127.0.0.2:80"), ("unix:/a", "unix:/b"), ("unix:/a", ":80"))
+        for one, other in (*different, ("localhost:0", "localhost:0"), ("off", "off")):
             with self.subTest(one=one, other=other):
                 config = self.load(f"public-addr = {one}\ninternal-addr = {other}")
                 self.assertEqual([str(address or "off") for address in (config.public_addr, config.internal_addr)], [one, other])

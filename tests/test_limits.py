@@ -15,9 +15,11 @@ from typing import Callable
 
 from tests.raw import basic, connected
 from tests.support import OCI_INDEX, OCI_MANIFEST, PASSWORD, USER, Answer, Client, ServerTestCase, digest_of, image, running
+from vex.config import Address
 from vex.connection import Observer
 from vex.message import Request, Response
 from vex.server import Listener, Timeouts
+from vex.sockets import listen
 from vex.wire import HeadLimits
 
 KIB, MIB = 2**10, 2**20
@@ -297,12 +299,11 @@ class Rates(unittest.TestCase):
 def _listener(observer: Observer) -> Listener:
     return Listener(
         "auth",
-        ("127.0.0.1", 0),
+        listen("auth", Address("127.0.0.1", 0), 1),
         _read_body,
         head_limits=HeadLimits(),
         timeouts=Timeouts(handshake=5, head=10, idle=60, stall=40, rate=KIB, shutdown=30),
         connections=1,
-        backlog=1,
         observer=observer,
         tls_context=lambda: None,
         answers=None,

@@ -20,8 +20,8 @@ LEVELS = (
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses"},
     {"message", "manifest", "blobs", "store"},
     {"connection", "image", "references", "uploads", "users"},
-    {"server", "catalog", "faults"},
-    {"summaries"},
+    {"server", "sockets", "tls", "notify", "catalog", "faults"},
+    {"summaries", "reload"},
     {"pushing"},
     {"registry"},
     {"api", "archive", "browsing", "housekeeping"},
@@ -37,9 +37,9 @@ LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in 
 
 # What only a few modules may import, and which.
 RESERVED = {
-    "socket": {"connection", "server"},
+    "socket": {"connection", "server", "sockets", "notify"},
     "http.server": {"server"},
-    "ssl": {"connection", "server", "serve"},
+    "ssl": {"connection", "server", "tls"},
     "sqlite3": {"database", "cli", "check"},  # cli for the version that it prints, check for the errors of a broken database
     "subprocess": set(),
     "urllib.request": set(),

@@ -119,7 +119,9 @@ def _config(options: argparse.Namespace) -> Config:
 
 def _serve(options: argparse.Namespace) -> int:
     log_to_standard_error(debug=options.debug)
-    return serve(_config(options))
+    # Found once: if the file is gone when it is to be read again, that is a mistake, and no wish for the defaults.
+    options.config = options.config or default_path()
+    return serve(_config(options), lambda: _config(options))
 
 
 def _quickstart(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Callable, Generic, NamedTuple, TypeVar
+from typing import Any, Callable, Generic, NamedTuple, TypeVar, Union
 
 from vex.errors import Failure
 
@@ -28,12 +28,15 @@ _COMMENT_WIDTH = 100
 _TITLE = """\
 # Configuration of Vex: lines of key = value, and comments on lines of their own.
 # Each key has a flag of the same name, which beats this file. Relative paths are relative to this file.
-# Addresses are HOST:PORT, [IPV6]:PORT, :PORT for all interfaces, or off; port 0 is any free one.
+# Addresses are HOST:PORT, [IPV6]:PORT, :PORT for all interfaces, unix:PATH for a Unix socket, or off.
+# Port 0 is any free one.
 # Times are written 90s, 10m, 24h or 7d; sizes in bytes, or 256KiB, 4MiB or 64GiB; switches yes or no.
 """
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
 _PORT = re.compile(r"[0-9]{1,5}")
 _MAX_PORT = 65535
+_UNIX = "unix:"
+_LISTENERS = ("public", "auth", "internal")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE = re.compile(r"([0-9]{1,18})(|KiB|MiB|GiB|TiB)")
@@ -54,6 +57,18 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class UnixAddress(NamedTuple):
+    """Where to listen: the path of a Unix socket."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{_UNIX}{self.path}"
+
+
+Listening = Union[Address, UnixAddress]
 
 
 class Kind(Generic[T]):
@@ -77,9 +92,13 @@ def _parse_host(text: str) -> str:
     return text
 
 
-def _parse_address(text: str) -> Address | None:
-    if text == "off":
-        return None
+def _parse_listener(text: str) -> Listening | None:
+    if text.startswith(_UNIX):
+        return UnixAddress(_parse_path(text[len(_UNIX) :]))
+    return None if text == "off" else _parse_address(text)
+
+
+def _parse_address(text: str) -> Address:
     host, _, port = text.rpartition(":")
     if ":" not in text or not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
         raise ValueError(text)
@@ -131,7 +150,7 @@ def _parse_url(text: str) -> str:
     # A port of the URL's own scheme may be left out.
     bracketed = authority.endswith("]")
     address = _parse_address(authority if ":" in authority and not bracketed else f"{authority}:80")
-    if address is None or not address.host or not address.port:
+    if not address.host or not address.port:
         raise ValueError(text)
     return text
 
@@ -156,7 +175,7 @@ def _parse_prefix(text: str) -> str:
     return text
 
 
-ADDRESS = Kind("HOST:PORT", "HOST:PORT, [IPV6]:PORT, :PORT for all interfaces, or off", _parse_address)
+ADDRESS = Kind("HOST:PORT", "HOST:PORT, [IPV6]:PORT, :PORT for all interfaces, unix:PATH, or off", _parse_listener)
 FILE = Kind("FILE", "a path without quotes, or nothing", _parse_optional_path)
 DIRECTORY = Kind("DIR", "a path without quotes", _parse_path)
 DURATION = Kind("TIME", "a time such as 90s, 10m, 24h or 7d", _parse_duration, most="3650d")
@@ -217,9 +236,9 @@ def _key(default: str, kind: Kind[T], description: str, least: str = "") -> T:
 class Config(NamedTuple):
     """The configuration, and the table of its keys: `public_addr` is the key `public-addr`. Times are seconds, sizes bytes."""
 
-    public_addr: Address | None = _key("localhost:8200", ADDRESS, "Where anonymous, read-only access and the web interface are served; off for nowhere.")
-    auth_addr: Address | None = _key("localhost:8201", ADDRESS, "Where the whole registry is served to users with a password; off for nowhere.")
-    internal_addr: Address | None = _key("localhost:8202", ADDRESS, "Where metrics and health are served, for your own network only; off for nowhere.")
+    public_addr: Listening | None = _key("localhost:8200", ADDRESS, "Where anonymous, read-only access and the web interface are served; off for nowhere.")
+    auth_addr: Listening | None = _key("localhost:8201", ADDRESS, "Where the whole registry is served to users with a password; off for nowhere.")
+    internal_addr: Listening | None = _key("localhost:8202", ADDRESS, "Where metrics and health are served, for your own network only; off for nowhere.")
 
     public_tls_cert: Path | None = _key("", FILE, "The certificate of the public listener, PEM, with its chain. With a certificate and a key it serves HTTPS.")
     public_tls_key: Path | None = _key("", FILE, "The private key of that certificate, PEM, not encrypted.")
@@ -261,6 +280,11 @@ class Config(NamedTuple):
     internal_connections: int = _key("16", NUMBER, "The most connections to the internal listener.", "1")
     backlog: int = _key("128", NUMBER, "The most connections that wait to be accepted, for each listener.", "1")
     shutdown_timeout: float = _key("30s", DURATION, "Time for requests under way to end when the server is stopped.")
+
+    def certificates(self) -> dict[str, tuple[Path, Path]]:
+        """Return the certificate and the key of each listener that has them, by its name."""
+        pairs = {name: (getattr(self, f"{name}_tls_cert"), getattr(self, f"{name}_tls_key")) for name in _LISTENERS}
+        return {name: pair for name, pair in pairs.items() if None not in pair}
 
 
 KEYS: tuple[Key, ...] = tuple(Key(name.replace("_", "-"), *row) for name, row in zip(Config._fields, _rows))
@@ -317,6 +341,8 @@ def _parse(setting: _Setting) -> tuple[str, Any]:
         value = key.parse(text)
     except ValueError:
         raise Failure(f"{label}: {_shown(text)} is not {key.accepts}") from None
+    if isinstance(value, UnixAddress):
+        value = UnixAddress(base / value.path)
     return key.attribute, base / value if isinstance(value, Path) else value
 
 
@@ -387,19 +413,25 @@ def _line_of(content: bytes, position: int) -> int:
 
 def _check(config: Config) -> None:
     """Check what no key can tell alone; raises Failure."""
-    listeners = {name: getattr(config, f"{name}_addr") for name in ("public", "auth", "internal")}
+    listeners = {name: getattr(config, f"{name}_addr") for name in _LISTENERS}
     for name in listeners:
         _check_pair(f"{name}-tls-cert", getattr(config, f"{name}_tls_cert"), f"{name}-tls-key", getattr(config, f"{name}_tls_key"))
     on = {name: address for name, address in listeners.items() if address is not None}
     if not on:
         raise Failure("public-addr, auth-addr and internal-addr are all off: there is nothing to serve; turn one on")
     for (one, first), (other, second) in itertools.combinations(on.items(), 2):
-        if first.port == second.port != 0 and (first.host == second.host or "" in (first.host, second.host)):
-            raise Failure(f"{one}-addr {first} and {other}-addr {second} are the same address; give each its own port")
+        if _same(first, second):
+            raise Failure(f"{one}-addr {first} and {other}-addr {second} are the same address; give each its own")
     if config.accel_redirect and not config.trusted_proxies:
         raise Failure("accel-redirect needs trusted-proxies: it is only for an nginx that is one of them")
     if config.page_size > config.page_limit:
         raise Failure(f"page-size {config.page_size} is more than page-limit {config.page_limit}; lower one or raise the other")
+
+
+def _same(first: Listening, second: Listening) -> bool:
+    if isinstance(first, UnixAddress) or isinstance(second, UnixAddress):
+        return first == second
+    return first.port == second.port != 0 and (first.host == second.host or "" in (first.host, second.host))
 
 
 def _check_pair(cert_key: str, cert: Path | None, key_key: str, key: Path | None) -> None:

@@ -37,6 +37,8 @@ _FILE_PIECE_BYTES = 4 * 1024 * 1024
 _TLS_PIECE_BYTES = 64 * 1024
 # How long one send may block before the reaper can see what it has done so far.
 _SEND_SLICE_SECONDS = 5
+# The address of who connects to a Unix socket, who has none: most likely a proxy.
+UNIX_CLIENT = "unix"
 _DATE, _END = b"Date: ", b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HAS_SENDFILE = hasattr(os, "sendfile") and sys.platform.startswith("linux")
@@ -83,7 +85,7 @@ class Connection(BaseRequestHandler):
         self.seen = Seen(0, self.phase_since, 0, self.phase_since)
         self.buffer = b""
         self.continue_wanted = False
-        self.client = self.client_address[0] if isinstance(self.client_address, tuple) else ""
+        self.client = self.client_address[0] if isinstance(self.client_address, tuple) else UNIX_CLIENT
         self.client = self.client[7:] if self.client.startswith("::ffff:") else self.client
         proxies = self.server.proxies
         self.proxies = proxies if proxies is not None and proxies.trusts(self.client) else None
@@ -124,7 +126,8 @@ class Connection(BaseRequestHandler):
             socket.socket.shutdown(self.socket, how)
 
     def _prepare(self) -> None:
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.socket.family != socket.AF_UNIX:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SLICE_SECONDS, 0))
         context = self.server.tls_context()
         if context is not None:

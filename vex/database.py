@@ -108,6 +108,11 @@ class Database:
         finally:
             os.close(descriptor)
 
+    def check(self) -> None:
+        """Have the database answer, which it does once the lock is free; raises RegistryError."""
+        with self.read() as tx:
+            tx.value("PRAGMA schema_version")
+
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
         """Hold the lock for queries that must see one state."""

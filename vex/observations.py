@@ -26,6 +26,7 @@ from vex.errors import (
 from vex.message import Response
 from vex.metrics import Buckets, Metrics, Sample, Value, process_metrics
 from vex.registry import Registry
+from vex.tls import Certificates
 from vex.uploads import Uploads
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -53,9 +54,10 @@ _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 class Observations(Observer, Incidents):
     """Counts what happens, and measures what is there when somebody asks."""
 
-    def __init__(self, registry: Registry, uploads: Uploads) -> None:
+    def __init__(self, registry: Registry, uploads: Uploads, certificates: Certificates) -> None:
         self._registry = registry
         self._uploads = uploads
+        self._certificates = certificates
         metrics = self._metrics = Metrics()
         self._duration = metrics.histogram(
             "vex_request_duration_seconds", "Requests by method, operation and status code.", {"method": _METHODS, "op": _OPS, "code": _CODES}
@@ -72,6 +74,7 @@ class Observations(Observer, Incidents):
         self._sent = metrics.counter("vex_sent_bytes_total", "Bytes of bodies of answers.")
         self._logins = metrics.counter("vex_logins_refused_total", "Requests with a wrong user name or password, or too many of those.")
         metrics.collect(self._holdings)
+        metrics.collect(self._expiries)
         metrics.collect(process_metrics)
 
     def request_done(self, method: str, op: str, status: int, seconds: float, received: int, sent: int) -> None:
@@ -125,3 +128,7 @@ class Observations(Observer, Incidents):
             Sample("vex_leases", "gauge", "Blobs held for a while although no manifest may reference them.", totals.leases),
             Sample("vex_uploads_open", "gauge", "Upload sessions.", len(self._uploads)),
         ]
+
+    def _expiries(self) -> list[Sample]:
+        name, text = "vex_tls_certificate_expiry_timestamp_seconds", "Until when the certificate of a listener is valid, in seconds since 1970."
+        return [Sample(name, "gauge", text, expiry, {"listener": listener}) for listener, expiry in self._certificates.expiries().items()]

@@ -25,6 +25,8 @@ from vex.users import Users, check_user
 
 PUBLIC_PORT, AUTH_PORT, INTERNAL_PORT = 8200, 8201, 8202
 _KEY_MODE = 0o600
+# What ProtectHome=yes hides: systemd.exec(5)
+_HOMES = ("/home/", "/root/", "/run/user/")
 
 _CONFIGURATION = string.Template("""\
 # Configuration of Vex; `$vex describe` shows every key with its meaning and default.
@@ -45,18 +47,29 @@ After=network-online.target
 Wants=network-online.target
 
 [Service]
+Type=notify
 User=$user
 WorkingDirectory=$directory
 ExecStart=$exec serve --config $config
+ExecReload=kill -HUP $$MAINPID
 Restart=on-failure
+RestartSec=5
+WatchdogSec=2min
+TimeoutStartSec=infinity
 TimeoutStopSec=45
 LimitNOFILE=65536
 UMask=0027
+RuntimeDirectory=vex
+LogsDirectory=vex
 ReadWritePaths=$data
 ProtectSystem=strict
-ProtectHome=read-only
+ProtectHome=$home
 PrivateTmp=yes
 PrivateDevices=yes
+PrivateIPC=yes
+PrivateMounts=yes
+PrivateUsers=yes
+DevicePolicy=closed
 ProtectHostname=yes
 ProtectClock=yes
 ProtectKernelTunables=yes
@@ -67,6 +80,7 @@ ProtectProc=invisible
 ProcSubset=pid
 NoNewPrivileges=yes
 CapabilityBoundingSet=
+AmbientCapabilities=
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 RestrictNamespaces=yes
 RestrictRealtime=yes
@@ -77,6 +91,7 @@ RemoveIPC=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target
@@ -143,6 +158,7 @@ def quickstart(username: str, hostname: str, read_password: Callable[[], str]) -
     }
     settings = {**values, "certificate": certificate, "key": key, "data": "data"}
     unit = {**values, "user": getpass.getuser(), "directory": _unit(str(directory)), "config": _unit(str(directory / "vex.conf")), "data": _unit(str(data))}
+    unit["home"] = _home(directory)
     files = {
         "vex.conf": (_CONFIGURATION.substitute(settings), FILE_MODE),
         "vex.service": (_SERVICE.substitute(unit), FILE_MODE),
@@ -193,6 +209,12 @@ def _is_loopback(hostname: str) -> bool:
         return ipaddress.ip_address(hostname).is_loopback
     except ValueError:
         return hostname == "localhost"
+
+
+def _home(directory: Path) -> str:
+    """Tell what the service needs of home directories: nothing, unless the registry or a part of Python is in one."""
+    needed = (directory, os.path.abspath(sys.argv[0]), sys.executable, sys.prefix, sys.base_prefix)
+    return "read-only" if any(str(os.path.realpath(path)).startswith(_HOMES) for path in needed) else "yes"
 
 
 def _shell(*words: str) -> str:

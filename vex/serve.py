@@ -10,7 +10,6 @@ import gc
 import logging
 import os
 import signal
-import ssl
 import sys
 import threading
 import time
@@ -27,10 +26,13 @@ from vex.database import Database
 from vex.errors import Failure
 from vex.housekeeping import Housekeeping
 from vex.message import Response
+from vex.notify import Notifier
 from vex.observations import Observations
 from vex.pulls import Pulls
 from vex.registry import Registry, Rules
 from vex.server import Listener, Server, Timeouts
+from vex.sockets import listen, passed
+from vex.tls import Certificates
 from vex.uploads import UploadLimits, Uploads
 from vex.users import Users
 from vex.wire import HeadLimits
@@ -46,21 +48,28 @@ _STACK_BYTES = 1024 * 1024
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 128 * 1024
 _ENDINGS = {signal.SIGTERM, signal.SIGINT}
+# How long the end may take beyond the shutdown timeout.
+_END_SECONDS = 15
 _TEXT = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
 
 
-def serve(config: Config) -> int:
-    """Run the registry until SIGTERM or SIGINT; returns the exit code. Raises Failure when it cannot start."""
+def serve(config: Config, reread: Callable[[], Config]) -> int:
+    """Run the registry until SIGTERM or SIGINT; returns the exit code. Raises Failure when it cannot start.
+
+    `reread` makes the configuration anew for SIGHUP.
+    """
+    # Blocked and waited for: a handler that comes just before its thread waits for a lock would leave it waiting for ever.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     threading.stack_size(_STACK_BYTES)
     _give_memory_back()
     with open_data(config.data_dir), locked(config.data_dir):
-        return _Service(config).run()
+        return _Service(config, reread).run()
 
 
 def _give_memory_back() -> None:
     """Have the C library return freed memory at once; glibc learns to keep it, and stays as large as the largest crowd of connections made it."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        import ctypes  # not every Python has it
+    with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
+        import ctypes  # not every Python has it, and in some it wants memory that a service may not have
 
         library = ctypes.CDLL(None)
         for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
@@ -95,14 +104,15 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 class _Service:
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._config = config
+        self._reread = reread
+        self._notifier = Notifier(os.environ)
         self._stopping = False
         self._storage_failure = ""
         database = self._database = Database(config.data_dir / "vex.db", on_failure=self._fail)
         files = BlobFiles(config.data_dir)
-        limits = UploadLimits(config.blob_limit, config.free_space, config.upload_sessions, config.upload_expiry)
-        uploads = Uploads(files, limits)
+        uploads = self._uploads = Uploads(files, _upload_limits(config))
         pulls, revisions = Pulls(int(config.pull_grace)), Revisions()
         rules = Rules(
             int(config.upload_expiry),
@@ -117,14 +127,14 @@ class _Service:
         self._housekeeping = Housekeeping(database, files, uploads, pulls, revisions, registry, interval=_sweep_interval(config))
         delivery = Delivery(config.blob_redirect, config.accel_redirect)
         api = Api(registry, uploads, revisions, PageLimits(config.page_size, config.page_limit), config.manifest_limit, delivery)
-        self._observations = Observations(registry, uploads)
+        certificates = self._certificates = Certificates(config.certificates())
+        self._observations = Observations(registry, uploads, certificates)
         internal = {"metrics": self._observations.response, "healthz": lambda: Response(200, _TEXT, b"ok\n"), "readyz": self._ready}
         app = App(api, self._pages(registry), self._users, internal, self._observations)
-        self._server = Server(_listeners(config, app, self._observations, revisions), config.shutdown_timeout)
+        self._server = Server(_listeners(config, app, self._observations, revisions, certificates), config.shutdown_timeout)
 
     def run(self) -> int:
         """Serve until a signal; returns the exit code."""
-        # Blocked and waited for: a handler that comes just before its thread waits for a lock would leave it waiting for ever.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
         # What was made so far lives as long as the process: the collector need not look at it again.
         gc.freeze()
@@ -132,10 +142,14 @@ class _Service:
         for listener in self._server.listeners:
             print(f"{listener.name:<8} {listener.url}", flush=True)
         print("ready", flush=True)
+        self._tell_ready()
+        self._notifier.watch(self._check)
         self._housekeeping.start()
         self._advise()
-        signal.sigwait(_ENDINGS)
+        while signal.sigwait({*_ENDINGS, signal.SIGHUP}) == signal.SIGHUP:
+            self._reload()
         self._stopping = True
+        self._notifier.stopping(self._config.shutdown_timeout + _END_SECONDS)
         self._server.stop()
         self._housekeeping.stop()
         self._database.close()
@@ -143,10 +157,36 @@ class _Service:
             raise Failure(f"storage failed ({self._storage_failure}): what was committed last is not certain; check the disk, then start again")
         return 0
 
+    def _reload(self) -> None:
+        self._notifier.reloading()
+        try:
+            # Loaded when it is needed: from the zipapp every module is compiled anew.
+            from vex.reload import reload
+
+            self._config = reload(self._config, self._reread, self._limit, self._certificates)
+        except Exception:  # whatever it is, the registry goes on
+            _log.exception("the reload failed; restart vex to apply what changed")
+        self._tell_ready()
+
+    def _limit(self, config: Config) -> None:
+        self._users.limit_failures(config.failed_logins)
+        self._uploads.limits = _upload_limits(config)
+        self._server.shutdown_seconds = config.shutdown_timeout
+        for listener in self._server.listeners:
+            listener.limit(_head_limits(config), _timeouts(config))
+
+    def _tell_ready(self) -> None:
+        listeners = ", ".join(f"{listener.name} {listener.url}" for listener in self._server.listeners)
+        self._notifier.send("READY=1", f"STATUS=Serving {listeners}")
+
+    def _check(self) -> None:
+        self._database.check()
+        self._server.check()
+
     def _pages(self, registry: Registry) -> Callable[[], Pages]:
         @functools.cache
         def load() -> Pages:
-            # Loaded once somebody browses: from the zipapp every module is compiled anew, which is a third of the time to start.
+            # Loaded once somebody browses: that would be a third of the time to start.
             from vex.browsing import Browsing
             from vex.pages import Pages
             from vex.pages.parts import Site
@@ -156,7 +196,7 @@ class _Service:
         return load
 
     def _push_port(self) -> int | None:
-        return next((int(listener.server_address[1]) for listener in self._server.listeners if listener.name == AUTH), None)
+        return next((listener.port for listener in self._server.listeners if listener.name == AUTH), None)
 
     def _advise(self) -> None:
         if self._config.auth_addr is not None and not self._users.names():
@@ -180,35 +220,45 @@ def _sweep_interval(config: Config) -> float:
     return min(max(shortest / 2, 0.2), 60.0)
 
 
-def _listeners(config: Config, app: App, observations: Observations, revisions: Revisions) -> list[Listener]:
-    timeouts = Timeouts(
+def _upload_limits(config: Config) -> UploadLimits:
+    return UploadLimits(config.blob_limit, config.free_space, config.upload_sessions, config.upload_expiry)
+
+
+def _head_limits(config: Config) -> HeadLimits:
+    return HeadLimits(config.request_line_limit, config.header_fields_limit, config.header_bytes_limit)
+
+
+def _timeouts(config: Config) -> Timeouts:
+    return Timeouts(
         config.handshake_timeout, config.head_timeout, config.idle_timeout, config.stall_timeout, config.minimum_rate, config.shutdown_timeout
     )
-    proxies, listeners = _proxies(config), []
-    for name, address, certificate, key, connections in (
-        (PUBLIC, config.public_addr, config.public_tls_cert, config.public_tls_key, config.public_connections),
-        (AUTH, config.auth_addr, config.auth_tls_cert, config.auth_tls_key, config.auth_connections),
-        (INTERNAL_LISTENER, config.internal_addr, config.internal_tls_cert, config.internal_tls_key, config.internal_connections),
-    ):
-        if address is None:
-            continue
-        context = _tls_context(name, certificate, key)
-        listener = Listener(
+
+
+def _listeners(config: Config, app: App, observations: Observations, revisions: Revisions, certificates: Certificates) -> list[Listener]:
+    addresses = {
+        PUBLIC: (config.public_addr, config.public_connections),
+        AUTH: (config.auth_addr, config.auth_connections),
+        INTERNAL_LISTENER: (config.internal_addr, config.internal_connections),
+    }
+    given = passed(os.environ, [name for name, (address, _) in addresses.items() if address is not None])
+    proxies = _proxies(config)
+    return [
+        Listener(
             name,
-            (address.host, address.port),
+            given.get(name) or listen(name, address, config.backlog),
             app.handle,
-            head_limits=HeadLimits(config.request_line_limit, config.header_fields_limit, config.header_bytes_limit),
-            timeouts=timeouts,
+            head_limits=_head_limits(config),
+            timeouts=_timeouts(config),
             connections=connections,
-            backlog=config.backlog,
             observer=observations,
-            tls_context=_always(context),
+            tls_context=functools.partial(certificates.context, name),
             # Only what needs no credentials is the same for everyone.
             answers=Answers(revisions) if name == PUBLIC else None,
             proxies=proxies,
         )
-        listeners.append(listener)
-    return listeners
+        for name, (address, connections) in addresses.items()
+        if address is not None
+    ]
 
 
 def _proxies(config: Config) -> Proxies | None:
@@ -217,30 +267,3 @@ def _proxies(config: Config) -> Proxies | None:
     from vex.forwarded import Proxies
 
     return Proxies(config.trusted_proxies)
-
-
-def _always(context: ssl.SSLContext | None) -> Callable[[], ssl.SSLContext | None]:
-    return lambda: context
-
-
-def _tls_context(name: str, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    if certificate is None or key is None:
-        return None
-    for path, option in ((certificate, f"{name}-tls-cert"), (key, f"{name}-tls-key")):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise Failure(f"cannot read {path} ({option}): {error.strerror}; check that it exists and that this user may read it") from error
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(certificate, key, password=_refuse_password)
-    except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error)
-        raise Failure(f"cannot use {certificate} with {key}: {reason}; they must be PEM files that belong together, the key not encrypted") from error
-    return context
-
-
-def _refuse_password() -> str:
-    raise ValueError("the key is encrypted")

@@ -12,7 +12,6 @@ writing are not used (`connection.py` has what replaces them). Measured reasons 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import socket
 import ssl
@@ -20,11 +19,11 @@ import sys
 import threading
 import time
 from http.server import ThreadingHTTPServer
+from socketserver import BaseServer
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from vex.answers import Answers
 from vex.connection import HANDSHAKE, HEAD, IDLE, LINGER, TRANSFER, Connection, Observer, Seen
-from vex.errors import Failure
 from vex.message import Request, Response
 from vex.wire import HeadLimits
 
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vex")
 
 _REAP_SECONDS = 0.5
+# An accept loop turns several times in a second, also while all connections are in use.
+_STUCK_SECONDS = 10.0
 _LINGER_SECONDS = 1.0
 _RATE_WINDOW_SECONDS = 60.0
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -60,24 +61,24 @@ class Listener(ThreadingHTTPServer):
     def __init__(
         self,
         name: str,
-        address: tuple[str, int],
+        listening: socket.socket,
         answer: Callable[[Request], Response],
         *,
         head_limits: HeadLimits,
         timeouts: Timeouts,
         connections: int,
-        backlog: int,
         observer: Observer,
         tls_context: Callable[[], ssl.SSLContext | None],
         answers: Answers | None,
         proxies: Proxies | None = None,
     ) -> None:
-        """Bind and listen; raises Failure with a sentence about the address."""
+        """Accept from a socket that listens, once `serve_forever` is called."""
+        # Not that of the class above, which would make a socket of its own.
+        BaseServer.__init__(self, listening.getsockname(), Connection)
+        self.socket = listening
         self.name = name
         self.answer = answer
-        self.head_limits = head_limits
-        self.timeouts = timeouts
-        self.allowed = {HANDSHAKE: timeouts.handshake, IDLE: timeouts.idle, HEAD: timeouts.head, LINGER: _LINGER_SECONDS}
+        self.limit(head_limits, timeouts)
         self.observer = observer
         self.tls_context = tls_context
         self.answers = answers
@@ -85,31 +86,31 @@ class Listener(ThreadingHTTPServer):
         self.draining = False
         self.connections: set[Connection] = set()
         self.slots = threading.Semaphore(connections)
-        self.request_queue_size = backlog
-        self.address_family, sockaddr = _resolve(name, address)
-        try:
-            super().__init__(sockaddr[:2], Connection, bind_and_activate=False)
-            if self.address_family == socket.AF_INET6:
-                # "All interfaces" means those of IPv4 as well.
-                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address[0] == "" else 1)
-            self.server_bind()
-            self.server_activate()
-        except OSError as error:
-            self.server_close()
-            raise Failure(f"cannot listen on {address[0] or '*'}:{address[1]} for {name}: {error.strerror}; {_advice(name, error)}") from error
+        self.turned = time.monotonic()
 
-    def server_bind(self) -> None:
-        """Bind without the reverse look-up of the host's name, which can take seconds."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
+    def limit(self, head_limits: HeadLimits, timeouts: Timeouts) -> None:
+        """Set the limits that count from now on."""
+        self.head_limits = head_limits
+        self.timeouts = timeouts
+        self.allowed = {HANDSHAKE: timeouts.handshake, IDLE: timeouts.idle, HEAD: timeouts.head, LINGER: _LINGER_SECONDS}
+
+    def service_actions(self) -> None:
+        """Note that the accept loop turns: called with each turn."""
+        self.turned = time.monotonic()
 
     @property
     def url(self) -> str:
         """Where the listener can be reached."""
+        if self.port is None:
+            return f"unix:{self.server_address!s}"
         host, port = self.server_address[:2]
         scheme = "http" if self.tls_context() is None else "https"
         return f"{scheme}://[{host!s}]:{port}" if ":" in str(host) else f"{scheme}://{host!s}:{port}"
+
+    @property
+    def port(self) -> int | None:
+        """The port; None for a Unix socket."""
+        return None if self.socket.family == socket.AF_UNIX else int(self.server_address[1])
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Take a slot, then accept; connections past the limit stay in the backlog, and idle ones make room."""
@@ -180,7 +181,7 @@ class Server:
 
     def __init__(self, listeners: list[Listener], shutdown_seconds: float) -> None:
         self.listeners = listeners
-        self._shutdown_seconds = shutdown_seconds
+        self.shutdown_seconds = shutdown_seconds
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=listener.serve_forever, name=listener.name, kwargs={"poll_interval": 0.1}) for listener in listeners]
         self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
@@ -201,7 +202,7 @@ class Server:
             thread.join()
             listener.server_close()
         # 2. From here on, every connection serves its last request.
-        deadline = time.monotonic() + self._shutdown_seconds
+        deadline = time.monotonic() + self.shutdown_seconds
         while self._open() and time.monotonic() < deadline:
             for connection in self._open():
                 if connection.phase == IDLE:
@@ -213,6 +214,13 @@ class Server:
         self._stop.set()
         self._reaper.join()
 
+    def check(self) -> None:
+        """Raise RuntimeError unless every thread does its work."""
+        stuck = [listener.name for listener in self.listeners if time.monotonic() - listener.turned > _STUCK_SECONDS]
+        dead = [thread.name for thread in (*self._threads, self._reaper) if not thread.is_alive()]
+        if stuck or dead:
+            raise RuntimeError(f"these threads are stuck or gone: {', '.join([*stuck, *dead])}")
+
     def _open(self) -> list[Connection]:
         return [connection for listener in self.listeners for connection in list(listener.connections)]
 
@@ -221,26 +229,3 @@ class Server:
             now = time.monotonic()
             for listener in self.listeners:
                 listener.reap(now)
-
-
-def _resolve(name: str, address: tuple[str, int]) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
-    host, port = address
-    if host == "":
-        return (socket.AF_INET6, ("::", port)) if socket.has_dualstack_ipv6() else (socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 -- asked for
-    try:
-        # As bytes: for text, Python loads what encodes international names.
-        found = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        message = f"cannot listen on {host}:{port} for {name}: the host name is not known here; use an address of this machine, or :{port} for all"
-        raise Failure(message) from error
-    # localhost may be both; clients that are told 127.0.0.1 must find us there.
-    family, _, _, _, sockaddr = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    return family, sockaddr
-
-
-def _advice(name: str, error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "ports below 1024 need privileges: choose a higher one"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"that is not an address of this machine: use one that is, or :PORT for all, in {name}-addr"
-    return f"end what uses it, or choose another with {name}-addr"

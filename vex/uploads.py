@@ -84,12 +84,12 @@ class Upload:
 
 
 class Uploads:
-    """All open sessions; any thread may use it."""
+    """All open sessions; any thread may use it. Other `limits` count from the moment they are set."""
 
     def __init__(self, files: BlobFiles, limits: UploadLimits, *, clock: Callable[[], float] = time.time) -> None:
         """Find the sessions that an earlier process left, and remove what it had set aside for removal."""
         self._files = files
-        self._limits = limits
+        self.limits = limits
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str, Upload | None] = {}
@@ -113,7 +113,7 @@ class Uploads:
         token = _token(secrets.token_hex(16), repository, algorithm)
         upload = Upload(token, repository, algorithm, self._files.uploads / token, self._clock())
         with self._lock:
-            if len(self._open) >= self._limits.sessions:
+            if len(self._open) >= self.limits.sessions:
                 raise RegistryError(TOO_MANY_UPLOADS, headers={"Retry-After": "60"})
             self._open[token] = upload
         try:
@@ -146,9 +146,9 @@ class Uploads:
 
     def check_room(self, upload: Upload, length: int | None) -> None:
         """Refuse a body of this many bytes before it is read: SIZE_INVALID (413) or INSUFFICIENT_STORAGE."""
-        if upload.offset + (length or 0) > self._limits.blob_bytes:
-            raise RegistryError(BLOB_TOO_LARGE, f"a blob may have at most {self._limits.blob_bytes} bytes here; ask the operator to raise blob-limit")
-        if self._files.free_bytes() - (length or 0) < self._limits.free_bytes:
+        if upload.offset + (length or 0) > self.limits.blob_bytes:
+            raise RegistryError(BLOB_TOO_LARGE, f"a blob may have at most {self.limits.blob_bytes} bytes here; ask the operator to raise blob-limit")
+        if self._files.free_bytes() - (length or 0) < self.limits.free_bytes:
             raise RegistryError(DISK_FULL)
 
     def receive(self, upload: Upload, body: Body, length: int | None, content_range: tuple[int, int] | None = None) -> None:
@@ -198,7 +198,7 @@ class Uploads:
 
     def expire(self) -> int:
         """End the sessions that have been idle for too long; returns how many."""
-        oldest = self._clock() - self._limits.idle_seconds
+        oldest = self._clock() - self.limits.idle_seconds
         with self._lock:
             idle = [token for token, upload in self._open.items() if self._touched(token, upload) < oldest]
         ended = 0
@@ -262,7 +262,7 @@ class Uploads:
                 filled += count
                 if filled < len(view) and count:
                     continue
-                if upload.offset + filled > self._limits.blob_bytes or upload.offset >= check_at:
+                if upload.offset + filled > self.limits.blob_bytes or upload.offset >= check_at:
                     self.check_room(upload, filled)
                     check_at = upload.offset + _SPACE_CHECK_BYTES
                 hashing.update(view[:filled], last=body.complete)

@@ -53,6 +53,10 @@ class Users:
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self._throttle = _Throttle(failures_per_minute, clock)
 
+    def limit_failures(self, per_minute: int) -> None:
+        """Set how many failed logins are allowed from now on."""
+        self._throttle.per_minute = per_minute
+
     def add(self, name: str, password: str) -> None:
         """Create a user; raises Failure."""
         check_user(name)
@@ -120,7 +124,7 @@ class _Throttle:
     """Failed logins per (address, user): as many as allowed at once, then one every part of a minute."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
-        self._per_minute = per_minute
+        self.per_minute = per_minute
         self._clock = clock
         self._lock = threading.Lock()
         # When the failures so far will have been paid off, at one per interval.
@@ -128,12 +132,12 @@ class _Throttle:
 
     @property
     def _interval(self) -> float:
-        return _MINUTE / self._per_minute
+        return _MINUTE / self.per_minute
 
     def refuse_early(self, address: str, name: str) -> None:
         """Raise TOOMANYREQUESTS while there were too many failures."""
         with self._lock:
-            wait = self._debts.get((address, name), 0) - self._clock() - (self._per_minute - 1) * self._interval
+            wait = self._debts.get((address, name), 0) - self._clock() - (self.per_minute - 1) * self._interval
         if wait > 0:
             message = "too many failed logins with this name from this address; wait and log in again"
             raise RegistryError(TOOMANYREQUESTS, message, headers={"Retry-After": str(int(wait) + 1)})

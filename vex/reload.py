@@ -1,0 +1,68 @@
+"""SIGHUP: reads the configuration and the certificates again, while every connection goes on.
+
+What is wrong is logged, and changes nothing. Of the configuration, the keys of `RELOADED` count at once, besides the paths of
+certificates and keys; others are built into what runs, and are named in the log. Loaded with the first SIGHUP.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Callable
+
+from vex.config import DURATION, KEYS, Config, Key
+from vex.errors import VexError
+from vex.tls import Certificates
+
+_log = logging.getLogger("vex")
+# What one assignment replaces as a whole, so that no thread sees half of it.
+RELOADED = frozenset(
+    {
+        *("request-line-limit", "header-fields-limit", "header-bytes-limit"),
+        *("blob-limit", "free-space", "upload-sessions", "failed-logins"),
+        *("handshake-timeout", "head-timeout", "idle-timeout", "stall-timeout", "minimum-rate", "shutdown-timeout"),
+    }
+)
+
+
+def reload(config: Config, reread: Callable[[], Config], limit: Callable[[Config], None], certificates: Certificates) -> Config:
+    """Apply what changed, and log it; returns the configuration that counts from now on."""
+    try:
+        current, logged = _apply(config, reread(), limit)
+    except VexError as error:
+        _log.error("the configuration stays as it was: %s", error)
+        current, logged = config, True
+    if not certificates.reload(current.certificates()) and not logged:
+        _log.info("read again: the configuration and the certificates are unchanged")
+    return current
+
+
+def _apply(config: Config, found: Config, limit: Callable[[Config], None]) -> tuple[Config, bool]:
+    """Return what counts from now on, and whether anything differs."""
+    changed = [key for key in KEYS if getattr(found, key.attribute) != getattr(config, key.attribute)]
+    current = config._replace(**{key.attribute: getattr(found, key.attribute) for key in changed if _is_reloaded(key, config, found)})
+    limit(current)
+    for key in changed:
+        _tell(key, getattr(config, key.attribute), getattr(found, key.attribute), getattr(current, key.attribute))
+    return current, bool(changed)
+
+
+def _is_reloaded(key: Key, config: Config, found: Config) -> bool:
+    if key.name in RELOADED:
+        return True
+    # HTTPS is not turned on or off under those who have the address.
+    return key.name.endswith(("-tls-cert", "-tls-key")) and None not in (getattr(config, key.attribute), getattr(found, key.attribute))
+
+
+def _tell(key: Key, before: Any, found: Any, current: Any) -> None:
+    if current == found:
+        _log.info("%s is now %s, and was %s", key.name, _shown(key, current), _shown(key, before))
+    else:
+        _log.warning("%s is %s in the configuration; it stays %s until vex is restarted", key.name, _shown(key, found), _shown(key, before))
+
+
+def _shown(key: Key, value: Any) -> str:
+    if value is None:
+        return "off" if key.name.endswith("-addr") else "nothing"
+    if isinstance(value, tuple) and not key.name.endswith("-addr"):
+        return ", ".join(map(str, value)) or "nothing"
+    return f"{value:g}s" if key.kind is DURATION else str(value)
