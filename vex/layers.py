@@ -14,7 +14,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Callable, NamedTuple
+from typing import Any, BinaryIO, Callable, NamedTuple, Protocol
 
 from vex.errors import VexError
 
@@ -70,7 +70,7 @@ class Incomplete(VexError):
 def list_files(file: BinaryIO, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> Iterator[Entry]:
     """List the files of a layer in their order in it; raises Incomplete at the end of what could be listed."""
     archive = _Stream(_unpack(file, limits, clock))
-    for count, entry in enumerate(_entries(archive), 1):
+    for count, entry in enumerate(filter(None, map(_entry, headers(archive))), 1):
         if count > limits.entries:
             raise Incomplete(f"This list is cut: the layer has more than {limits.entries:,} entries.")
         yield entry
@@ -170,6 +170,16 @@ def _unzstd(file: BinaryIO, data: bytes) -> Iterator[_Piece]:
             data += file.read(_READ_BYTES)
 
 
+class Archive(Protocol):
+    """What an archive is read from."""
+
+    def read(self, count: int) -> bytes:
+        """Return that many bytes, or fewer at the end."""
+
+    def skip(self, count: int) -> int:
+        """Skip that many bytes; returns how many are missing at the end."""
+
+
 class _Stream:
     """Reads a given number of bytes from pieces."""
 
@@ -203,7 +213,8 @@ class _Stream:
 # The archive
 
 
-def _entries(archive: _Stream) -> Iterator[Entry]:
+def headers(archive: Archive) -> Iterator[tarfile.TarInfo]:
+    """Read the headers of an archive, each while its content comes next; raises Incomplete."""
     extended: dict[str, str] = {}
     while True:
         block = archive.read(_BLOCK)
@@ -221,9 +232,7 @@ def _entries(archive: _Stream) -> Iterator[Entry]:
         extended = {}
         if header.type == tarfile.GNUTYPE_SPARSE:
             _skip_sparse_map(archive, block)
-        entry = _entry(header)
-        if entry:
-            yield entry
+        yield header
         if header.isreg() or header.type not in tarfile.SUPPORTED_TYPES:
             _skip(archive, header.size)
 
@@ -238,7 +247,7 @@ def _header(block: bytes) -> tarfile.TarInfo:
     return header
 
 
-def _extended_header(archive: _Stream, header: tarfile.TarInfo) -> dict[str, str]:
+def _extended_header(archive: Archive, header: tarfile.TarInfo) -> dict[str, str]:
     if header.size > _MAX_EXTENDED_HEADER:
         raise Incomplete("This list is cut: a file has a name, or attributes, of extraordinary length.")
     content = archive.read(header.size)
@@ -286,20 +295,20 @@ def _entry(header: tarfile.TarInfo) -> Entry | None:
     return Entry(kind, path, header.size if kind == FILE else 0, mode, f"{header.uid}:{header.gid}", target)
 
 
-def _skip_sparse_map(archive: _Stream, block: bytes) -> None:
+def _skip_sparse_map(archive: Archive, block: bytes) -> None:
     """Skip the blocks in which GNU tar goes on with the map of a sparse file; a byte in each says whether another follows."""
     more = block[482:483]
     while more.strip(b"\0"):
         more = archive.read(_BLOCK)[504:505]
 
 
-def _skip(archive: _Stream, size: int) -> None:
+def _skip(archive: Archive, size: int) -> None:
     if archive.skip(size):
         raise Incomplete("This list ends here: the layer ends in the middle of a file.")
     _skip_padding(archive, size)
 
 
-def _skip_padding(archive: _Stream, size: int) -> None:
+def _skip_padding(archive: Archive, size: int) -> None:
     archive.skip(-size % _BLOCK)
 
 
