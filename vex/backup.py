@@ -13,15 +13,14 @@ Uploads in progress are not part of a backup.
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from vex import store
-from vex.blobs import FILE_MODE, BlobFiles, make_directory, sync_directory
+from vex.blobs import BlobFiles, make_directory, sync_directory
 from vex.check import each_blob, registry_in
+from vex.copying import FULL, WrongContent, copy_file, hash_of_file, link_file, private
 from vex.database import Database, DatabaseFault, fold_log
 from vex.errors import DISK_FULL, INTERNAL, Failure, RegistryError
 from vex.names import ALGORITHMS, Digest
@@ -32,10 +31,6 @@ MARKER = "backup"
 _DATABASE, _NEW_DATABASE, _COPY = "vex.db", "vex.db.new", "backup-copy"
 # Each round copies only what came since the one before, so a round that finds nothing removed comes soon.
 _ROUNDS = 20
-_BUFFER_BYTES = 1024 * 1024
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# Another file system, one without hard links, a file of somebody else (fs.protected_hardlinks), too many links.
-_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def backup(data: Path, directory: Path, progress: Progress) -> str:
@@ -121,7 +116,7 @@ class _Backup:
         if blob.damaged or self._source.size(blob.digest) != blob.size:
             self._explain_absence(blob)
         try:
-            if self._link(blob.digest):
+            if link_file(self._source.path(blob.digest), self._target.path(blob.digest)):
                 self._linked += 1
             else:
                 self._copy_content(blob)
@@ -142,40 +137,18 @@ class _Backup:
             raise _Damaged("its file is missing")
         raise _Damaged("it is marked as damaged" if size == row.size else f"its file has {size} bytes instead of {row.size}")
 
-    def _link(self, digest: Digest) -> bool:
-        path = self._target.path(digest)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        try:
-            os.link(self._source.path(digest), path)
-        except OSError as error:
-            if error.errno not in _NO_LINK:
-                raise
-            return False
-        return True
-
     def _copy_content(self, blob: store.BlobRow) -> None:
-        path = self._target.uploads / _COPY
-        content_hash = hashlib.new(blob.digest.algorithm)
-        buffer = bytearray(_BUFFER_BYTES)
         try:
-            with self._source.open(blob.digest) as source, open(path, "wb", buffering=0, opener=_opener) as target:
-                while count := source.readinto(buffer):  # type: ignore[attr-defined]
-                    content_hash.update(memoryview(buffer)[:count])
-                    _write(target.fileno(), memoryview(buffer)[:count])
-                os.fsync(target.fileno())
-            if content_hash.hexdigest() != blob.digest.encoded:
-                raise _Damaged("its file does not have the content of this digest")
-            os.rename(path, self._target.path(blob.digest))
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            with self._source.open(blob.digest) as source:
+                copy_file(source, self._target.uploads / _COPY, self._target.path(blob.digest), blob.digest)
+        except WrongContent:
+            raise _Damaged("its file does not have the content of this digest") from None
 
     def _publish(self) -> None:
         """Make the blobs durable, then the database that knows them; then remove the blobs that it does not know."""
         for algorithm in ALGORITHMS:
             sync_directory(self._directory / "blobs" / algorithm)
-        _append_marker(self._directory, _digest_of_file(self._new))
+        _append_marker(self._directory, hash_of_file(self._new))
         os.rename(self._new, self._directory / _DATABASE)
         sync_directory(self._directory)
         with contextlib.closing(Database(self._directory / _DATABASE)) as database, database.read() as tx:
@@ -212,26 +185,18 @@ def _refuse_changed(directory: Path) -> None:
     if Path(f"{path}-wal").exists():
         # Left by a killed process that served or checked the backup; it must not lie beside another database.
         fold_log(path)
-    if _digest_of_file(path) not in (directory / MARKER).read_text(encoding="ascii").splitlines():
+    if hash_of_file(path) not in (directory / MARKER).read_text(encoding="ascii").splitlines():
         raise Failure(f"the backup in {directory} was changed after it was made: it was served, perhaps; choose an empty directory or a new one")
 
 
 def _append_marker(directory: Path, digest: str) -> None:
     """Add a digest to the marker, durably; before the database takes its place, since a crash may come in between."""
     path = directory / MARKER
-    with open(path, "a", encoding="ascii", opener=_opener) as marker:
+    with open(path, "a", encoding="ascii", opener=private) as marker:
         marker.write(f"{digest}\n" if digest else "")
         marker.flush()
         os.fsync(marker.fileno())
     sync_directory(directory)
-
-
-def _digest_of_file(path: Path) -> str:
-    content_hash = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BUFFER_BYTES):
-            content_hash.update(block)
-    return content_hash.hexdigest()
 
 
 def _remove_database(path: Path) -> None:
@@ -240,22 +205,13 @@ def _remove_database(path: Path) -> None:
             name.unlink()
 
 
-def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
-
-
-def _write(descriptor: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 @contextlib.contextmanager
 def _explained(directory: Path) -> Iterator[None]:
     full = f"the disk of {directory} is full; free space there, or choose another; what was copied stays, and the next run goes on from it"
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise Failure(full) from error
         raise Failure(f"cannot back up to {directory}: {error.filename or directory}: {error.strerror}; check its permissions and the disk") from error
     except (RegistryError, DatabaseFault) as error:
