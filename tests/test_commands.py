@@ -21,7 +21,7 @@ from tests.support import TOP, Client, Server, digest_of, running, vex
 from vex.certificate import create_certificate
 from vex.cli import main
 
-COMMANDS = ("serve", "quickstart", "user", "describe", "testconfig", "version")
+COMMANDS = ("serve", "quickstart", "user", "import", "export", "describe", "testconfig", "version")
 DEFAULT_PORTS = (8200, 8201, 8202)
 ADDRESSES = ("--public-addr", "127.0.0.1:0", "--auth-addr", "127.0.0.1:0", "--internal-addr", "127.0.0.1:0")
 

@@ -11,7 +11,7 @@ import subprocess
 from tests.clients import ProgramTestCase, daemon, dockerd, hosts, require_root, run
 from tests.images import docker_archive, tar_of
 from tests.programs import require
-from tests.support import DOCKER_LIST, DOCKER_MANIFEST, PASSWORD, USER, digest_of
+from tests.support import DOCKER_LIST, DOCKER_MANIFEST, PASSWORD, USER, digest_of, vex
 
 
 class DockerTests(ProgramTestCase):
@@ -82,6 +82,15 @@ class DockerTests(ProgramTestCase):
         name = f"{self.public}/reader:v1"
         self.load(name, tar_of({"a": b"reader"}))
         self.assertIn("push and delete at the registry's authenticated address", self.docker("push", name, code=1).stderr)
+
+    def test_what_docker_saves_is_imported(self) -> None:
+        name = f"{self.auth}/saved/hello:v1"
+        image_id = self.load(name, tar_of({"a": b"1"}), tar_of({"b": b"2"}))
+        archive = str(self.directory / "saved.tar")
+        self.docker("save", "--output", archive, name)
+        imported = vex("import", archive, "--username", USER, "--to", self.server.urls["auth"], text=PASSWORD + "\n")
+        self.assertEqual(imported.returncode, 0, imported)
+        self.assertEqual(self.pull_anew(f"{self.public}/saved/hello:v1", name), image_id)
 
     def test_anyone_pulls_what_was_pushed(self) -> None:
         pushed, pulled = f"{self.auth}/some/where/hello:v1", f"{self.public}/some/where/hello:v1"

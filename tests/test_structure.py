@@ -17,10 +17,10 @@ PACKAGE = TOP / "vex"
 # A module imports only from rows above its own. `pages` is a package, which counts as one here.
 LEVELS = (
     {"errors", "routes", "metrics", "markup", "answers", "pulls", "logs", "progress", "forwarded"},
-    {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses"},
+    {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote"},
     {"message", "manifest", "blobs", "store"},
-    {"connection", "image", "references", "uploads", "users"},
-    {"server", "sockets", "tls", "notify", "catalog", "faults"},
+    {"connection", "copying", "endpoints", "image", "references", "uploads", "users"},
+    {"server", "sockets", "tls", "notify", "catalog", "faults", "layout"},
     {"summaries", "reload"},
     {"pushing"},
     {"registry"},
@@ -30,7 +30,7 @@ LEVELS = (
     {"observations"},
     {"serve"},
     {"quickstart", "check"},
-    {"backup"},
+    {"backup", "exporting", "importing"},
     {"cli"},
 )
 LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
@@ -39,11 +39,11 @@ LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in 
 RESERVED = {
     "socket": {"connection", "server", "sockets", "notify"},
     "http.server": {"server"},
-    "ssl": {"connection", "server", "tls"},
+    "ssl": {"connection", "remote", "server", "tls"},
     "sqlite3": {"database", "cli", "check"},  # cli for the version that it prints, check for the errors of a broken database
     "subprocess": set(),
     "urllib.request": set(),
-    "http.client": set(),
+    "http.client": {"remote"},
 }
 # The queries of the web interface are in catalog.py, those of `vex check` in faults.py.
 MODULES_WITH_SQL = {"database", "store", "catalog", "faults"}

@@ -55,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     _check_flags(add("check", _check, "tell what is wrong with the data, a sentence each, and exit 1 if anything is; the registry may be running"))
     saved = add("backup", _backup, "copy the registry, which may be running, to a directory that is new, empty or an earlier backup")
     saved.add_argument("directory", metavar="DIR", type=Path, help="becomes a data directory; a backup that is there already is brought up to date")
+    _moving_flags(add("import", _import, "copy images from files or another registry into the running registry"))
+    exported = add("export", _export, "write images to an OCI image layout; the registry may be running")
+    exported.add_argument("image", metavar="REPOSITORY[:TAG]", help="an image, or all images of a repository")
+    exported.add_argument("directory", metavar="DIR", type=Path, help="the layout; one that is there already is added to")
     add("describe", _describe, "print an annotated configuration file with every key and its default")
     add("testconfig", _testconfig, "check a configuration file").add_argument("file", metavar="FILE", type=Path)
     add("version", _version, "print the version")
@@ -85,6 +89,17 @@ def _check_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repair", action="store_true", help="mark damaged blobs, so that the next push heals them; remove what belongs to nothing")
     parser.add_argument("--hash", action="store_true", help="read every blob, and compare it with its digest")
     parser.add_argument("--hash-rate", metavar=SIZE.metavar, type=_rate, default=0, help="as --hash, reading this much in a second at most, such as 50MiB")
+
+
+def _moving_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="an OCI image layout, an archive of it or of docker save, or a registry as https://HOST[:PORT]")
+    only = "of a registry: only these, such as {}, may be repeated; of files: {}"
+    parser.add_argument("--repository", action="append", default=[], metavar="NAME", help=only.format("'team/*'", "where they go"))
+    parser.add_argument("--tag", action="append", default=[], metavar="TAG", help=only.format("'v1.*'", "the tag"))
+    asked = "its password is asked for, or read as {} line of standard input"
+    parser.add_argument("--username", metavar="NAME", required=True, help=f"a user of the running registry; {asked.format('one')}")
+    parser.add_argument("--source-username", metavar="NAME", help=f"a user of the registry to import from; {asked.format('the next')}")
+    parser.add_argument("--to", metavar="URL", default="", help="the running registry; default: auth-addr of the configuration")
 
 
 def _rate(text: str) -> int:
@@ -149,6 +164,28 @@ def _backup(options: argparse.Namespace) -> int:
     return 0
 
 
+def _import(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.importing import Wanted, import_images, target_registry
+    from vex.progress import Progress
+    from vex.remote import Credentials
+
+    config = _config(options)
+    target = target_registry(config, options.to, Credentials(options.username, _ask_password(options.username)))
+    source = Credentials(options.source_username, _ask_password(options.source_username)) if options.source_username else None
+    print(import_images(config, Wanted(options.source, options.repository, options.tag), target, source, Progress()))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.exporting import export
+    from vex.progress import Progress
+
+    print(export(_config(options).data_dir, options.image, options.directory, Progress()))
+    return 0
+
+
 def _describe(_options: argparse.Namespace) -> int:
     print(describe(), end="")
     return 0
@@ -193,22 +230,32 @@ def _user_list(options: argparse.Namespace) -> int:
 
 
 def _read_password() -> str:
+    """Ask for a new password, twice on a terminal."""
+    return _password("Password: ", "Again: ")
+
+
+def _ask_password(name: str) -> str:
+    """Ask for a password that there is already."""
+    return _password(f"Password of {name}: ")
+
+
+def _password(*prompts: str) -> str:
     """Ask for a password on the terminal without echo, or take one line of standard input; never an argument, which others can see."""
     try:
         # Clients send UTF-8, whatever the locale of this terminal makes of its bytes.
-        return _read_password_bytes().decode("utf-8")
+        return _read_password_bytes(*prompts).decode("utf-8")
     except UnicodeDecodeError:
         raise Failure("the password is not UTF-8; set the terminal to UTF-8, or choose another") from None
     except EOFError:
         raise Failure("no password was typed; try again") from None
 
 
-def _read_password_bytes() -> bytes:
+def _read_password_bytes(*prompts: str) -> bytes:
     if not sys.stdin.isatty():
         return sys.stdin.buffer.readline().rstrip(b"\r\n")
     import getpass  # here, as in `_quickstart`
 
-    password = getpass.getpass("Password: ")
-    if getpass.getpass("Again: ") != password:
+    first, *others = map(getpass.getpass, prompts)
+    if others and others != [first]:
         raise Failure("the two passwords differ; try again")
-    return password.encode("utf-8", "surrogateescape")
+    return first.encode("utf-8", "surrogateescape")

@@ -1,0 +1,201 @@
+"""The endpoints of the OCI distribution specification, from the side of a client: lists, manifests, referrers, blobs, uploads.
+
+Invariants: names, tags and digests that a registry sends are checked before they are used; a manifest that is returned has
+the digest it was asked for by; lists end, whatever the registry says, since each page has to hold something new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+from urllib.parse import quote, urljoin, urlsplit
+
+from vex.errors import RegistryError
+from vex.manifest import ACCEPTED
+from vex.names import Digest, RepositoryName
+from vex.remote import MAX_DOCUMENT, Answer, Broken, Refused, Remote, Unreachable, pieces_of
+
+# Schema 1, so that a registry which holds it says so, instead of converting something.
+_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
+_ACCEPT = {"Accept": ", ".join([*ACCEPTED, f"{_SCHEMA_1}prettyjws", f"{_SCHEMA_1}json", "*/*"])}
+_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
+_MAX_ENTRIES = 1_000_000
+_RECEIVED = re.compile(r"0-([0-9]{1,19})")
+
+
+class Document(NamedTuple):
+    """A manifest or an index, with its media type."""
+
+    content: bytes
+    media_type: str
+
+
+class Endpoints:
+    """What a registry can be asked."""
+
+    def __init__(self, remote: Remote, manifest_bytes: int, fatal: Collection[int] = ()) -> None:
+        """Ask a registry; answers with one of the `fatal` statuses say that there is no use in asking for anything else."""
+        self._remote = remote
+        self._manifest_bytes = manifest_bytes
+        self._fatal = fatal
+        self._has_referrers = True
+
+    def _expect(self, answer: Answer, *statuses: int) -> Answer:
+        if answer.status in self._fatal:
+            raise Unreachable(f"{self._remote.origin} refuses this: {answer.refusal}")
+        if answer.status not in statuses:
+            raise answer.refusal
+        return answer
+
+    def version(self) -> None:
+        """Ask end-1 whether this is a registry, and the password right; raises Refused."""
+        self._expect(self._remote.request("GET", "/v2/"), 200)
+
+    # Lists
+
+    def repositories(self) -> Iterator[str]:
+        """List all repositories; raises Refused."""
+        return self._list("/v2/_catalog", "repositories")
+
+    def tags(self, repository: RepositoryName) -> Iterator[str]:
+        """List the tags of a repository; raises Refused."""
+        return self._list(f"/v2/{repository}/tags/list", "tags")
+
+    def _list(self, path: str, field: str) -> Iterator[str]:
+        seen: set[str] = set()
+        target: str | None = path
+        while target:
+            answer = self._expect(self._remote.request("GET", target), 200)
+            known = len(seen)
+            for entry in _items(answer.body, field):
+                if isinstance(entry, str) and entry not in seen and len(seen) < _MAX_ENTRIES:
+                    seen.add(entry)
+                    yield entry
+            target = _next_page(path, answer) if len(seen) > known else None
+
+    # Manifests
+
+    def resolve(self, repository: RepositoryName, tag: str) -> Digest:
+        """Find the digest that a tag points to; raises Refused."""
+        path = f"/v2/{repository}/manifests/{tag}"
+        answer = self._remote.request("HEAD", path, _ACCEPT)
+        self._expect(answer, 200)
+        with contextlib.suppress(RegistryError):
+            return Digest.parse(answer.headers.get("Docker-Content-Digest", ""))
+        return Digest.of(self._expect(self._remote.request("GET", path, _ACCEPT, limit=self._manifest_bytes), 200).body)
+
+    def manifest(self, repository: RepositoryName, digest: Digest) -> Document:
+        """Fetch a manifest, and compare it with its digest; raises Refused."""
+        answer = self._remote.request("GET", f"/v2/{repository}/manifests/{digest}", _ACCEPT, limit=self._manifest_bytes)
+        self._expect(answer, 200)
+        media_type = answer.headers.get("Content-Type", "")
+        if media_type.startswith(_SCHEMA_1):
+            raise Refused(200, "an image of schema 1, which Vex does not take; push it again with a docker of today")
+        if Digest.of(answer.body, digest.algorithm) != digest:
+            raise Refused(200, "the manifest that the source sends does not have this digest")
+        return Document(answer.body, media_type)
+
+    def put_manifest(self, repository: RepositoryName, digest: Digest, tag: str, document: Document) -> None:
+        """Push a manifest by its digest, and point a tag at it; raises Refused."""
+        query = f"?tag={tag}" if tag else ""
+        target = f"/v2/{repository}/manifests/{digest}{query}"
+        self._expect(self._remote.request("PUT", target, {"Content-Type": document.media_type}, document.content), 201)
+
+    def referrers(self, repository: RepositoryName, digest: Digest) -> Iterator[Digest]:
+        """List the manifests whose subject has this digest, if the registry has an API for that."""
+        items: list[object] = []
+        target: str | None = f"/v2/{repository}/referrers/{digest}"
+        pages: set[str] = set()
+        while target and self._has_referrers and target not in pages and len(items) < _MAX_ENTRIES:
+            pages.add(target)
+            answer = self._remote.request("GET", target)
+            if answer.status != 200:
+                # A registry that has the API never answers 404.
+                self._has_referrers = answer.status != 404
+                break
+            items += _items(answer.body, "manifests")
+            target = _next_page(target.partition("?")[0], answer)
+        for item in items:
+            with contextlib.suppress(RegistryError):
+                yield Digest.parse(str(item.get("digest", "")) if isinstance(item, dict) else "")
+
+    # Blobs
+
+    @contextlib.contextmanager
+    def blob(self, repository: RepositoryName, digest: Digest, size: int, offset: int) -> Iterator[Iterator[bytes]]:
+        """Fetch a blob from an offset on, in pieces; raises Refused and Broken."""
+        if 0 < offset == size:
+            yield iter(())
+            return
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        with self._remote.open("GET", f"/v2/{repository}/blobs/{digest}", headers) as response:
+            if response.status not in (200, 206):
+                raise Answer(response.status, response.headers, response.read(MAX_DOCUMENT)).refusal
+            # A registry without ranges sends all of it.
+            first = offset if response.status == 206 else 0
+            if response.length not in (None, size - first):
+                raise Refused(response.status, f"the blob has {response.length} bytes, but the manifest says {size - first}")
+            pieces = pieces_of(response, size - first)
+            yield _without_first(pieces, offset - first)
+
+    def begin_upload(self, repository: RepositoryName, digest: Digest) -> str:
+        """Begin the upload of a blob; returns its location, "" when the registry had the blob already. Raises Refused.
+
+        A mount rather than HEAD: it holds the blob for as long as an upload would.
+        """
+        path = f"/v2/{repository}/blobs/uploads/"
+        answer = self._expect(self._remote.request("POST", f"{path}?mount={digest}"), 201, 202)
+        return "" if answer.status == 201 else _local(urljoin(path, answer.headers.get("Location", "")))
+
+    def upload_offset(self, location: str) -> int:
+        """Ask how many bytes of an upload have arrived; -1 when it has ended, or cannot be told: of no byte and of one the range is the same."""
+        answer = self._remote.request("GET", location)
+        received = _RECEIVED.fullmatch(answer.headers.get("Range", ""))
+        if answer.status != 204 or not received or received[1] == "0":
+            return -1
+        return int(received[1]) + 1
+
+    def cancel_upload(self, location: str) -> bool:
+        """End an upload that cannot be finished; returns whether it has ended, which it does not while it receives."""
+        return self._remote.request("DELETE", location).status in (204, 404)
+
+    def finish_upload(self, location: str, digest: Digest, offset: int, size: int, pieces: Iterable[bytes]) -> None:
+        """Send what is missing of a blob, and have the registry compare all of it with its digest; raises Refused and Broken."""
+        headers = {"Content-Length": str(size - offset), "Content-Type": "application/octet-stream"}
+        if 0 < offset < size:
+            headers["Content-Range"] = f"{offset}-{size - 1}"
+        target = f"{location}{'&' if '?' in location else '?'}digest={quote(digest, safe='')}"
+        with self._remote.open("PUT", target, headers, pieces) as response:
+            answer = Answer(response.status, response.headers, response.read(MAX_DOCUMENT))
+        if answer.status in (404, 416):
+            raise Broken(str(answer.refusal))
+        self._expect(answer, 201)
+
+
+def _items(body: bytes, field: str) -> list[object]:
+    try:
+        items = json.loads(body)[field]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise Refused(200, "the registry answers with something that is no list") from None
+    return items if isinstance(items, list) else []
+
+
+def _next_page(path: str, answer: Answer) -> str | None:
+    """Find the next page of a list (RFC 8288): of the same list, wherever the link leads."""
+    found = _NEXT.search(answer.headers.get("Link", ""))
+    return f"{path}?{urlsplit(found[1]).query}" if found else None
+
+
+def _local(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
+def _without_first(pieces: Iterator[bytes], count: int) -> Iterator[bytes]:
+    for piece in pieces:
+        if len(piece) > count:
+            yield piece[count:]
+        count = max(0, count - len(piece))

@@ -1,0 +1,316 @@
+"""`vex export`: images of a registry, running or not, as an OCI image layout (image specification 1.1, "Image Layout").
+
+Invariants: what index.json lists is there, whole: blobs are added and synced first, each compared with its digest, and then the
+new index.json takes the place of the old one. Manifests keep their bytes and their media types. A blob that the registry
+removes in between means that the image was removed or replaced: it is looked up again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vex import catalog, store
+from vex.blobs import BlobFiles, make_directory, sync_directory
+from vex.check import registry_in
+from vex.copying import FULL, WrongContent, copy_file, hash_of_file, link_file, private, write
+from vex.database import Database
+from vex.errors import Failure
+from vex.layout import INDEX_FILE, LAYOUT_FILE, REF_NAME
+from vex.manifest import OCI_INDEX, parse_manifest
+from vex.names import ALGORITHMS, Digest, RepositoryName, Tag
+from vex.progress import Progress, mebibytes
+from vex.remote import MAX_DOCUMENT
+from vex.summaries import STORED
+
+_TEMPORARY = ".vex-export"
+_ROUNDS = 20
+_PAGE = 1000
+_Entry = dict[str, Any]
+
+
+def export(data: Path, image: str, directory: Path, progress: Progress) -> str:
+    """Write an image, or all of a repository, to a layout, with what refers to it; returns what was done. Raises Failure."""
+    name, separator, tag = image.partition(":")
+    repository = RepositoryName.parse(name)
+    with registry_in(data) as database, _explained(directory):
+        layout = _Layout(directory)
+        run = _Export(database, BlobFiles(data), layout, repository, Tag.parse(tag) if separator else None, progress)
+        references = run.references()
+        with layout.held():
+            return run.run(references)
+
+
+class _Removed(Exception):
+    """Something was removed from the registry since it was looked up."""
+
+
+class _Damaged(Exception):
+    """The file of a blob is missing, or not what it should be."""
+
+
+class _Layout:
+    """The layout that is written."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the directory a layout, and keep others from writing there; raises Failure."""
+        if self.directory.is_dir() and not (self.directory / LAYOUT_FILE).exists() and any(self.directory.iterdir()):
+            raise Failure(f"{self.directory} is not empty, and no OCI image layout; choose an empty directory or a new one")
+        for algorithm in ALGORITHMS:
+            make_directory(self.directory / "blobs" / algorithm)
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Failure(f"another vex exports to {self.directory}; wait for it, or choose another directory") from None
+            if not (self.directory / LAYOUT_FILE).exists():
+                self.put(str(self.directory / LAYOUT_FILE), b'{"imageLayoutVersion":"1.0.0"}')
+            yield
+        finally:
+            os.close(descriptor)
+
+    @property
+    def temporary(self) -> Path:
+        """Where a file is until it is whole."""
+        return self.directory / _TEMPORARY
+
+    def path(self, digest: Digest) -> str:
+        """Return where the content of a digest belongs."""
+        return str(self.directory / "blobs" / digest.algorithm / digest.encoded)
+
+    def has(self, digest: Digest, size: int) -> bool:
+        """Tell whether the content of a digest is there already."""
+        try:
+            return os.stat(self.path(digest)).st_size == size and hash_of_file(self.path(digest), digest.algorithm) == digest.encoded
+        except FileNotFoundError:
+            return False
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write a small file, whole and synced."""
+        with open(self.temporary, "wb", opener=private) as file:
+            write(file.fileno(), content)
+            os.fsync(file.fileno())
+        os.rename(self.temporary, path)
+
+    def index(self) -> _Entry:
+        """Read index.json; raises Failure."""
+        path = self.directory / INDEX_FILE
+        if not path.exists():
+            return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+        with path.open("rb") as file:
+            content = file.read(MAX_DOCUMENT + 1)
+        with contextlib.suppress(ValueError, RecursionError):
+            document = json.loads(content)
+            if isinstance(document, dict) and isinstance(document.get("manifests"), list) and all(isinstance(entry, dict) for entry in document["manifests"]):
+                return document
+        raise Failure(f"{path} is not the index of an image layout; choose another directory")
+
+    def publish(self, index: _Entry) -> None:
+        """Make the blobs durable, and then list them."""
+        for algorithm in ALGORITHMS:
+            sync_directory(self.directory / "blobs" / algorithm)
+        self.put(str(self.directory / INDEX_FILE), json.dumps(index, indent=2).encode())
+        sync_directory(self.directory)
+
+
+class _Export:
+    def __init__(
+        self, database: Database, files: BlobFiles, layout: _Layout, repository: RepositoryName, tag: Tag | None, progress: Progress
+    ) -> None:
+        self._database = database
+        self._files = files
+        self._layout = layout
+        self._repository = repository
+        self._tag = tag
+        self._progress = progress
+        self._done: set[Digest] = set()
+        self._linked = self._copied = self._kept = self._bytes = 0
+
+    def references(self) -> Sequence[Tag | Digest]:
+        """List what is to be exported: the tag, or all that a repository has, which is its tags and what none of them leads to; raises Failure."""
+        if self._tag:
+            self._row(self._tag)
+            return [self._tag]
+        with self._database.read() as tx:
+            repository = self._id(store.find_repository(tx, self._repository))
+            tags = store.list_tags(tx, repository, "", -1)
+            return [*map(Tag, tags), *(entry.digest for entry in catalog.list_unheld(tx, repository, 0, -1))]
+
+    def run(self, references: Sequence[Tag | Digest]) -> str:
+        """Export all of them; returns what was done. Raises Failure."""
+        index = self._layout.index()
+        entries: dict[tuple[str, str], _Entry] = {}
+        problems = 0
+        for reference in references:
+            try:
+                for entry in self._export(reference):
+                    entries.setdefault((entry.get("annotations", {}).get(REF_NAME, ""), entry["digest"]), entry)
+            except _Damaged as damaged:
+                problems += 1
+                self._progress.say(f"{self._repository} {reference}: {damaged}")
+        index["manifests"] = [*self._others(index["manifests"], list(entries.values())), *entries.values()]
+        self._layout.publish(index)
+        done = f"{self._layout.directory}: entries in {INDEX_FILE}: {len(entries)}; {self._news()}"
+        if problems:
+            raise Failure(f"{done}; not exported, because what they need is damaged: {problems}; see vex check --repair")
+        return done
+
+    def _id(self, found: int | None) -> int:
+        if found is None:
+            raise Failure(f"there is no repository {self._repository} in this registry; check the name")
+        return found
+
+    def _others(self, old: list[_Entry], new: list[_Entry]) -> Iterator[_Entry]:
+        """Return what the index lists beside what was exported now."""
+        digests = {_ref_name(entry): entry["digest"] for entry in new}
+        untagged = {entry["digest"] for entry in new}
+        for entry in old:
+            name = _ref_name(entry)
+            if name not in digests if name else entry.get("digest") not in untagged:
+                yield entry
+            elif name and digests[name] != entry.get("digest"):
+                self._progress.say(f"{name}: in the layout it was {entry.get('digest')}, and is {digests[name]} now")
+
+    def _news(self) -> str:
+        return f"blobs linked: {self._linked}, copied: {self._copied} ({mebibytes(self._bytes)}), there already: {self._kept}"
+
+    def _export(self, reference: Tag | Digest) -> list[_Entry]:
+        """Export one image with what refers to it; returns what the index is to list. Raises _Damaged and Failure."""
+        for _ in range(_ROUNDS):
+            try:
+                repository, row = self._row(reference)
+                return [] if row is None else self._with_referrers(repository, row, reference)
+            except _Removed:
+                self._progress.say(f"{self._repository} {reference}: it was changed meanwhile; looking again")
+        raise Failure(f"{self._repository} {reference} is pushed and removed all the while; run this again when less is going on")
+
+    def _row(self, reference: Tag | Digest) -> tuple[int, store.ManifestRow | None]:
+        """Find a manifest; raises Failure when it is the tag that was asked for, and not there."""
+        with self._database.read() as tx:
+            repository = self._id(store.find_repository(tx, self._repository))
+            by_tag = isinstance(reference, Tag)
+            row = store.find_tagged_manifest(tx, repository, Tag(reference)) if by_tag else store.find_manifest(tx, repository, Digest(reference))
+        if row is None and self._tag:
+            raise Failure(f"there is no tag {reference} in {self._repository}; check the name")
+        return repository, row
+
+    def _with_referrers(self, repository: int, row: store.ManifestRow, reference: Tag | Digest) -> list[_Entry]:
+        entry: _Entry = {"mediaType": row.media_type, "digest": row.digest, "size": row.size}
+        if isinstance(reference, Tag):
+            entry["annotations"] = {REF_NAME: reference}
+        entries = [entry]
+        subjects: deque[Digest] = deque()
+        seen: set[Digest] = set()
+        self._manifest(repository, row.digest, subjects)
+        while subjects:
+            for referrer in self._referrers(repository, subjects.popleft()):
+                if referrer.digest not in seen:
+                    seen.add(referrer.digest)
+                    artifact_type = {"artifactType": referrer.artifact_type} if referrer.artifact_type else {}
+                    entries.append({"mediaType": referrer.media_type, "digest": referrer.digest, "size": referrer.size, **artifact_type})
+                    self._manifest(repository, referrer.digest, subjects)
+        return entries
+
+    def _referrers(self, repository: int, subject: Digest) -> Iterator[store.ReferrerRow]:
+        last, more = "", True
+        while more:
+            with self._database.read() as tx:
+                rows, more = store.referrers(tx, repository, subject, "", last, _PAGE, MAX_DOCUMENT)
+            yield from rows
+            last = rows[-1].digest if rows else ""
+
+    def _manifest(self, repository: int, digest: Digest, subjects: deque[Digest]) -> None:
+        """Write a manifest, and before it all that it needs; raises _Removed and _Damaged."""
+        with self._database.read() as tx:
+            row = store.find_manifest(tx, repository, digest)
+            # Another process may have removed it between the two queries.
+            content: bytes | None = None if row is None else store.manifest_content(tx, row.id)
+        if row is None or content is None:
+            raise _Removed
+        manifest = parse_manifest(content, row.media_type, STORED)
+        for child in manifest.manifests:
+            # BuildKit's cache images are indexes of layers.
+            if self._is_manifest(repository, child.digest):
+                self._manifest(repository, child.digest, subjects)
+            elif child.required:
+                self._blob(child.digest)
+        for blob in manifest.blobs:
+            self._blob(blob.digest)
+        if not self._layout.has(digest, len(content)):
+            self._layout.put(self._layout.path(digest), content)
+        subjects.append(digest)
+
+    def _is_manifest(self, repository: int, digest: Digest) -> bool:
+        with self._database.read() as tx:
+            return store.find_manifest(tx, repository, digest) is not None
+
+    def _blob(self, digest: Digest) -> None:
+        """Write a blob, unless it is there; raises _Removed and _Damaged."""
+        if digest in self._done:
+            return
+        with self._database.read() as tx:
+            blob = store.find_blob(tx, digest)
+        if blob is None:
+            raise _Removed
+        try:
+            if self._layout.has(digest, blob.size):
+                self._kept += 1
+            elif blob.damaged or self._files.size(digest) != blob.size:
+                self._explain_absence(blob)
+            else:
+                self._write_blob(blob)
+        except FileNotFoundError:
+            self._explain_absence(blob)
+        self._done.add(digest)
+        self._progress.show(self._news())
+
+    def _write_blob(self, blob: store.BlobRow) -> None:
+        path = self._layout.path(blob.digest)
+        try:
+            if link_file(self._files.path(blob.digest), path):
+                if hash_of_file(path, blob.digest.algorithm) != blob.digest.encoded:
+                    os.unlink(path)
+                    raise WrongContent
+                self._linked += 1
+            else:
+                with self._files.open(blob.digest) as source:
+                    copy_file(source, self._layout.temporary, path, blob.digest)
+                self._copied += 1
+                self._bytes += blob.size
+        except WrongContent:
+            raise _Damaged(f"the file of blob {blob.digest} does not have the content of this digest") from None
+
+    def _explain_absence(self, blob: store.BlobRow) -> None:
+        """Tell a file that was removed, with its row, from one that is damaged; raises the one or the other."""
+        with self._database.write() as tx:
+            # While the write lock is held, a row means a file.
+            row = store.find_blob(tx, blob.digest)
+            size = self._files.size(blob.digest)
+        if row is None or (size == row.size and not row.damaged):
+            raise _Removed
+        raise _Damaged(f"blob {blob.digest} is damaged; push the image again")
+
+
+def _ref_name(entry: _Entry) -> str:
+    annotations = entry.get("annotations")
+    return str(annotations.get(REF_NAME, "")) if isinstance(annotations, dict) else ""
+
+
+@contextlib.contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = "free space there, or choose another" if error.errno in FULL else "check its permissions and the disk"
+        raise Failure(f"cannot export to {directory}: {error.filename or directory}: {error.strerror}; {advice}") from error

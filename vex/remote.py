@@ -1,0 +1,362 @@
+"""A registry at the other end of the network: requests as its client.
+
+Connections are kept, one for each thread. A request that fails on the way is sent again, and so is one that a busy registry puts
+off. Authentication is what the registry asks for: Basic, or a Bearer token from where its challenge says (Docker's token
+authentication).
+
+Invariants: the password goes to the registry itself, and to the token service that it names, which has to be HTTPS where the
+registry is; no redirect takes it elsewhere. What a registry sends is of bounded size, and so is the number of redirects and of
+requests for an answer. The endpoints of the specification are not here, but in `endpoints.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import re
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from typing import Callable, NamedTuple
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from vex import VERSION
+from vex.errors import VexError
+
+MAX_DOCUMENT = 16 * 1024 * 1024
+_MAX_ERROR = 64 * 1024
+_MAX_MESSAGE = 300
+# For each piece of an answer, and for all of a document.
+_SILENCE_SECONDS = 60.0
+_DOCUMENT_SECONDS = 300.0
+_PAUSES = (0.5, 2.0, 5.0)
+_LONGEST_PAUSE = 60
+_MAX_REDIRECTS = 5
+_REDIRECTS = {301, 302, 303, 307, 308}
+_PUT_OFF = {429, 502, 503, 504}
+_PIECE_BYTES = 256 * 1024
+_PARAMETER = re.compile(r'([A-Za-z_]+)="([^"]*)"')
+_TOKEN = re.compile(r"[!-~]{1,65536}")
+_REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs|tags|referrers)/")
+_URL = re.compile(r"(https?)://([A-Za-z0-9_][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/?")
+_LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|::1")
+# OpenSSL's X509_V_FLAG_PARTIAL_CHAIN, which Python 3.9 has no name for: a certificate that is given is trusted, whoever signed it.
+_PARTIAL_CHAIN = 0x80000
+
+
+class Unreachable(VexError):
+    """There is no way to talk with the registry, or not now; the text says why."""
+
+
+class Broken(VexError):
+    """A transfer ended early; another may go on where it ended."""
+
+
+class Refused(VexError):
+    """The registry answered, and not with what was asked for."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine."""
+        return _LOOPBACK.fullmatch(self.host) is not None
+
+
+class Credentials(NamedTuple):
+    """A user name and a password."""
+
+    name: str
+    password: str
+
+    @property
+    def basic(self) -> str:
+        """The value of the Authorization field (RFC 7617)."""
+        return "Basic " + base64.b64encode(f"{self.name}:{self.password}".encode()).decode()
+
+
+class Answer(NamedTuple):
+    """An answer, read to its end."""
+
+    status: int
+    headers: HTTPMessage
+    body: bytes
+
+    @property
+    def refusal(self) -> Refused:
+        """What to raise when the status is not what it should be."""
+        return Refused(self.status, _message(self.status, self.body))
+
+
+def parse_origin(text: str) -> Origin:
+    """Read http://HOST:PORT, https://HOST[:PORT] or HOST[:PORT], which is HTTPS except on this machine; raises ValueError."""
+    if "://" not in text:
+        text = f"https://{text}"
+        found = parse_origin(text)
+        return found._replace(scheme="http", port=found.port if _URL.fullmatch(text)[3] else 80) if found.is_loopback else found  # type: ignore[index]
+    match = _URL.fullmatch(text)
+    if not match:
+        raise ValueError(text)
+    return Origin(match[1], match[2].strip("[]"), int(match[3] or (443 if match[1] == "https" else 80)))
+
+
+def client_context(origin: Origin, certificate: str | None = None) -> ssl.SSLContext:
+    """Trust what this machine trusts, and a certificate that is given; on this machine, whatever the name in it."""
+    context = ssl.create_default_context()
+    context.check_hostname = not origin.is_loopback
+    if certificate:
+        context.load_verify_locations(certificate)
+        context.verify_flags |= _PARTIAL_CHAIN
+    return context
+
+
+class Remote:
+    """The registry at `origin`; any thread may use it."""
+
+    def __init__(
+        self, origin: Origin, credentials: Credentials | None = None, context: ssl.SSLContext | None = None, *, wait: Callable[[float], object] = time.sleep
+    ) -> None:
+        self.origin = origin
+        self._credentials = credentials
+        self._context = context or ssl.create_default_context()
+        self._wait = wait
+        self._kept = threading.local()
+        self._connections: weakref.WeakSet[http.client.HTTPConnection] = weakref.WeakSet()
+        self._authorizations: dict[str, str] = {}
+        self._shown = ""
+        self._answered = False
+
+    def request(self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b"", limit: int = MAX_DOCUMENT) -> Answer:
+        """Send a request, again if it fails on the way, and read the answer; raises Unreachable, and Refused for one over the limit."""
+        for pause in (*_PAUSES, None):
+            answer = None
+            try:
+                with self.open(method, target, headers, body) as response:
+                    answer = Answer(response.status, response.headers, _read(response, limit))
+            except Broken as broken:
+                # One that never answered is not there; one that did comes back, perhaps.
+                if pause is None or not self._answered:
+                    raise Unreachable(f"{self.origin} does not answer: {broken}") from broken
+            else:
+                if answer.status not in _PUT_OFF or pause is None:
+                    return answer
+            self._wait(pause if answer is None else _asked_pause(answer, pause))
+        raise AssertionError  # the last round returns or raises
+
+    @contextlib.contextmanager
+    def open(self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | Iterable[bytes] = b"") -> Iterator[HTTPResponse]:
+        """Send a request once, with what the registry wants to see, and follow redirects; raises Broken, Unreachable and Refused.
+
+        A body in pieces needs Content-Length, and goes only where no challenge is expected.
+        """
+        match = _REPOSITORY.match(target)
+        key = match[1] if match else ""
+        with _translated(self.origin):
+            response = self._send(method, target, headers, body, key)
+            if response.status == 401 and isinstance(body, bytes) and self._meet_challenge(response, key):
+                self._discard(response)
+                response = self._send(method, target, headers, body, key)
+            if response.status in _REDIRECTS and method in ("GET", "HEAD"):
+                self._discard(response)
+                with self._follow(method, target, headers, response) as followed, _translated(self.origin):
+                    yield followed
+                return
+            try:
+                yield response
+            finally:
+                if not response.isclosed():
+                    self._close()
+
+    def _send(self, method: str, target: str, headers: Mapping[str, str] | None, body: bytes | Iterable[bytes], key: str) -> HTTPResponse:
+        authorization = self._shown or self._authorizations.get(key)
+        sent = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
+        connection: http.client.HTTPConnection | None = getattr(self._kept, "connection", None)
+        if connection is None:
+            connection = self._kept.connection = self._connect(self.origin)
+        try:
+            response = _exchange(connection, method, target, sent, body)
+        except BaseException:
+            self._close()
+            raise
+        self._answered = True
+        return response
+
+    def abort(self) -> None:
+        """End all transfers, in whatever thread they are."""
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError, AttributeError):
+                connection.sock.shutdown(2)
+
+    def _discard(self, response: HTTPResponse) -> None:
+        response.read(_MAX_ERROR)
+        if not response.isclosed():
+            self._close()
+
+    def _close(self) -> None:
+        self._kept.connection.close()
+        self._kept.connection = None
+
+    def _connect(self, origin: Origin) -> http.client.HTTPConnection:
+        if origin.scheme == "http":
+            connection = http.client.HTTPConnection(origin.host, origin.port, timeout=_SILENCE_SECONDS)
+        else:
+            context = self._context if origin == self.origin else ssl.create_default_context()
+            connection = http.client.HTTPSConnection(origin.host, origin.port, timeout=_SILENCE_SECONDS, context=context)
+        self._connections.add(connection)
+        return connection
+
+    @contextlib.contextmanager
+    def _follow(self, method: str, target: str, headers: Mapping[str, str] | None, response: HTTPResponse) -> Iterator[HTTPResponse]:
+        """Follow redirects, to a store of blobs for instance, without credentials; each is a connection of its own."""
+        url = f"{self.origin}{target}"
+        for _ in range(_MAX_REDIRECTS):
+            url = urljoin(url, response.headers.get("Location", ""))
+            origin, target = _split(url)
+            if self.origin.scheme == "https" and origin.scheme != "https":
+                raise Refused(response.status, f"{self.origin} redirects to {origin}, which is not HTTPS")
+            with contextlib.closing(self._connect(origin)) as connection:
+                response = _exchange(connection, method, target, headers or {}, b"")
+                if response.status not in _REDIRECTS:
+                    yield response
+                    return
+        raise Refused(response.status, f"{self.origin} redirects more than {_MAX_REDIRECTS} times")
+
+    # Authentication
+
+    def authenticate(self) -> None:
+        """Show the password with every request, without waiting to be asked: what has a body in pieces cannot be sent again."""
+        if self._credentials:
+            self._shown = self._credentials.basic
+
+    def _meet_challenge(self, response: HTTPResponse, key: str) -> bool:
+        """Get what a 401 asks for; returns whether that is new (RFC 9110 section 11.6.1, Docker's token authentication)."""
+        challenges = response.headers.get_all("WWW-Authenticate") or []
+        by_scheme = {challenge.partition(" ")[0].lower(): challenge for challenge in reversed(challenges)}
+        if "bearer" in by_scheme:
+            value = f"Bearer {self._token(dict(_PARAMETER.findall(by_scheme['bearer'])))}"
+        elif "basic" in by_scheme and self._credentials:
+            value = self._credentials.basic
+        else:
+            return False
+        known = self._authorizations.get(key)
+        self._authorizations[key] = value
+        return value != known
+
+    def _token(self, challenge: Mapping[str, str]) -> str:
+        query = urlencode({name: challenge[name] for name in ("service", "scope") if name in challenge})
+        origin, target = _split(challenge.get("realm", ""))
+        if self.origin.scheme == "https" and origin.scheme != "https":
+            raise Refused(401, f"{self.origin} wants the password to be sent to {origin}, which is not HTTPS")
+        headers = {"Authorization": self._credentials.basic} if self._credentials else {}
+        with contextlib.closing(self._connect(origin)) as connection:
+            response = _exchange(connection, "GET", f"{target}{'&' if '?' in target else '?'}{query}", headers, b"")
+            body = _read(response, _MAX_ERROR * 2)
+        if response.status != 200:
+            raise Refused(response.status, _message(response.status, body))
+        with contextlib.suppress(ValueError, AttributeError, RecursionError):
+            document = json.loads(body)
+            token = document.get("token") or document.get("access_token")
+            if isinstance(token, str) and _TOKEN.fullmatch(token):
+                return token
+        raise Refused(401, f"the token service {origin} answers without a token")
+
+
+def pieces_of(response: HTTPResponse, count: int) -> Iterator[bytes]:
+    """Give exactly that many bytes of an answer; raises Broken when they end early, and Refused when there are more."""
+    while count:
+        try:
+            piece = response.read(min(_PIECE_BYTES, count))
+        except (OSError, HTTPException) as error:
+            raise Broken(_reason(error)) from error
+        if not piece:
+            raise Broken("the connection ended in the middle of a blob")
+        count -= len(piece)
+        yield piece
+    if response.read(1):
+        raise Refused(response.status, "the source sends more bytes than the manifest says")
+
+
+def _exchange(connection: http.client.HTTPConnection, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes]) -> HTTPResponse:
+    try:
+        connection.request(method, target, body, {"User-Agent": f"vex/{VERSION}", **headers})
+    except (BrokenPipeError, ConnectionResetError):
+        # A server that refuses a body answers, and closes, before it has read it all.
+        if isinstance(body, bytes):
+            raise
+    return connection.getresponse()
+
+
+@contextlib.contextmanager
+def _translated(origin: Origin) -> Iterator[None]:
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise Unreachable(f"the certificate of {origin} is not trusted: {error.verify_message}") from error
+    except (OSError, HTTPException) as error:
+        raise Broken(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+
+
+def _split(url: str) -> tuple[Origin, str]:
+    try:
+        parts = urlsplit(url)
+        origin = parse_origin(f"{parts.scheme}://{parts.netloc}")
+    except ValueError:
+        raise Refused(0, "the registry names an address that is none") from None
+    return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _read(response: HTTPResponse, limit: int) -> bytes:
+    deadline = time.monotonic() + _DOCUMENT_SECONDS
+    content = bytearray()
+    while piece := response.read(_available(response)):
+        content += piece
+        if len(content) > limit:
+            raise Refused(response.status, f"the registry sends more than the {limit} bytes that are taken here")
+        if time.monotonic() > deadline:
+            raise Broken("the answer takes too long")
+    if response.length:
+        raise Broken("the connection ended in the middle of an answer")
+    return bytes(content)
+
+
+def _asked_pause(answer: Answer, usual: float) -> float:
+    asked = answer.headers.get("Retry-After", "")
+    return min(int(asked), _LONGEST_PAUSE) if re.fullmatch("[0-9]{1,5}", asked) else usual
+
+
+def _available(response: HTTPResponse) -> int:
+    """Return how many bytes of an answer can be read without a wait for more than one packet, so that deadlines are seen."""
+    return len(response.peek()) or 1 if response.length != 0 else 1
+
+
+def _message(status: int, body: bytes) -> str:
+    """Say what a registry answered: the message of its error document, if there is one."""
+    text = ""
+    with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+        error = json.loads(body)["errors"][0]
+        text = str(error["message"] or error["code"])
+    shown = "".join(character if character.isprintable() else " " for character in text[:_MAX_MESSAGE])
+    return f"{shown} ({status})" if shown else f"status {status}"
