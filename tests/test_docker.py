@@ -169,4 +169,4 @@ class DockerTests(ProgramTestCase):
         self.assertEqual(self.pull_anew(f"{self.public}/list:all", *names), image_id)
 
     def uploads_started(self) -> float:
-        return self.server.metric('vex_request_duration_seconds_count{method="POST",op="uploads",code="202"}')
+        return self.server.metric('vex_request_duration_seconds_count{listener="auth",method="POST",op="uploads",code="202"}')

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 import unittest
 from collections.abc import Iterable
@@ -260,6 +261,22 @@ class Reasons(Observer):
 
     def connection_ended(self, listener: str, reason: str) -> None:
         self.reasons.append(reason)
+
+    def connection_refused(self, listener: str) -> None:
+        self.reasons.append(f"{listener}: no thread")
+
+
+class Threads(unittest.TestCase):
+    def test_a_connection_for_which_there_is_no_thread_is_answered_503_and_counted(self) -> None:
+        reasons = Reasons()
+        listener = _listener(reasons)
+        self.addCleanup(listener.server_close)
+        # No address space has room for such a stack.
+        self.addCleanup(threading.stack_size, threading.stack_size(2**47))
+        with socket.create_connection(("127.0.0.1", listener.server_address[1]), timeout=20) as client, self.assertLogs("vex", "WARNING"):
+            listener.handle_request()
+            self.assertTrue(client.recv(100).startswith(b"HTTP/1.1 503 "))
+        self.assertEqual(reasons.reasons, ["auth: no thread"])
 
 
 class Rates(unittest.TestCase):

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from tests.raw import basic
 from tests.support import OCI_MANIFEST, USER, Answer, Client, ServerTestCase, digest_of
 from vex import routes
+from vex.addresses import INDEX, STATIC
 from vex.app import POLICIES
+from vex.pages.parts import STATIC_FILES
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 UNKNOWN_METHODS = ("TRACE", "CONNECT", "BREW", "get", "PROPFIND")
@@ -29,6 +31,8 @@ PUBLIC_ALLOWS: dict[str, dict[str, int]] = {
     "metrics": {},
     "healthz": {},
     "readyz": {},
+    "index": READ,
+    "static": READ,
 }
 AUTH_ALLOWS: dict[str, dict[str, int]] = {
     "version": READ,
@@ -42,8 +46,13 @@ AUTH_ALLOWS: dict[str, dict[str, int]] = {
     "metrics": {},
     "healthz": {},
     "readyz": {},
+    "index": {},
+    "static": {},
 }
-INTERNAL_ALLOWS: dict[str, dict[str, int]] = {**{operation: {} for operation in AUTH_ALLOWS}, "metrics": READ, "healthz": READ, "readyz": READ}
+INTERNAL_ALLOWS: dict[str, dict[str, int]] = {
+    **{operation: {} for operation in AUTH_ALLOWS},
+    **dict.fromkeys(("metrics", "healthz", "readyz", "index", "static"), READ),
+}
 
 ABSENT = digest_of(b"never pushed")
 LAYER = digest_of(b"layer")
@@ -59,6 +68,8 @@ PATHS = {
     "metrics": "/metrics",
     "healthz": "/healthz",
     "readyz": "/readyz",
+    "index": "/",
+    "static": f"/static/{next(iter(STATIC_FILES))}",
 }
 # What is deleted in these tests is not there.
 DELETE_PATHS = {"manifest": "/v2/team/app/manifests/v2", "blob": f"/v2/team/app/blobs/{ABSENT}"}
@@ -117,10 +128,11 @@ class Authorization(ListenerCase):
     """(listener, method, route, credentials): allow or deny."""
 
     def test_the_table_covers_every_route(self) -> None:
-        operations = {route.op for route in (*routes.REGISTRY, *routes.INTERNAL)}
+        every = (*routes.REGISTRY, *routes.INTERNAL, INDEX, STATIC)
+        operations = {route.op for route in every}
         for table in (PUBLIC_ALLOWS, AUTH_ALLOWS, INTERNAL_ALLOWS, PATHS):
             self.assertEqual(set(table), operations)
-        for route in (*routes.REGISTRY, *routes.INTERNAL):
+        for route in every:
             self.assertTrue(route.pattern.fullmatch(PATHS[route.op].partition("?")[0]), route.op)
 
     def test_public_reads_and_nothing_else_whatever_the_credentials(self) -> None:
@@ -203,7 +215,7 @@ class Authorization(ListenerCase):
                     answer = self.server.public.request(method, path)
                     self.assertEqual((answer.status, allow(answer)), (405, {"GET", "HEAD", "OPTIONS"}))
                 self.assertEqual(self.server.auth.get(path).status, 404)
-                self.assertEqual(self.server.internal.get(path).status, 404)
+                self.assertEqual(self.server.internal.get(path).status, 200 if path == "/" else 404, "the internal listener has a front page of its own")
 
     def test_a_denied_write_changes_nothing(self) -> None:
         manifest = self.server.public.get(PATHS["manifest"])

@@ -178,6 +178,23 @@ class HistogramTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             Metrics().histogram("h", "H.", {"le": ["1"]})
 
+    def test_what_a_part_counts_is_in_the_series_and_can_be_told_from_the_rest(self) -> None:
+        metrics = Metrics()
+        series = metrics.histogram("h", "H.", bounds=(1, 2))()
+        part, other = series.part(), series.part()
+        for buckets, value in ((series, 1), (part, 2), (other, 2), (part, 4)):
+            buckets.observe(value)
+        self.assertEqual(lines(metrics), ['h_bucket{le="1"} 1', 'h_bucket{le="2"} 3', 'h_bucket{le="+Inf"} 4', "h_sum 9", "h_count 4"])
+        self.assertEqual(series.counts(), (1, 3))
+
+    def test_a_histogram_that_is_counted_elsewhere_is_written_too(self) -> None:
+        metrics, buckets = Metrics(), Buckets((1,))
+        metrics.hold("h", "H.", buckets)
+        buckets.observe(2)
+        self.assertEqual(lines(metrics), ['h_bucket{le="1"} 0', 'h_bucket{le="+Inf"} 1', "h_sum 2", "h_count 1"])
+        with self.assertRaises(ValueError):
+            metrics.gauge("h_sum", "H.")
+
     def test_a_series_can_be_held_on_to(self) -> None:
         metrics = Metrics()
         family = metrics.histogram("h", "H.", bounds=(1,))
@@ -232,7 +249,7 @@ class ProcessTest(unittest.TestCase):
         self.proc = Path(directory.name)
 
     def samples(self) -> dict[str, float]:
-        return {sample.name: sample.value for sample in process_metrics(self.proc, lambda: 1700000000)}
+        return dict(process_metrics(self.proc, lambda: 1700000000))
 
     def write_proc(self) -> None:
         # proc(5), /proc/pid/stat: pid (comm) state, and from there on the fields 4 to 25.
@@ -264,10 +281,8 @@ class ProcessTest(unittest.TestCase):
         self.assertGreater(self.samples()["process_cpu_seconds_total"], before)
 
     @unittest.skipUnless(Path("/proc/self/stat").exists(), "there is no /proc here")
-    def test_this_process_has_plausible_values_and_its_metrics_render(self) -> None:
-        metrics = Metrics()
-        metrics.collect(process_metrics)
-        samples = {name: float(value) for name, value in (line.split() for line in lines(metrics))}
+    def test_this_process_has_plausible_values(self) -> None:
+        samples = dict(process_metrics())
         self.assertEqual(len(samples), 7)
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.assertEqual(samples["process_max_fds"], math.inf if limit == resource.RLIM_INFINITY else limit)

@@ -16,9 +16,9 @@ PACKAGE = TOP / "vex"
 
 # A module imports only from rows above its own. `pages` is a package, which counts as one here.
 LEVELS = (
-    {"errors", "routes", "metrics", "markup", "answers", "pulls", "logs", "progress", "forwarded"},
+    {"errors", "routes", "metrics", "markup", "answers", "pulls", "logs", "progress", "forwarded", "dashboard"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote"},
-    {"message", "manifest", "blobs", "store"},
+    {"message", "manifest", "blobs", "store", "measures"},
     {"connection", "copying", "endpoints", "image", "references", "uploads", "users"},
     {"server", "sockets", "tls", "notify", "catalog", "faults", "layout"},
     {"summaries", "reload"},

@@ -12,6 +12,8 @@ LAYER = route("layer", "/r/<name>/m/<manifest>/layer/<layer>/", GET="", HEAD="")
 ARCHIVE = route("archive", "/r/<name>/m/<manifest>/image.tar", GET="", HEAD="")
 DIFF = route("diff", "/r/<name>/diff/<manifests>/", GET="", HEAD="")
 STATIC = route("static", "/static/<file>", GET="", HEAD="")
+# Of the internal listener.
+INDEX = route("index", "/", GET="", HEAD="")
 
 # Tried in this order.
 PAGES = (FRONT, STATIC, LAYER, ARCHIVE, DOCUMENT, MANIFEST, DIFF, REPOSITORY)

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from vex import routes
-from vex.addresses import PAGES
+from vex.addresses import INDEX, PAGES, STATIC
 from vex.api import Api, Fields
 from vex.errors import (
     DENIED,
@@ -66,7 +66,7 @@ class Policy(NamedTuple):
 POLICIES = {
     PUBLIC: Policy((*(route for route in routes.REGISTRY if route not in (routes.UPLOADS, routes.UPLOAD)), *PAGES), READS | {OPTIONS}, credentials=False),
     AUTH: Policy(routes.REGISTRY, _METHODS - {OPTIONS}, credentials=True),
-    INTERNAL_LISTENER: Policy(routes.INTERNAL, READS, credentials=False),
+    INTERNAL_LISTENER: Policy((*routes.INTERNAL, INDEX, STATIC), READS, credentials=False),
 }
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Callable, NamedTuple
 
+from vex.metrics import Value
 from vex.names import ALGORITHMS, Digest
 
 DIRECTORY_MODE = 0o750
@@ -38,7 +39,7 @@ class BlobFile(NamedTuple):
 
 
 class BlobFiles:
-    """The blob directory and the upload directory beside it, on one file system."""
+    """The blob directory and the upload directory beside it, on one file system; counts the files that were removed, and their bytes."""
 
     def __init__(self, data_directory: Path) -> None:
         """Create the directories that are missing; raises OSError."""
@@ -50,6 +51,7 @@ class BlobFiles:
         self._lock = threading.Lock()
         self._publishing: Counter[Digest] = Counter()
         self._put_off: set[Digest] = set()
+        self.removed, self.removed_bytes = Value(), Value()
 
     def open(self, digest: Digest) -> BinaryIO:
         """Open a blob for reading; raises FileNotFoundError."""
@@ -104,7 +106,7 @@ class BlobFiles:
                     continue
                 removed = self._set_aside(digest)
             for path in removed:
-                os.unlink(path)
+                self._unlink(path)
 
     def files(self) -> Iterator[BlobFile]:
         """Walk over all files under `blobs/`, in no order."""
@@ -151,6 +153,12 @@ class BlobFiles:
         except FileNotFoundError:
             return []
         return [aside]
+
+    def _unlink(self, path: Path) -> None:
+        size = os.stat(path).st_size
+        os.unlink(path)
+        self.removed.add()
+        self.removed_bytes.add(size)
 
 
 def make_directory(path: Path) -> None:

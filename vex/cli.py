@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     exported = add("export", _export, "write images to an OCI image layout; the registry may be running")
     exported.add_argument("image", metavar="REPOSITORY[:TAG]", help="an image, or all images of a repository")
     exported.add_argument("directory", metavar="DIR", type=Path, help="the layout; one that is there already is added to")
-    add("describe", _describe, "print an annotated configuration file with every key and its default")
+    _describe_flags(add("describe", _describe, "print an annotated configuration file with every key and its default, or something else to start from"))
     add("testconfig", _testconfig, "check a configuration file").add_argument("file", metavar="FILE", type=Path)
     add("version", _version, "print the version")
     return parser
@@ -100,6 +100,10 @@ def _moving_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--username", metavar="NAME", required=True, help=f"a user of the running registry; {asked.format('one')}")
     parser.add_argument("--source-username", metavar="NAME", help=f"a user of the registry to import from; {asked.format('the next')}")
     parser.add_argument("--to", metavar="URL", default="", help="the running registry; default: auth-addr of the configuration")
+
+
+def _describe_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--grafana", action="store_true", help="print a Grafana dashboard, as JSON")
 
 
 def _rate(text: str) -> int:
@@ -186,8 +190,14 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _describe(_options: argparse.Namespace) -> int:
-    print(describe(), end="")
+def _describe(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    if options.grafana:
+        from vex.dashboard import dashboard
+
+        print(dashboard())
+    else:
+        print(describe(), end="")
     return 0
 
 

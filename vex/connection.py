@@ -50,11 +50,14 @@ HANDSHAKE, IDLE, HEAD, WORKING, TRANSFER, LINGER = "handshake", "idle", "head", 
 class Observer:
     """What the server tells about requests and connections; the metrics implement it."""
 
-    def request_done(self, method: str, op: str, status: int, seconds: float, received: int, sent: int) -> None:
-        """Note a request that was answered; sizes in bytes of bodies."""
+    def request_done(self, listener: str, method: str, op: str, status: int, seconds: float, received: int, sent: int, repeated: bool) -> None:
+        """Note a request that was answered, perhaps with an answer that was given before; sizes in bytes of bodies."""
 
     def request_refused(self, listener: str, kind: Kind) -> None:
         """Note a request that never reached a handler."""
+
+    def connection_refused(self, listener: str) -> None:
+        """Note a connection for which there was no thread."""
 
     def connection_ended(self, listener: str, reason: str) -> None:
         """Note a connection that the server ended: `handshake`, `idle`, `head`, `stall`, `rate`, `limit` or `shutdown`."""
@@ -184,7 +187,7 @@ class Connection(BaseRequestHandler):
         self.phase = TRANSFER
         self._send_all(answer.before_date + _date(int(time.time())) + answer.after_date)
         self.phase = WORKING
-        self._done(answer.method, answer.op, answer.status, started, 0, answer.body_bytes)
+        self._done(answer.method, answer.op, answer.status, started, 0, answer.body_bytes, True)
         if _log.isEnabledFor(logging.DEBUG):
             client = self._client_of(data)
             _log.debug("%s %s - %s %s -> %d, %d bytes", self.server.name, client, answer.method, answer.path, answer.status, answer.body_bytes)
@@ -193,8 +196,8 @@ class Connection(BaseRequestHandler):
         # The same head may come from a trusted proxy and from anyone else, so that an answer cannot remember its client.
         return (self.proxies.origin(parse_head(data, self.server.head_limits)).client if self.proxies is not None else "") or self.client
 
-    def _done(self, method: str, op: str, status: int, started: float, received: int, sent: int) -> None:
-        self.server.observer.request_done(method, op, status, time.perf_counter() - started, received, sent)
+    def _done(self, method: str, op: str, status: int, started: float, received: int, sent: int, repeated: bool = False) -> None:
+        self.server.observer.request_done(self.server.name, method, op, status, time.perf_counter() - started, received, sent, repeated)
 
     def _read_head(self) -> bytes:
         """Return the next head; empty when the client has closed the connection, or has been idle for too long."""

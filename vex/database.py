@@ -14,11 +14,13 @@ import os
 import pkgutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
 from vex.errors import DISK_FULL, INTERNAL, UNAVAILABLE, Failure, RegistryError
+from vex.metrics import Buckets
 
 MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql")
 # What queries raise on a file that is damaged, or no database, without a translation.
@@ -30,6 +32,8 @@ _WAL_BYTES = 16 * 1024 * 1024
 _WAL_PART_OF_DISK = 32
 # After so much in the log, SQLite writes it to the database: as many pages as it would by itself.
 _CHECKPOINT_BYTES = 1000 * 4096
+# Seconds that a transaction waits, or a commit takes.
+_DURATIONS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
 class Transaction:
@@ -70,8 +74,28 @@ class Transaction:
         self.callbacks.append(callback)
 
 
+class _Lock:
+    """A lock that its holder may take again, and that counts the seconds until it is taken."""
+
+    def __init__(self, waits: Buckets) -> None:
+        self._lock = threading.RLock()
+        self._waits = waits
+
+    def __enter__(self) -> None:
+        if self._lock.acquire(blocking=False):
+            # The usual case, without a look at the clock.
+            self._waits.observe(0)
+            return
+        started = time.perf_counter()
+        self._lock.acquire()
+        self._waits.observe(time.perf_counter() - started)
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+
 class Database:
-    """The shared connection; any thread may use it."""
+    """The shared connection; any thread may use it. `waits` and `commits` count how long a transaction waited for those before it, and a commit took."""
 
     def __init__(self, path: Path, *, on_failure: Callable[[str], None] = lambda _reason: None) -> None:
         """Open the database, create or migrate its schema; raises Failure.
@@ -79,7 +103,8 @@ class Database:
         `on_failure` is called once, when the outcome of a transaction is unknown and the process has to stop.
         """
         self._path = path
-        self._lock = threading.RLock()
+        self.waits, self.commits = Buckets(_DURATIONS), Buckets(_DURATIONS)
+        self._lock = _Lock(self.waits)
         self._on_failure = on_failure
         self._failed = ""
         try:
@@ -137,6 +162,7 @@ class Database:
             callback()
 
     def _commit(self) -> None:
+        started = time.perf_counter()
         try:
             self._connection.execute("COMMIT")
         except (sqlite3.Error, MemoryError) as error:
@@ -146,6 +172,7 @@ class Database:
             # The commit record may or may not have reached the disk (measured: it can be there after a restart).
             self._fail(error)
             raise
+        self.commits.observe(time.perf_counter() - started)
 
     def _rollback(self) -> None:
         try:

@@ -90,16 +90,37 @@ class Value:
         yield _Line("", labels, self.value)
 
 
-class Buckets:
-    """One series of a histogram; any thread may use it."""
+class Counts(NamedTuple):
+    """How many values a series of a histogram has counted itself, and how many its parts have."""
 
-    __slots__ = ("_bounds", "_counts", "_lock", "_sum")
+    own: int
+    in_parts: int
+
+
+class Buckets:
+    """One series of a histogram, the bounds of its buckets inclusive, ascending and finite; any thread may use it."""
+
+    __slots__ = ("_bounds", "_counts", "_lock", "_parts", "_sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._lock = threading.Lock()
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum: float = 0
+        self._parts: list[Buckets] = []
+
+    def part(self) -> Buckets:
+        """Make a part of this series: what it counts is in the lines of the whole, and can be told from the rest."""
+        made = Buckets(self._bounds)
+        with self._lock:
+            self._parts.append(made)
+        return made
+
+    def counts(self) -> Counts:
+        """Tell how many values were counted."""
+        with self._lock:
+            own, parts = sum(self._counts), list(self._parts)
+        return Counts(own, sum(sum(part.counts()) for part in parts))
 
     def observe(self, value: float) -> None:
         """Count a value into the first bucket whose bound is not below it."""
@@ -109,14 +130,21 @@ class Buckets:
             self._sum += value
 
     def lines(self, labels: Mapping[str, str]) -> Iterator[_Line]:
-        """Give the lines of the text format: cumulative buckets, sum and count, all of one moment."""
-        with self._lock:
-            counts, total = list(self._counts), self._sum
+        """Give the lines of the text format: cumulative buckets, sum and count, which agree with one another."""
+        counts, total = self._snapshot()
         cumulative = list(itertools.accumulate(counts))
         for bound, count in zip((*self._bounds, math.inf), cumulative):
             yield _Line("_bucket", {**labels, "le": _number(bound)}, count)
         yield _Line("_sum", labels, total)
         yield _Line("_count", labels, cumulative[-1])
+
+    def _snapshot(self) -> tuple[list[int], float]:
+        with self._lock:
+            counts, total, parts = list(self._counts), self._sum, list(self._parts)
+        for part in parts:
+            more, seconds = part._snapshot()
+            counts, total = [one + other for one, other in zip(counts, more)], total + seconds
+        return counts, total
 
 
 S = TypeVar("S", Value, Buckets)
@@ -148,11 +176,14 @@ class Family(Generic[S]):
                 self._series[declared] = self._make()
             return self._series[declared]
 
+    def series(self) -> list[tuple[tuple[str, ...], S]]:
+        """Return all series with the values of their labels, in the order of those."""
+        with self._lock:
+            return sorted(self._series.items(), key=lambda item: item[0])
+
     def lines(self) -> Iterator[_Line]:
         """Give the lines of all series, in the order of their labels."""
-        with self._lock:
-            series = sorted(self._series.items(), key=lambda item: item[0])
-        for values, one in series:
+        for values, one in self.series():
             yield from one.lines(dict(zip(self._labels, values)))
 
 
@@ -189,6 +220,13 @@ class Metrics:
         family = Family(name, HISTOGRAM, text, labels, lambda: Buckets(tuple(bounds)))
         self._families.append(family)
         return family
+
+    def hold(self, name: str, text: str, buckets: Buckets) -> None:
+        """Take in a histogram without labels that is counted elsewhere."""
+        self._reserve(name, f"{name}_bucket", f"{name}_sum", f"{name}_count")
+        family = Family(name, HISTOGRAM, text, {}, lambda: buckets)
+        family()
+        self._families.append(family)
 
     def collect(self, collector: Collector) -> None:
         """Ask a function for samples whenever the metrics are rendered; when it fails, its samples are missing then."""
@@ -269,24 +307,24 @@ def boot_time() -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def process_metrics(proc: Path = Path("/proc"), boot: Callable[[], float] = boot_time) -> Iterator[Sample]:
-    """Collect what Prometheus's clients tell about a process, under their names; what this platform does not tell is left out."""
-    yield Sample("process_cpu_seconds_total", COUNTER, "CPU time in seconds.", time.process_time())
+def process_metrics(proc: Path = Path("/proc"), boot: Callable[[], float] = boot_time) -> Iterator[tuple[str, float]]:
+    """Measure what Prometheus's clients tell about a process, under their names; what this platform does not tell is left out."""
+    yield "process_cpu_seconds_total", time.process_time()
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    yield Sample("process_max_fds", GAUGE, "How many file descriptors may be open.", math.inf if limit == resource.RLIM_INFINITY else limit)
+    yield "process_max_fds", math.inf if limit == resource.RLIM_INFINITY else limit
     if (proc / "self" / "stat").exists():
         yield from _from_proc(proc, boot)
 
 
-def _from_proc(proc: Path, boot: Callable[[], float]) -> Iterator[Sample]:
+def _from_proc(proc: Path, boot: Callable[[], float]) -> Iterator[tuple[str, float]]:
     # proc(5): the name, in parentheses, may hold anything; state, the third field, comes behind the last parenthesis.
     fields = (proc / "self" / "stat").read_text(errors="replace").rpartition(")")[2].split()
     threads, started, virtual, resident = (int(fields[number - 3]) for number in (20, 22, 23, 24))
     # Listing the directory opens one more.
     open_files = len(os.listdir(proc / "self" / "fd")) - 1
-    yield Sample("process_open_fds", GAUGE, "Open file descriptors.", open_files)
-    yield Sample("process_resident_memory_bytes", GAUGE, "Resident memory in bytes.", resident * resource.getpagesize())
-    yield Sample("process_virtual_memory_bytes", GAUGE, "Virtual memory in bytes.", virtual)
-    yield Sample("process_threads", GAUGE, "Threads of the operating system.", threads)
+    yield "process_open_fds", open_files
+    yield "process_resident_memory_bytes", resident * resource.getpagesize()
+    yield "process_virtual_memory_bytes", virtual
+    yield "process_threads", threads
     start = boot() + started / os.sysconf("SC_CLK_TCK")
-    yield Sample("process_start_time_seconds", GAUGE, "When the process started, in seconds since 1970.", start)
+    yield "process_start_time_seconds", start

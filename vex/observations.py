@@ -1,90 +1,71 @@
-"""What Vex measures about itself: the one place that names its metrics."""
+"""What Vex measures about itself: counts what happens, and looks up what is there when somebody asks."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Callable
 
-from vex import VERSION, routes
-from vex.addresses import PAGES
+from vex import VERSION
 from vex.app import Incidents
+from vex.blobs import BlobFiles
 from vex.connection import Observer
-from vex.errors import (
-    BAD_REQUEST,
-    BLOB_TOO_LARGE,
-    DISK_FULL,
-    HEADERS_TOO_LARGE,
-    MANIFEST_TOO_COMPLEX,
-    MANIFEST_TOO_LARGE,
-    REQUEST_TIMEOUT,
-    TOO_MANY_UPLOADS,
-    TOOMANYREQUESTS,
-    URI_TOO_LONG,
-    VERSION_NOT_SUPPORTED,
-    Kind,
-)
+from vex.database import Database
+from vex.errors import Kind
+from vex.measures import BY_NAME, METHODS, REFUSALS
 from vex.message import Response
-from vex.metrics import Buckets, Metrics, Sample, Value, process_metrics
+from vex.metrics import Buckets, Collector, Family, Metrics, Sample, Value, process_metrics
 from vex.registry import Registry
+from vex.server import Listener
 from vex.tls import Certificates
 from vex.uploads import Uploads
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_CODES = tuple(str(code) for code in (200, 201, 202, 204, 206, 304, 307, 400, 401, 403, 404, 405, 408, 413, 414, 416, 429, 431, 500, 501, 503, 505, 507))
-_LISTENERS = ("public", "auth", "internal")
-_ENDS = ("handshake", "idle", "head", "transfer", "linger", "stall", "rate", "limit", "shutdown")
-# Errors that say something about clients or about limits; others, such as 404, are part of everyday use.
-_REFUSALS: dict[Kind, str] = {
-    BAD_REQUEST: "malformed",
-    VERSION_NOT_SUPPORTED: "version",
-    URI_TOO_LONG: "request_line",
-    HEADERS_TOO_LARGE: "header",
-    REQUEST_TIMEOUT: "head_timeout",
-    MANIFEST_TOO_LARGE: "manifest_size",
-    MANIFEST_TOO_COMPLEX: "manifest_complexity",
-    BLOB_TOO_LARGE: "blob_size",
-    DISK_FULL: "free_space",
-    TOO_MANY_UPLOADS: "upload_sessions",
-    TOOMANYREQUESTS: "failed_logins",
-}
-_OPS = tuple(route.op for route in (*routes.REGISTRY, *routes.INTERNAL, *PAGES))
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_NO_LABELS: Mapping[str, str] = {}
 
 
 class Observations(Observer, Incidents):
-    """Counts what happens, and measures what is there when somebody asks."""
+    """The metrics of `measures.py`; `kept` is the space in bytes that uploads leave free."""
 
-    def __init__(self, registry: Registry, uploads: Uploads, certificates: Certificates) -> None:
+    def __init__(self, registry: Registry, uploads: Uploads, database: Database, files: BlobFiles, kept: Callable[[], int], certificates: Certificates) -> None:
         self._registry = registry
         self._uploads = uploads
+        self._files = files
+        self._kept = kept
         self._certificates = certificates
-        metrics = self._metrics = Metrics()
-        self._duration = metrics.histogram(
-            "vex_request_duration_seconds", "Requests by method, operation and status code.", {"method": _METHODS, "op": _OPS, "code": _CODES}
-        )
-        self._durations: dict[tuple[str, str, int], Buckets] = {}
-        self._refused: Callable[..., Value] = metrics.labelled_counter(
-            "vex_requests_refused_total", "Requests that were malformed or past a limit.", {"listener": _LISTENERS, "reason": tuple(_REFUSALS.values())}
-        )
-        self._ended: Callable[..., Value] = metrics.labelled_counter(
-            "vex_connections_ended_total", "Connections that the registry ended, by reason.", {"listener": _LISTENERS, "reason": _ENDS}
-        )
-        self._panics = metrics.counter("vex_panic_total", "Requests that failed in a way nobody foresaw.")
-        self._received = metrics.counter("vex_received_bytes_total", "Bytes of request bodies.")
-        self._sent = metrics.counter("vex_sent_bytes_total", "Bytes of bodies of answers.")
-        self._logins = metrics.counter("vex_logins_refused_total", "Requests with a wrong user name or password, or too many of those.")
-        metrics.collect(self._holdings)
-        metrics.collect(self._expiries)
-        metrics.collect(process_metrics)
+        self._metrics = Metrics()
+        self._duration = self._histogram("vex_request_duration_seconds")
+        self._durations: dict[tuple[str, str, str, int, bool], Buckets] = {}
+        self._refused = self._counter("vex_requests_refused_total")
+        self._panics = self._counter("vex_panic_total")()
+        self._logins = self._counter("vex_logins_refused_total")()
+        self._received = self._counter("vex_received_bytes_total")()
+        self._sent = self._counter("vex_sent_bytes_total")()
+        self._ended = self._counter("vex_connections_ended_total")
+        self._turned_away = self._counter("vex_connections_refused_total")
+        self._hold("vex_database_wait_seconds", database.waits)
+        self._hold("vex_database_commit_seconds", database.commits)
+        for collector in (self._moved, self._holdings, self._disk, self._expiries, lambda: [sample(*reading) for reading in process_metrics()]):
+            self.collect(collector)
 
-    def request_done(self, method: str, op: str, status: int, seconds: float, received: int, sent: int) -> None:
-        """Note a request that was answered; sizes in bytes of bodies."""
-        key = (method, op, status)
+    def collect(self, collector: Collector) -> None:
+        """Ask a function for samples whenever somebody asks for the metrics."""
+        self._metrics.collect(collector)
+
+    def watch(self, listeners: Sequence[Listener]) -> None:
+        """Measure the connections of these listeners too."""
+        self.collect(lambda: [one for listener in listeners for one in self._connections(listener)])
+
+    def request_done(self, listener: str, method: str, op: str, status: int, seconds: float, received: int, sent: int, repeated: bool) -> None:
+        """Note a request that was answered, perhaps with an answer that was given before; sizes in bytes of bodies."""
+        key = (listener, method, op, status, repeated)
         buckets = self._durations.get(key)
         if buckets is None:
-            buckets = self._duration(method, op, str(status))
+            buckets = self._duration(listener, method, op, str(status))
+            # Apart and yet in the same series: so what was answered again is known, and costs nothing to count.
+            buckets = buckets.part() if repeated else buckets
             # Methods come from clients: only those that are known may stay in the table.
-            if method in _METHODS:
+            if method in METHODS:
                 self._durations[key] = buckets
         buckets.observe(seconds)
         if received:
@@ -98,13 +79,17 @@ class Observations(Observer, Incidents):
 
     def request_refused(self, listener: str, kind: Kind) -> None:
         """Note a request that was answered with an error; counted if it was malformed or past a limit."""
-        reason = _REFUSALS.get(kind)
+        reason = REFUSALS.get(kind)
         if reason:
             self._refused(listener, reason).add()
 
     def connection_ended(self, listener: str, reason: str) -> None:
         """Note a connection that the server ended."""
         self._ended(listener, reason).add()
+
+    def connection_refused(self, listener: str) -> None:
+        """Note a connection for which there was no thread."""
+        self._turned_away(listener).add()
 
     def panic(self) -> None:
         """Note a request that failed in a way nobody foresaw."""
@@ -114,21 +99,58 @@ class Observations(Observer, Incidents):
         """Answer with all metrics."""
         return Response(200, [("Content-Type", _TEXT), ("X-Content-Type-Options", "nosniff")], self._metrics.render().encode())
 
-    def _holdings(self) -> list[Sample]:
-        totals = self._registry.totals()
-        build = {"version": VERSION, "python": sys.version.split(" ", 1)[0]}
-        return [
-            Sample("vex_build_info", "gauge", "Always 1; the labels tell what runs.", 1, build),
-            Sample("vex_repositories", "gauge", "Repositories that hold a manifest.", totals.repositories),
-            Sample("vex_tags", "gauge", "Tags.", totals.tags),
-            Sample("vex_manifests", "gauge", "Manifests, each counted once.", totals.manifests),
-            Sample("vex_blobs", "gauge", "Blobs, each counted once.", totals.blobs),
-            Sample("vex_stored_bytes", "gauge", "Bytes of all blobs, each counted once.", totals.blob_bytes),
-            Sample("vex_damaged_blobs", "gauge", "Blobs whose file is missing or short; a push heals them.", totals.damaged_blobs),
-            Sample("vex_leases", "gauge", "Blobs held for a while although no manifest may reference them.", totals.leases),
-            Sample("vex_uploads_open", "gauge", "Upload sessions.", len(self._uploads)),
-        ]
+    def _counter(self, name: str) -> Family[Value]:
+        measure = BY_NAME[name]
+        return self._metrics.labelled_counter(name, measure.help, measure.labels)
 
-    def _expiries(self) -> list[Sample]:
-        name, text = "vex_tls_certificate_expiry_timestamp_seconds", "Until when the certificate of a listener is valid, in seconds since 1970."
-        return [Sample(name, "gauge", text, expiry, {"listener": listener}) for listener, expiry in self._certificates.expiries().items()]
+    def _histogram(self, name: str) -> Family[Buckets]:
+        measure = BY_NAME[name]
+        return self._metrics.histogram(name, measure.help, measure.labels)
+
+    def _hold(self, name: str, buckets: Buckets) -> None:
+        self._metrics.hold(name, BY_NAME[name].help, buckets)
+
+    def _connections(self, listener: Listener) -> Iterator[Sample]:
+        labels = {"listener": listener.name}
+        yield sample("vex_requests_in_flight", listener.requests_in_flight(), labels)
+        yield sample("vex_connections_open", len(listener.connections), labels)
+        yield sample("vex_connections_limit", listener.connections_limit, labels)
+        waiting = listener.waiting()
+        if waiting is not None:
+            yield sample("vex_connections_waiting", waiting, labels)
+        if listener.answers is not None:
+            counts = [series.counts() for values, series in self._duration.series() if values[0] == listener.name]
+            yield sample("vex_answer_cache_hits_total", sum(count.in_parts for count in counts), labels)
+            yield sample("vex_answer_cache_misses_total", sum(count.own for count in counts), labels)
+
+    def _moved(self) -> Iterator[Sample]:
+        yield sample("vex_blobs_uploaded_total", self._registry.uploaded.value)
+        yield sample("vex_blobs_uploaded_bytes_total", self._registry.uploaded_bytes.value)
+        yield sample("vex_blobs_removed_total", self._files.removed.value)
+        yield sample("vex_blobs_removed_bytes_total", self._files.removed_bytes.value)
+
+    def _disk(self) -> Iterator[Sample]:
+        yield sample("vex_disk_kept_bytes", self._kept())
+        yield sample("vex_disk_free_bytes", self._files.free_bytes())
+
+    def _holdings(self) -> Iterable[Sample]:
+        totals = self._registry.totals()
+        yield sample("vex_build_info", 1, {"version": VERSION, "python": sys.version.split(" ", 1)[0]})
+        yield sample("vex_repositories", totals.repositories)
+        yield sample("vex_tags", totals.tags)
+        yield sample("vex_manifests", totals.manifests)
+        yield sample("vex_blobs", totals.blobs)
+        yield sample("vex_stored_bytes", totals.blob_bytes)
+        yield sample("vex_damaged_blobs", totals.damaged_blobs)
+        yield sample("vex_leases", totals.leases)
+        yield sample("vex_uploads_open", len(self._uploads))
+
+    def _expiries(self) -> Iterator[Sample]:
+        for listener, expiry in self._certificates.expiries().items():
+            yield sample("vex_tls_certificate_expiry_timestamp_seconds", expiry, {"listener": listener})
+
+
+def sample(name: str, value: float, labels: Mapping[str, str] = _NO_LABELS) -> Sample:
+    """Make a sample of a metric of the table."""
+    measure = BY_NAME[name]
+    return Sample(name, measure.kind, measure.help, value, labels)

@@ -26,6 +26,7 @@ from vex.errors import (
     REFERENCED,
     RegistryError,
 )
+from vex.metrics import Value
 from vex.names import Digest, RepositoryName, Tag
 from vex.pulls import Pulls
 from vex.references import drop_unheld_blobs, point_tag, release_manifest
@@ -80,7 +81,7 @@ class PushedManifest(NamedTuple):
 
 
 class Registry:
-    """The registry; any thread may use it."""
+    """The registry; any thread may use it. Counts the uploads that became a blob, and their bytes."""
 
     def __init__(
         self,
@@ -100,6 +101,7 @@ class Registry:
         self._revisions = revisions
         self._rules = rules
         self._clock = clock
+        self.uploaded, self.uploaded_bytes = Value(), Value()
 
     # Reading
 
@@ -220,6 +222,8 @@ class Registry:
             raise
         finally:
             self._uploads.cancel(upload)
+        self.uploaded.add()
+        self.uploaded_bytes.add(upload.offset)
         if self._files.removal_put_off(digest):
             # The row was committed, and then deleted, before this had let go of the file.
             self.remove_files([digest])

@@ -108,10 +108,10 @@ class _Service:
         self._config = config
         self._reread = reread
         self._notifier = Notifier(os.environ)
-        self._stopping = False
+        self._started = self._stopping = False
         self._storage_failure = ""
         database = self._database = Database(config.data_dir / "vex.db", on_failure=self._fail)
-        files = BlobFiles(config.data_dir)
+        files = self._files = BlobFiles(config.data_dir)
         uploads = self._uploads = Uploads(files, _upload_limits(config))
         pulls, revisions = Pulls(int(config.pull_grace)), Revisions()
         rules = Rules(
@@ -128,10 +128,11 @@ class _Service:
         delivery = Delivery(config.blob_redirect, config.accel_redirect)
         api = Api(registry, uploads, revisions, PageLimits(config.page_size, config.page_limit), config.manifest_limit, delivery)
         certificates = self._certificates = Certificates(config.certificates())
-        self._observations = Observations(registry, uploads, certificates)
+        self._observations = Observations(registry, uploads, database, files, lambda: uploads.limits.free_bytes, certificates)
         internal = {"metrics": self._observations.response, "healthz": lambda: Response(200, _TEXT, b"ok\n"), "readyz": self._ready}
         app = App(api, self._pages(registry), self._users, internal, self._observations)
         self._server = Server(_listeners(config, app, self._observations, revisions, certificates), config.shutdown_timeout)
+        self._observations.watch(self._server.listeners)
 
     def run(self) -> int:
         """Serve until a signal; returns the exit code."""
@@ -142,6 +143,7 @@ class _Service:
         for listener in self._server.listeners:
             print(f"{listener.name:<8} {listener.url}", flush=True)
         print("ready", flush=True)
+        self._started = True
         self._tell_ready()
         self._notifier.watch(self._check)
         self._housekeeping.start()
@@ -204,9 +206,24 @@ class _Service:
             print(f"vex: no user can push yet; add one with: {command} --data-dir {self._config.data_dir}", file=sys.stderr, flush=True)
 
     def _ready(self) -> Response:
-        if self._storage_failure or self._stopping:
-            return Response(503, _TEXT, b"storage failed\n" if self._storage_failure else b"shutting down\n")
-        return Response(200, _TEXT, b"ready\n")
+        reason = self._unready()
+        return Response(503, _TEXT, f"{reason}\n".encode()) if reason else Response(200, _TEXT, b"ready\n")
+
+    def _unready(self) -> str:
+        """Say why requests should not come here; "" when they may."""
+        if self._storage_failure:
+            return f"storage failed: {self._storage_failure}; check the disk, then start again"
+        if self._stopping:
+            return "shutting down"
+        if not self._started:
+            return "starting"
+        try:
+            free = self._files.free_bytes()
+        except OSError as error:
+            return f"storage failed: {error.strerror}; check the disk"
+        if free < self._config.free_space:
+            return f"out of disk space: {free} bytes are free, less than the {self._config.free_space} that free-space keeps; delete tags, or add space"
+        return ""
 
     def _fail(self, reason: str) -> None:
         _log.critical("the outcome of a transaction is unknown: %s; stopping", reason)

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ from socketserver import BaseServer
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from vex.answers import Answers
-from vex.connection import HANDSHAKE, HEAD, IDLE, LINGER, TRANSFER, Connection, Observer, Seen
+from vex.connection import HANDSHAKE, HEAD, IDLE, LINGER, TRANSFER, WORKING, Connection, Observer, Seen
 from vex.message import Request, Response
 from vex.wire import HeadLimits
 
@@ -37,6 +38,8 @@ _REAP_SECONDS = 0.5
 _STUCK_SECONDS = 10.0
 _LINGER_SECONDS = 1.0
 _RATE_WINDOW_SECONDS = 60.0
+# tcp(7), struct tcp_info: eight bytes and four 32-bit numbers, then one that is, for a socket that listens, the length of its queue.
+_TCP_INFO = struct.Struct("=24xI")
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -85,6 +88,7 @@ class Listener(ThreadingHTTPServer):
         self.proxies = proxies
         self.draining = False
         self.connections: set[Connection] = set()
+        self.connections_limit = connections
         self.slots = threading.Semaphore(connections)
         self.turned = time.monotonic()
 
@@ -137,10 +141,26 @@ class Listener(ThreadingHTTPServer):
         error = sys.exc_info()[1]
         if isinstance(error, RuntimeError):
             _log.warning("%s: no thread for a connection: %s", self.name, error)
+            self.observer.connection_refused(self.name)
             with contextlib.suppress(OSError):
                 request.send(_BUSY)
             return
         _log.error("%s: connection from %s failed", self.name, client_address, exc_info=True)
+
+    def requests_in_flight(self) -> int:
+        """Tell how many requests are being answered."""
+        return sum(connection.phase in (WORKING, TRANSFER) for connection in list(self.connections))
+
+    def waiting(self) -> int | None:
+        """Tell how many connections wait to be accepted; None where the platform does not."""
+        if not sys.platform.startswith("linux"):
+            return None
+        try:
+            found = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            return int(_TCP_INFO.unpack(found)[0])
+        except (OSError, struct.error):
+            # Not a TCP socket, or closed.
+            return None
 
     def reap(self, now: float) -> None:
         """Cut the connections that are past their deadline."""
@@ -194,22 +214,29 @@ class Server:
 
     def stop(self) -> None:
         """End in order: requests under way are answered, as long as the shutdown timeout allows."""
+        deadline = time.monotonic() + self.shutdown_seconds
+        # Health is told until everything else has ended.
+        for internal in (False, True):
+            self._end([listener for listener in self.listeners if (listener.name == "internal") is internal], deadline)
+        self._stop.set()
+        self._reaper.join()
+
+    def _end(self, listeners: list[Listener], deadline: float) -> None:
         # 1. From here on, no connection is accepted.
-        for listener in self.listeners:
+        for listener in listeners:
             listener.draining = True
-        for listener, thread in zip(self.listeners, self._threads):
+        for listener in listeners:
             listener.shutdown()
-            thread.join()
+            self._threads[self.listeners.index(listener)].join()
             listener.server_close()
         # 2. From here on, every connection serves its last request.
-        deadline = time.monotonic() + self.shutdown_seconds
-        while self._open() and time.monotonic() < deadline:
-            for connection in self._open():
+        while _open(listeners) and time.monotonic() < deadline:
+            for connection in _open(listeners):
                 if connection.phase == IDLE:
                     connection.cut("shutdown")
             time.sleep(0.02)
         # 3. What is left is cut, and its thread sees an error at its next read or write.
-        for connection in self._open():
+        for connection in _open(listeners):
             connection.cut("shutdown")
         self._stop.set()
         self._reaper.join()
@@ -221,11 +248,12 @@ class Server:
         if stuck or dead:
             raise RuntimeError(f"these threads are stuck or gone: {', '.join([*stuck, *dead])}")
 
-    def _open(self) -> list[Connection]:
-        return [connection for listener in self.listeners for connection in list(listener.connections)]
-
     def _reap(self) -> None:
         while not self._stop.wait(_REAP_SECONDS):
             now = time.monotonic()
             for listener in self.listeners:
                 listener.reap(now)
+
+
+def _open(listeners: list[Listener]) -> list[Connection]:
+    return [connection for listener in listeners for connection in list(listener.connections)]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Callable
 
-from vex.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, LAYER, MANIFEST, REPOSITORY, STATIC
+from vex import VERSION
+from vex.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, INDEX, LAYER, MANIFEST, REPOSITORY, STATIC
 from vex.errors import NOT_FOUND, RegistryError
-from vex.markup import local
+from vex.markup import Templates, local
 from vex.message import Request, Response
 from vex.names import Digest, RepositoryName
 from vex.pages import diff, layer, lists, manifests
@@ -20,6 +21,7 @@ from vex.pages.parts import (
     Site,
     Visit,
     error_page,
+    page,
     redirect,
     visit,
 )
@@ -28,6 +30,7 @@ from vex.routes import Route
 Fields = dict[str, str]
 
 _FOREVER = ("Cache-Control", "public, max-age=31536000, immutable")
+_internal = Templates("internal.html")
 _TITLES = {400: "This address is not right", 404: "Not here", 405: "Only for reading"}
 
 
@@ -52,6 +55,10 @@ class Pages:
 
 def _front(seen: Visit, _fields: Fields) -> Response:
     return lists.front_page(seen)
+
+
+def _index(seen: Visit, _fields: Fields) -> Response:
+    return page(seen, "Health and metrics", _internal("index", version=VERSION), footer="This address is not for the public.")
 
 
 def _repository(seen: Visit, fields: Fields) -> Response:
@@ -93,6 +100,7 @@ def _static(_seen: Visit, fields: Fields) -> Response:
 
 _HANDLERS: dict[str, Callable[[Visit, Fields], Response]] = {
     FRONT.op: _front,
+    INDEX.op: _index,
     STATIC.op: _static,
     LAYER.op: _layer,
     ARCHIVE.op: _archive,
