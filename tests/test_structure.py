@@ -16,7 +16,7 @@ PACKAGE = TOP / "vex"
 
 # A module imports only from rows above its own. `pages` is a package, which counts as one here.
 LEVELS = (
-    {"errors", "routes", "metrics", "markup", "answers", "pulls", "logs", "progress", "forwarded", "dashboard"},
+    {"errors", "routes", "metrics", "markup", "answers", "pulls", "logs", "progress", "forwarded", "dashboard", "dockerfile"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote"},
     {"message", "manifest", "blobs", "store", "measures"},
     {"connection", "copying", "endpoints", "image", "references", "uploads", "users"},

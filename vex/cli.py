@@ -103,7 +103,9 @@ def _moving_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _describe_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--grafana", action="store_true", help="print a Grafana dashboard, as JSON")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--grafana", action="store_true", help="print a Grafana dashboard, as JSON")
+    which.add_argument("--dockerfile", action="store_true", help="print a Dockerfile that runs the registry in a container")
 
 
 def _rate(text: str) -> int:
@@ -196,6 +198,10 @@ def _describe(options: argparse.Namespace) -> int:
         from vex.dashboard import dashboard
 
         print(dashboard())
+    elif options.dockerfile:
+        from vex.dockerfile import DOCKERFILE
+
+        print(DOCKERFILE, end="")
     else:
         print(describe(), end="")
     return 0
