@@ -18,7 +18,7 @@ PACKAGE = TOP / "vex"
 LEVELS = (
     {"errors", "routes", "metrics", "markup", "answers", "pulls", "logs", "progress", "forwarded", "dashboard", "dockerfile"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote"},
-    {"message", "manifest", "blobs", "store", "measures"},
+    {"message", "manifest", "blobs", "store", "accounts", "measures"},
     {"connection", "copying", "endpoints", "image", "references", "uploads", "users"},
     {"server", "sockets", "tls", "notify", "catalog", "faults", "layout"},
     {"summaries", "reload"},
@@ -46,7 +46,7 @@ RESERVED = {
     "http.client": {"remote"},
 }
 # The queries of the web interface are in catalog.py, those of `vex check` in faults.py.
-MODULES_WITH_SQL = {"database", "store", "catalog", "faults"}
+MODULES_WITH_SQL = {"database", "store", "accounts", "catalog", "faults"}
 SQL = re.compile(r"\s*(SELECT\s|INSERT\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s|REPLACE\s+INTO\s|PRAGMA\s|CREATE\s+(TABLE|INDEX)\s|BEGIN\s+IMMEDIATE)")
 MAX_FUNCTION_LINES = 50
 MAX_MODULE_LINES = 450

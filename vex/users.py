@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict
 from typing import Callable, NamedTuple
 
-from vex import store
+from vex import accounts
 from vex.database import Database
 from vex.errors import TOOMANYREQUESTS, UNAUTHORIZED, Failure, RegistryError
 
@@ -46,7 +46,7 @@ class Users:
         self._database = database
         self._clock = clock
         self._key = secrets.token_bytes(32)
-        self._nobody = store.UserRow("", secrets.token_bytes(16), secrets.token_bytes(32), 0)
+        self._nobody = accounts.UserRow("", secrets.token_bytes(16), secrets.token_bytes(32), 0)
         self._hashing = threading.Lock()
         self._doubtful = threading.Lock()
         self._lock = threading.Lock()
@@ -62,28 +62,28 @@ class Users:
         check_user(name)
         row = _hashed(name, password)
         with self._database.write() as tx:
-            if store.find_user(tx, name):
+            if accounts.find_user(tx, name):
                 raise Failure(f"there is a user {name} already; `vex user password {name}` changes the password")
-            store.save_user(tx, row, int(self._clock()))
+            accounts.save_user(tx, row, int(self._clock()))
 
     def set_password(self, name: str, password: str) -> None:
         """Give a user a new password; raises Failure."""
         row = _hashed(name, password)
         with self._database.write() as tx:
-            if not store.find_user(tx, name):
+            if not accounts.find_user(tx, name):
                 raise _no_such_user(name)
-            store.save_user(tx, row, int(self._clock()))
+            accounts.save_user(tx, row, int(self._clock()))
 
     def delete(self, name: str) -> None:
         """Delete a user; raises Failure."""
         with self._database.write() as tx:
-            if not store.delete_user(tx, name):
+            if not accounts.delete_user(tx, name):
                 raise _no_such_user(name)
 
     def names(self) -> list[str]:
         """Return all user names, sorted."""
         with self._database.read() as tx:
-            return [name for name, _ in store.list_users(tx)]
+            return [name for name, _ in accounts.list_users(tx)]
 
     def check(self, name: str, password: str, address: str) -> None:
         """Tell whether the password is that of the user; raises UNAUTHORIZED, and TOOMANYREQUESTS after too many failures."""
@@ -91,7 +91,7 @@ class Users:
         with self._lock:
             verified = self._verified.get(fingerprint)
         with self._database.read() as tx:
-            version = store.user_version(tx, name)
+            version = accounts.user_version(tx, name)
         now = self._clock()
         if verified and verified.version == version and now < verified.until:
             return
@@ -107,7 +107,7 @@ class Users:
 
     def _matches(self, name: str, password: str, fingerprint: bytes) -> bool:
         with self._database.read() as tx:
-            user = store.find_user(tx, name)
+            user = accounts.find_user(tx, name)
         with self._hashing:
             right = hmac.compare_digest(_scrypt(password, (user or self._nobody).salt), (user or self._nobody).hash)
         if not right or user is None:
@@ -158,13 +158,13 @@ def check_user(name: str) -> None:
         raise Failure(f"{name!r} is not a user name: use 1 to 64 letters, digits, '.', '_', '-' or '@'")
 
 
-def _hashed(name: str, password: str) -> store.UserRow:
+def _hashed(name: str, password: str) -> accounts.UserRow:
     if len(password) < MIN_PASSWORD or len(password.encode()) > MAX_PASSWORD:
         raise Failure(f"the password must have {MIN_PASSWORD} characters or more, and at most {MAX_PASSWORD} bytes")
     if "\0" in password or "\n" in password or "\r" in password:
         raise Failure("the password must not hold line breaks or NUL")
     salt = secrets.token_bytes(16)
-    return store.UserRow(name, salt, _scrypt(password, salt), secrets.randbits(62))
+    return accounts.UserRow(name, salt, _scrypt(password, salt), secrets.randbits(62))
 
 
 def _scrypt(password: str, salt: bytes) -> bytes:
