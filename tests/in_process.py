@@ -23,6 +23,7 @@ from vex.blobs import BlobFiles
 from vex.database import Database
 from vex.errors import RegistryError
 from vex.housekeeping import Housekeeping
+from vex.identity import Identity
 from vex.manifest import ManifestLimits
 from vex.message import Request, Response, error_response
 from vex.pulls import Pulls
@@ -102,7 +103,7 @@ class InProcess:
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
         head = parse_head("\r\n".join(lines).encode(), HeadLimits())
         request = Request("auth", head, body_of(head, Input(lambda _view: 0, body)), "192.0.2.1")
-        request.user = user
+        request.identity = Identity(user)
         return _answer(self._respond(request))
 
     def _respond(self, request: Request) -> Response:

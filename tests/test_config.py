@@ -29,6 +29,7 @@ DEFAULTS = {
     "internal-tls-cert": None,
     "internal-tls-key": None,
     "public-url": "",
+    "anonymous-read": False,
     "trusted-proxies": (),
     "blob-redirect": "",
     "accel-redirect": "",

@@ -1,4 +1,4 @@
-"""Every query of users; as in `store.py`, which has those of the registry's contents."""
+"""Every query of users and of machines' tokens; as in `store.py`, which has those of the registry's contents."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ class UserRow(NamedTuple):
     salt: bytes
     hash: bytes
     version: int
+
+
+class TokenRow(NamedTuple):
+    """A machine's token, without the token; `expires` and `used` are None for never, `repositories` is a pattern."""
+
+    name: str
+    hash: bytes
+    created: int
+    expires: int | None
+    used: int | None
+    repositories: str
+    read_only: bool
 
 
 # Users
@@ -48,3 +60,36 @@ def save_user(tx: Transaction, user: UserRow, now: int) -> None:
 def delete_user(tx: Transaction, name: str) -> int:
     """Delete a user; returns 0 if there was none."""
     return tx.execute("DELETE FROM user WHERE name = ?", (name,))
+
+
+# Tokens of machines
+
+
+def find_token(tx: Transaction, name: str) -> TokenRow | None:
+    """Find a token."""
+    return next(iter(_tokens(tx, "WHERE name = ?", name)), None)
+
+
+def list_tokens(tx: Transaction) -> list[TokenRow]:
+    """Return all tokens, by name."""
+    return _tokens(tx, "ORDER BY name")
+
+
+def add_token(tx: Transaction, token: TokenRow) -> None:
+    """Record a new token."""
+    tx.execute("INSERT INTO token (name, hash, created, expires, used, repositories, read_only) VALUES (?, ?, ?, ?, ?, ?, ?)", token)
+
+
+def delete_token(tx: Transaction, name: str) -> int:
+    """Delete a token; returns 0 if there was none."""
+    return tx.execute("DELETE FROM token WHERE name = ?", (name,))
+
+
+def note_token_use(tx: Transaction, name: str, used: int) -> None:
+    """Write down when a token was used last."""
+    tx.execute("UPDATE token SET used = ? WHERE name = ?", (used, name))
+
+
+def _tokens(tx: Transaction, condition: str, *parameters: str) -> list[TokenRow]:
+    columns = "name, hash, created, expires, used, repositories, read_only"
+    return [TokenRow._make((*row[:6], bool(row[6]))) for row in tx.rows(f"SELECT {columns} FROM token {condition}", parameters)]  # noqa: S608 -- only literals

@@ -213,7 +213,7 @@ class Api:
         try:
             size = self._registry.find_blob(name, digest)
         except RegistryError as error:
-            if not request.user or error.kind is not BLOB_UNKNOWN:
+            if not request.identity.may_push(name) or error.kind is not BLOB_UNKNOWN:
                 raise
             size = self._registry.hold_blob(name, digest)
         if _not_modified(request, digest):

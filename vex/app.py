@@ -1,6 +1,6 @@
 """What each listener allows, decided in one place before any byte of a body is read; dispatch; errors become answers.
 
-`POLICIES` is the whole of the authorization: (listener, method, route) is allowed or denied by it alone.
+`POLICIES` and `_authorize` are the whole of the authorization: (listener, method, route, identity) is allowed or denied by them alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 from vex import routes
 from vex.addresses import INDEX, PAGES, STATIC
 from vex.api import Api, Fields
+from vex.credentials import Credentials
 from vex.errors import (
     DENIED,
     DISK_FULL,
@@ -20,16 +21,14 @@ from vex.errors import (
     NOT_FOUND,
     NOT_IMPLEMENTED,
     READ_ONLY,
-    UNAUTHORIZED,
     UNAVAILABLE,
     Disconnected,
     Kind,
     RegistryError,
 )
-from vex.fields import parse_basic
+from vex.identity import DELETE, PULL, PUSH, scope
 from vex.message import Request, Response, error_response
 from vex.routes import READS, Route, match
-from vex.users import Users
 
 if TYPE_CHECKING:
     from vex.pages import Pages
@@ -39,7 +38,6 @@ _log = logging.getLogger("vex")
 PUBLIC, AUTH, INTERNAL_LISTENER = "public", "auth", "internal"
 OPTIONS = "OPTIONS"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", OPTIONS})
-_CHALLENGE = {"WWW-Authenticate": 'Basic realm="Vex", charset="UTF-8"'}
 _API_VERSION = ("Docker-Distribution-Api-Version", "registry/2.0")
 _CROSS_ORIGIN = [
     ("Access-Control-Allow-Origin", "*"),
@@ -56,11 +54,12 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 
 class Policy(NamedTuple):
-    """What a listener serves: routes, methods, and whether a user is needed for each of them."""
+    """What a listener serves: routes, methods, whether a user is needed for each of them, and for which operations and methods nobody is."""
 
     routes: tuple[Route, ...]
     methods: frozenset[str]
     credentials: bool
+    anonymous: frozenset[tuple[str, str]] = frozenset()
 
 
 POLICIES = {
@@ -68,6 +67,14 @@ POLICIES = {
     AUTH: Policy(routes.REGISTRY, _METHODS - {OPTIONS}, credentials=True),
     INTERNAL_LISTENER: Policy((*routes.INTERNAL, INDEX, STATIC), READS, credentials=False),
 }
+_READABLE = (routes.MANIFEST, routes.BLOB, routes.TAGS, routes.REFERRERS, routes.CATALOG)
+# The auth listener with anonymous reading. At /v2/ clients learn how to log in, so that even anyone needs a token there.
+ONE_PORT = Policy(
+    (*routes.REGISTRY, routes.TOKEN),
+    _METHODS - {OPTIONS},
+    credentials=True,
+    anonymous=frozenset((route.op, method) for route in _READABLE for method in READS) | {(routes.TOKEN.op, method) for method in routes.TOKEN.endpoints},
+)
 
 
 class Incidents:
@@ -79,17 +86,27 @@ class Incidents:
     def request_refused(self, listener: str, kind: Kind) -> None:
         """Note a request that is answered with an error."""
 
-    def login_refused(self) -> None:
-        """Note a request with a wrong user name or password, or too many of those."""
-
 
 class App:
-    """Answers requests of all listeners; `pages` loads the web interface, `internal` maps an op of the internal listener to its text."""
+    """Answers requests of all listeners; `pages` loads the web interface, `internal` maps an op of the internal listener to its text.
 
-    def __init__(self, api: Api, pages: Callable[[], Pages], users: Users, internal: dict[str, Callable[[], Response]], incidents: Incidents) -> None:
+    `granting` answers at the token endpoint; None without anonymous reading.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        pages: Callable[[], Pages],
+        credentials: Credentials,
+        granting: Callable[[Request], Response] | None,
+        internal: dict[str, Callable[[], Response]],
+        incidents: Incidents,
+    ) -> None:
         self._api = api
         self._pages = pages
-        self._users = users
+        self._credentials = credentials
+        self._granting = granting
+        self._policies = {**POLICIES, AUTH: ONE_PORT} if granting else POLICIES
         self._internal = internal
         self._incidents = incidents
 
@@ -117,21 +134,23 @@ class App:
             return Response(204, _PREFLIGHT)
         if route in routes.REGISTRY:
             return self._api.handle(route, request, fields)
+        if route is routes.TOKEN and self._granting:
+            return self._granting(request)
         if route in routes.INTERNAL:
             return self._internal[route.op]()
         return self._pages().handle(route, request, fields)
 
     def _authorize(self, request: Request) -> tuple[Route, Fields]:
         """Allow or deny; returns the route of what is allowed. Raises what the client is told."""
-        policy = POLICIES[request.listener]
+        policy = self._policies[request.listener]
+        found = match(policy.routes, request.path)
         if policy.credentials:
             _refuse_cross_site(request)
-            self._authenticate(request)
+            self._admit(request, policy, found)
         if request.method not in _METHODS:
             raise RegistryError(NOT_IMPLEMENTED)
         if request.listener == PUBLIC and request.method not in policy.methods:
             raise RegistryError(READ_ONLY, headers={"Allow": "GET, HEAD, OPTIONS"})
-        found = match(policy.routes, request.path)
         if found is None:
             raise RegistryError(NOT_FOUND)
         route, fields = found
@@ -141,18 +160,20 @@ class App:
             raise RegistryError(METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(allowed))})
         return route, fields
 
-    def _authenticate(self, request: Request) -> None:
-        credentials = parse_basic(request.header("authorization"))
-        if credentials is None:
-            raise RegistryError(UNAUTHORIZED, headers=_CHALLENGE)
-        try:
-            self._users.check(credentials.name, credentials.password, request.client)
-        except RegistryError as error:
-            self._incidents.login_refused()
-            if error.kind is UNAUTHORIZED:
-                raise RegistryError(UNAUTHORIZED, error.message, headers=_CHALLENGE) from None
-            raise
-        request.user = credentials.name
+    def _admit(self, request: Request, policy: Policy, found: tuple[Route, Fields] | None) -> None:
+        """Find out who sent a request; raises UNAUTHORIZED, TOOMANYREQUESTS and DENIED if that is nobody who may."""
+        route, fields = found or (None, {})
+        repository, action = fields.get("name", ""), _needed_action(request.method, route)
+        # Who pushes pulls too; so clients ask for both.
+        needed = scope(repository, *dict.fromkeys((PULL, action))) if action else ""
+        identity = request.identity = self._credentials.identify(request, needed)
+        if route and (route.op, request.method) in policy.anonymous:
+            return
+        denial = identity.denial(repository, action) if identity.name and action else ""
+        if denial:
+            raise RegistryError(DENIED, denial)
+        if not identity.has_scope(repository, action):
+            raise self._credentials.challenge(request, needed, error="insufficient_scope" if identity.name else "")
 
     def _error(self, request: Request, error: RegistryError) -> Response:
         self._incidents.request_refused(request.listener, error.kind)
@@ -175,6 +196,15 @@ class App:
 def _is_api(request: Request) -> bool:
     # A repository may be called v2-something, and has a page.
     return request.path == "/v2" or request.path.startswith("/v2/")
+
+
+def _needed_action(method: str, route: Route | None) -> str:
+    """Say what a request does to its repository; "" where no rights are needed beyond those of a user."""
+    if route is None or route is routes.VERSION or route is routes.TOKEN:
+        return ""
+    if method in READS and route is not routes.UPLOAD:
+        return PULL
+    return DELETE if method == "DELETE" and route is not routes.UPLOAD else PUSH
 
 
 def _refuse_cross_site(request: Request) -> None:

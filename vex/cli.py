@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Callable
 
 from vex import VERSION
-from vex.config import KEYS, SIZE, Config, Key, default_path, describe, load
+from vex.config import DURATION, KEYS, SIZE, Config, Key, default_path, describe, load
 from vex.database import Database
 from vex.errors import Failure, VexError
 from vex.logs import log_to_standard_error
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     first.add_argument("username", metavar="USERNAME")
     first.add_argument("hostname", metavar="HOSTNAME", nargs="?", default="localhost", help="the name that clients use for this machine; default: localhost")
     _user_commands(commands, everywhere)
+    _token_commands(commands, everywhere)
     _check_flags(add("check", _check, "tell what is wrong with the data, a sentence each, and exit 1 if anything is; the registry may be running"))
     saved = add("backup", _backup, "copy the registry, which may be running, to a directory that is new, empty or an earlier backup")
     saved.add_argument("directory", metavar="DIR", type=Path, help="becomes a data directory; a backup that is there already is brought up to date")
@@ -130,6 +131,35 @@ def _user_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         added.add_argument("name", metavar="NAME")
         added.set_defaults(command=command)
     verbs.add_parser("list", parents=[everywhere], help="list all users").set_defaults(command=_user_list)
+
+
+def _token_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], everywhere: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser("token", help="make, list and withdraw tokens: passwords of machines")
+    verbs = parser.add_subparsers(metavar="ACTION", required=True)
+    for verb, text in (
+        ("add", "make a token, and print it: it works as the password of the user NAME, and is not shown again"),
+        ("delete", "withdraw a token, from the next request on"),
+        ("list", "list all tokens, with their last use"),
+        ("rotate-key", "make a new key for the tokens that the registry itself gives to docker and others: whoever logged in with docker logs in again"),
+    ):
+        added = verbs.add_parser(verb, parents=[everywhere], help=text, description=text)
+        added.set_defaults(command=_token, verb=verb)
+        if verb in ("add", "delete"):
+            added.add_argument("name", metavar="NAME")
+        if verb == "add":
+            added.add_argument("--expires", metavar=DURATION.metavar, type=_lifetime, help="how long it is valid, such as 90d; default: until it is withdrawn")
+            added.add_argument("--repository", metavar="PATTERN", default="*", help="the repositories that it is for: a name, * in it being any characters")
+            added.add_argument("--read-only", action="store_true", help="it pulls, and does not push or delete")
+
+
+def _lifetime(text: str) -> float:
+    try:
+        lifetime: float = DURATION.parse(text)
+    except ValueError:
+        lifetime = 0
+    if not 1 <= lifetime <= DURATION.parse(DURATION.most):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {DURATION.accepts}, at least 1s, at most {DURATION.most}")
+    return lifetime
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -243,6 +273,14 @@ def _user_delete(options: argparse.Namespace) -> int:
 
 def _user_list(options: argparse.Namespace) -> int:
     return _with_users(options, lambda users: print(*users.names(), sep="\n", end="\n" if users.names() else ""))
+
+
+def _token(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.token_commands import run
+
+    run(options, _config(options).data_dir)
+    return 0
 
 
 def _read_password() -> str:

@@ -246,7 +246,13 @@ class Config(NamedTuple):
     auth_tls_key: Path | None = _key("", FILE, "The private key of that certificate.")
     internal_tls_cert: Path | None = _key("", FILE, "The certificate of the internal listener.")
     internal_tls_key: Path | None = _key("", FILE, "The private key of that certificate.")
-    public_url: str = _key("", URL, "Where people reach the public listener, for the commands that the web interface shows. Empty: what the browser asked for.")
+    public_url: str = _key(
+        "",
+        URL,
+        "Where people reach the public listener, for the commands that the web interface shows; with anonymous-read, where they reach the auth listener. "
+        "Empty: what the browser or client asked for.",
+    )
+    anonymous_read: bool = _key("no", SWITCH, "Whether everyone can pull at the auth listener too, so that one address is enough; pushing needs a password.")
     trusted_proxies: tuple[Any, ...] = _key("", PROXIES, "Proxies whose Forwarded and X-Forwarded-For, -Proto, -Host are believed: addresses, networks, unix.")
     blob_redirect: str = _key("", TEMPLATE, "Where public pulls of blobs go, such as https://cdn.example/{digest}; a file is at blobs/{algorithm}/{encoded}.")
     accel_redirect: str = _key("", PREFIX, "The internal location, such as /blobs/, from which an nginx among the trusted proxies sends the files in blobs/.")

@@ -1,4 +1,4 @@
-"""What requests say in the query and in single header fields: ranges, conditions, credentials (RFC 3986, 9110, 7617). Pure functions.
+"""What requests say in the query and in single header fields: ranges, conditions, credentials (RFC 3986, 9110, 7617, 6750). Pure functions.
 
 What a client may get wrong without harm is ignored, as RFC 9110 demands for Range and for conditions. Credentials that are
 not well-formed are none, and a query that is not is an error.
@@ -25,6 +25,8 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MAX_QUERY_PAIRS = 64
 _BASIC = re.compile(r"(?i:basic) +([A-Za-z0-9+/]+={0,2})")
 _MAX_AUTHORIZATION = 4096
+# RFC 6750 section 2.1; with room for several scopes.
+_BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]{1,8192}=*)")
 
 
 class Credentials(NamedTuple):
@@ -97,6 +99,12 @@ def parse_basic(value: str | None) -> Credentials | None:
         return None
     name, colon, password = text.partition(":")
     return Credentials(name, password) if name and colon and "\0" not in text else None
+
+
+def parse_bearer(value: str) -> str | None:
+    """Return the token of an Authorization field of the scheme Bearer (RFC 6750); None for every other scheme."""
+    match = _BEARER.fullmatch(value)
+    return match[1] if match else None
 
 
 def _number(digits: str) -> int:

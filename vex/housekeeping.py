@@ -29,7 +29,10 @@ _DAY = 24 * 3600
 
 
 class Housekeeping:
-    """The removal of what is due; `sweep` and `check_files` do one round each, `start` a thread that repeats them."""
+    """The removal of what is due; `sweep` and `check_files` do one round each, `start` a thread that repeats them.
+
+    `chores` are done with each sweep.
+    """
 
     def __init__(
         self,
@@ -41,9 +44,11 @@ class Housekeeping:
         registry: Registry,
         *,
         interval: float = 60,
+        chores: Sequence[Callable[[], None]] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._interval = interval
+        self._chores = chores
         self._database = database
         self._files = files
         self._uploads = uploads
@@ -73,6 +78,8 @@ class Housekeeping:
         self._remove_due(lambda tx: store.expired_manifests(tx, now, 1), lambda tx: expire_manifests(tx, now, _BATCH, self._pulls.grace))
         self._remove_due(lambda tx: _empty_repositories(tx, now, uploading), lambda tx: _remove_empty_repositories(tx, now, uploading))
         self._files.keep_ballast()
+        for chore in self._chores:
+            chore()
 
     def fill_in_summaries(self) -> None:
         """Summarise the manifests that an older Vex stored."""

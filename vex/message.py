@@ -9,6 +9,7 @@ from typing import BinaryIO
 from vex.answers import Basis
 from vex.errors import MalformedRequest, RegistryError
 from vex.fields import parse_query
+from vex.identity import ANYONE, Identity
 from vex.wire import Body, Head
 
 JSON = "application/json"
@@ -18,10 +19,10 @@ class Request:
     """A request whose head was parsed and whose body has not been read.
 
     `listener` is `public`, `auth` or `internal`; `client` the address of the peer, or, if that is a trusted proxy (`proxied`), of whom it
-    speaks for; `user` the name that was authenticated, "" before.
+    speaks for; `identity` who was authenticated.
     """
 
-    __slots__ = ("_host", "_query", "body", "client", "head", "listener", "method", "op", "path", "proxied", "query_text", "scheme", "user")
+    __slots__ = ("_host", "_query", "body", "client", "head", "identity", "listener", "method", "op", "path", "proxied", "query_text", "scheme")
 
     def __init__(self, listener: str, head: Head, body: Body, client: str, scheme: str = "http") -> None:
         self.listener = listener
@@ -33,7 +34,7 @@ class Request:
         self.scheme = scheme
         self.proxied = False
         self._host = ""
-        self.user = ""
+        self.identity: Identity = ANYONE
         self.op = "other"
         self._query: dict[str, list[str]] | None = None
 
@@ -47,6 +48,11 @@ class Request:
     def host(self) -> str:
         """The host and perhaps port that the client asked, not checked."""
         return self._host or self.header("host") or ""
+
+    @property
+    def user(self) -> str:
+        """The name that was authenticated; "" without."""
+        return self.identity.name
 
     @property
     def query(self) -> dict[str, list[str]]:

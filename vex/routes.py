@@ -47,6 +47,9 @@ REFERRERS = route("referrers", "/v2/<name>/referrers/<digest>", GET="end-12a end
 VERSION = route("version", "/v2/", GET="end-1", HEAD="end-1")
 CATALOG = route("catalog", "/v2/_catalog", GET="Docker", HEAD="Docker")
 
+# Where Bearer tokens are given out; no repository is called _token.
+TOKEN = route("token", "/v2/_token", GET="Docker", POST="Docker")
+
 REGISTRY = (MANIFEST, UPLOADS, UPLOAD, BLOB, TAGS, REFERRERS, VERSION, CATALOG)
 
 INTERNAL = (

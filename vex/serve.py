@@ -22,10 +22,11 @@ from vex.api import Api, Delivery, PageLimits
 from vex.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
 from vex.blobs import FILE_MODE, BlobFiles, make_directory
 from vex.config import Config
+from vex.credentials import Credentials, OnePort
 from vex.database import Database
-from vex.errors import Failure
+from vex.errors import Failure, RegistryError
 from vex.housekeeping import Housekeeping
-from vex.message import Response
+from vex.message import Request, Response
 from vex.notify import Notifier
 from vex.observations import Observations
 from vex.pulls import Pulls
@@ -33,6 +34,7 @@ from vex.registry import Registry, Rules
 from vex.server import Listener, Server, Timeouts
 from vex.sockets import listen, passed
 from vex.tls import Certificates
+from vex.tokens import Tokens
 from vex.uploads import UploadLimits, Uploads
 from vex.users import Users
 from vex.wire import HeadLimits
@@ -123,14 +125,17 @@ class _Service:
             config.manifest_depth_limit,
         )
         registry = Registry(database, files, uploads, pulls, revisions, rules)
-        self._users = Users(database, failures_per_minute=config.failed_logins)
-        self._housekeeping = Housekeeping(database, files, uploads, pulls, revisions, registry, interval=_sweep_interval(config))
+        self._users, self._tokens = Users(database, failures_per_minute=config.failed_logins), Tokens(database)
+        chores = (self._tokens.save_uses,)
+        self._housekeeping = Housekeeping(database, files, uploads, pulls, revisions, registry, interval=_sweep_interval(config), chores=chores)
         delivery = Delivery(config.blob_redirect, config.accel_redirect)
         api = Api(registry, uploads, revisions, PageLimits(config.page_size, config.page_limit), config.manifest_limit, delivery)
         certificates = self._certificates = Certificates(config.certificates())
         self._observations = Observations(registry, uploads, database, files, lambda: uploads.limits.free_bytes, certificates)
         internal = {"metrics": self._observations.response, "healthz": lambda: Response(200, _TEXT, b"ok\n"), "readyz": self._ready}
-        app = App(api, self._pages(registry), self._users, internal, self._observations)
+        one_port = _one_port(config)
+        credentials = Credentials(self._users, self._tokens, one_port, self._observations.login_refused)
+        app = App(api, self._pages(registry), credentials, _granting(credentials, one_port), internal, self._observations)
         self._server = Server(_listeners(config, app, self._observations, revisions, certificates), config.shutdown_timeout)
         self._observations.watch(self._server.listeners)
 
@@ -154,6 +159,8 @@ class _Service:
         self._notifier.stopping(self._config.shutdown_timeout + _END_SECONDS)
         self._server.stop()
         self._housekeeping.stop()
+        with contextlib.suppress(RegistryError):
+            self._tokens.save_uses(at_once=True)
         self._database.close()
         if self._storage_failure:
             raise Failure(f"storage failed ({self._storage_failure}): what was committed last is not certain; check the disk, then start again")
@@ -193,7 +200,9 @@ class _Service:
             from vex.pages import Pages
             from vex.pages.parts import Site
 
-            return Pages(Site(Browsing(self._database, registry), registry, self._config.public_url, self._push_port, time.time))
+            url = self._config.public_url
+            one_port = self._config.anonymous_read and bool(url)
+            return Pages(Site(Browsing(self._database, registry), registry, url, self._push_port, time.time, one_port))
 
         return load
 
@@ -201,7 +210,7 @@ class _Service:
         return next((listener.port for listener in self._server.listeners if listener.name == AUTH), None)
 
     def _advise(self) -> None:
-        if self._config.auth_addr is not None and not self._users.names():
+        if self._config.auth_addr is not None and not self._users.names() and not self._tokens.list():
             command = f"{os.path.basename(sys.executable)} {sys.argv[0]} user add NAME"
             print(f"vex: no user can push yet; add one with: {command} --data-dir {self._config.data_dir}", file=sys.stderr, flush=True)
 
@@ -229,6 +238,32 @@ class _Service:
         _log.critical("the outcome of a transaction is unknown: %s; stopping", reason)
         self._storage_failure = reason
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _one_port(config: Config) -> OnePort | None:
+    if not config.anonymous_read:
+        return None
+    # Loaded here, since it is not needed otherwise.
+    from vex.bearer import Signer
+
+    signer = Signer(config.data_dir)
+    # A key that cannot be read or made is found out now.
+    signer.key()
+    return OnePort(signer, config.public_url)
+
+
+def _granting(credentials: Credentials, one_port: OnePort | None) -> Callable[[Request], Response] | None:
+    if one_port is None:
+        return None
+    signer = one_port.signer
+
+    def answer(request: Request) -> Response:
+        # Loaded once a client asks, as the pages are.
+        from vex.granting import Granting
+
+        return Granting(credentials, signer).handle(request)
+
+    return answer
 
 
 def _sweep_interval(config: Config) -> float:

@@ -21,7 +21,8 @@ from vex import accounts
 from vex.database import Database
 from vex.errors import TOOMANYREQUESTS, UNAUTHORIZED, Failure, RegistryError
 
-_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+MAX_NAME = 64
+_NAME = re.compile(rf"[A-Za-z0-9._@-]{{1,{MAX_NAME}}}")
 MIN_PASSWORD = 8
 MAX_PASSWORD = 1024
 # RFC 7914 section 2: 128 * N * r bytes, here 16 MiB. OpenSSL wants a little more than that.
@@ -64,6 +65,8 @@ class Users:
         with self._database.write() as tx:
             if accounts.find_user(tx, name):
                 raise Failure(f"there is a user {name} already; `vex user password {name}` changes the password")
+            if accounts.find_token(tx, name):
+                raise Failure(f"there is a token {name}; choose another name, or withdraw it with `vex token delete {name}`")
             accounts.save_user(tx, row, int(self._clock()))
 
     def set_password(self, name: str, password: str) -> None:
@@ -85,39 +88,43 @@ class Users:
         with self._database.read() as tx:
             return [name for name, _ in accounts.list_users(tx)]
 
-    def check(self, name: str, password: str, address: str) -> None:
-        """Tell whether the password is that of the user; raises UNAUTHORIZED, and TOOMANYREQUESTS after too many failures."""
+    def version(self, name: str) -> int | None:
+        """Return the version of a user, None if there is no such user."""
+        with self._database.read() as tx:
+            return accounts.user_version(tx, name)
+
+    def check(self, name: str, password: str, address: str) -> int:
+        """Check that the password is that of the user, and return the user's version; raises UNAUTHORIZED, and TOOMANYREQUESTS after too many failures."""
         fingerprint = hmac.digest(self._key, f"{name}\0{password}".encode(), "sha256")
         with self._lock:
             verified = self._verified.get(fingerprint)
-        with self._database.read() as tx:
-            version = accounts.user_version(tx, name)
-        now = self._clock()
+        version, now = self.version(name), self._clock()
         if verified and verified.version == version and now < verified.until:
-            return
+            return verified.version
         was_right = verified is not None and verified.version == version
         if not was_right:
             self._throttle.refuse_early(address, name)
         # One that was right before goes past those that wait here, so that failures of others do not keep its owner out.
         with contextlib.nullcontext() if was_right else self._doubtful:
-            right = self._matches(name, password, fingerprint)
-        if not right:
+            version = self._matches(name, password, fingerprint)
+        if version is None:
             self._throttle.failed(address, name)
             raise RegistryError(UNAUTHORIZED, "the user name or the password is wrong")
+        return version
 
-    def _matches(self, name: str, password: str, fingerprint: bytes) -> bool:
+    def _matches(self, name: str, password: str, fingerprint: bytes) -> int | None:
         with self._database.read() as tx:
             user = accounts.find_user(tx, name)
         with self._hashing:
             right = hmac.compare_digest(_scrypt(password, (user or self._nobody).salt), (user or self._nobody).hash)
         if not right or user is None:
-            return False
+            return None
         with self._lock:
             self._verified[fingerprint] = _Verified(user.version, self._clock() + _REMEMBER_SECONDS)
             self._verified.move_to_end(fingerprint)
             if len(self._verified) > _MAX_VERIFIED:
                 self._verified.popitem(last=False)
-        return True
+        return user.version
 
 
 class _Throttle:

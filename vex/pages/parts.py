@@ -52,13 +52,17 @@ _page = Templates("page.html")
 
 
 class Site(NamedTuple):
-    """What the pages need: the data, and how commands address this registry. `push_port` gives the port for pushing, None when that is off."""
+    """What the pages need: the data, and how commands address this registry.
+
+    `push_port` gives the port for pushing, None when that is off; with `one_port`, it is that of `public_url`.
+    """
 
     browsing: Browsing
     registry: Registry
     public_url: str
     push_port: Callable[[], int | None]
     clock: Callable[[], float]
+    one_port: bool = False
 
 
 class Visit(NamedTuple):
@@ -74,6 +78,8 @@ class Visit(NamedTuple):
     def push_host(self) -> str:
         """How commands address the registry for pushing; "" when that is off."""
         port = self.site.push_port()
+        if port and self.site.one_port:
+            return self.host
         return f"{_without_port(self.host)}:{port}" if port else ""
 
     def parameter(self, name: str) -> str:

@@ -1,0 +1,53 @@
+"""`vex token`: what its commands do and print. A token goes to standard output, and nowhere else."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Callable
+
+from vex.bearer import Signer
+from vex.database import Database
+from vex.serve import open_data
+from vex.tokens import Tokens
+
+_HEADINGS = ("NAME", "CREATED", "EXPIRES", "LAST USE", "REPOSITORIES", "RIGHTS")
+
+
+def run(options: argparse.Namespace, data: Path) -> None:
+    """Run one of the commands on a data directory; raises Failure."""
+    with open_data(data):
+        if options.verb == "rotate-key":
+            Signer(data).rotate()
+            return
+        with contextlib.closing(Database(data / "vex.db")) as database:
+            _VERBS[options.verb](options, Tokens(database))
+
+
+def _add(options: argparse.Namespace, tokens: Tokens) -> None:
+    print(tokens.add(options.name, lifetime=options.expires, repositories=options.repository, read_only=options.read_only))
+    print(f"vex: this is the password of {options.name}; it is not shown again", file=sys.stderr)
+
+
+def _delete(options: argparse.Namespace, tokens: Tokens) -> None:
+    tokens.delete(options.name)
+
+
+def _list(_options: argparse.Namespace, tokens: Tokens) -> None:
+    rows = [_HEADINGS]
+    for token in tokens.list():
+        rights = "read" if token.read_only else "read, write"
+        rows.append((token.name, _time(token.created), _time(token.expires), _time(token.used), token.repositories, rights))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows if len(rows) > 1 else ():
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
+
+
+def _time(seconds: int | None) -> str:
+    return "never" if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%MZ")
+
+
+_VERBS: dict[str, Callable[[argparse.Namespace, Tokens], None]] = {"add": _add, "delete": _delete, "list": _list}

@@ -1,0 +1,108 @@
+"""Tokens of machines: random passwords that can be limited to reading, to repositories and to a time, and withdrawn.
+
+A token's name takes the place of a user's, and is never that of a user too, so that a log tells them apart. The token itself is
+shown once, when it is made. It holds 256 random bits: only its SHA-256 is stored, since there is nothing that a slow hash would
+protect from guessing, and machines log in often. When one was last used is kept in memory, and written down once a minute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from typing import Callable
+
+from vex import accounts
+from vex.accounts import TokenRow
+from vex.database import Database
+from vex.errors import UNAUTHORIZED, Failure, RegistryError
+from vex.identity import Identity, check_pattern
+from vex.users import check_user
+
+PREFIX = "vex_"
+_SECRET_BYTES = 32
+_MINUTE = 60
+
+
+class Tokens:
+    """All tokens of machines; any thread may use it."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._uses: dict[str, int] = {}
+        self._written = 0.0
+
+    def add(self, name: str, *, lifetime: float | None = None, repositories: str, read_only: bool = False) -> str:
+        """Create a token; returns it. `lifetime` in seconds, `repositories` a pattern. Raises Failure."""
+        check_user(name)
+        check_pattern(repositories)
+        secret, now = PREFIX + secrets.token_urlsafe(_SECRET_BYTES), int(self._clock())
+        expires = None if lifetime is None else now + max(int(lifetime), 1)
+        with self._database.write() as tx:
+            if accounts.find_user(tx, name):
+                raise Failure(f"there is a user {name}; give the token a name of its own")
+            if accounts.find_token(tx, name):
+                raise Failure(f"there is a token {name} already; `vex token delete {name}` withdraws it")
+            accounts.add_token(tx, TokenRow(name, _hash(secret), now, expires, None, repositories, read_only))
+        return secret
+
+    def delete(self, name: str) -> None:
+        """Withdraw a token; raises Failure."""
+        with self._database.write() as tx:
+            if not accounts.delete_token(tx, name):
+                raise Failure(f"there is no token {name}; `vex token list` shows all")
+
+    def list(self) -> list[TokenRow]:
+        """Return all tokens, by name."""
+        with self._database.read() as tx:
+            return accounts.list_tokens(tx)
+
+    def check(self, name: str, password: str) -> Identity | None:
+        """Return whose token this is, None if it is no token; raises UNAUTHORIZED if it has expired."""
+        if not password.startswith(PREFIX):
+            return None
+        with self._database.read() as tx:
+            token = accounts.find_token(tx, name)
+        if token is None or not hmac.compare_digest(token.hash, _hash(password)):
+            return None
+        if self._has_expired(token):
+            raise RegistryError(UNAUTHORIZED, f"the token {name} has expired; ask for a new one")
+        return self._used(token)
+
+    def find(self, name: str, version: int) -> Identity | None:
+        """Return the identity of a token that has not expired, and has had this version all the time."""
+        with self._database.read() as tx:
+            token = accounts.find_token(tx, name)
+        return None if token is None or _version(token) != version or self._has_expired(token) else self._used(token)
+
+    def save_uses(self, *, at_once: bool = False) -> None:
+        """Write down when tokens were last used; once a minute, unless it is to be done at once."""
+        now = self._clock()
+        with self._lock:
+            if not self._uses or (now < self._written + _MINUTE and not at_once):
+                return
+            uses, self._uses, self._written = self._uses, {}, now
+        with self._database.write() as tx:
+            for name, used in uses.items():
+                accounts.note_token_use(tx, name, used)
+
+    def _has_expired(self, token: TokenRow) -> bool:
+        return token.expires is not None and token.expires <= self._clock()
+
+    def _used(self, token: TokenRow) -> Identity:
+        with self._lock:
+            self._uses[token.name] = int(self._clock())
+        return Identity(token.name, _version(token), token.read_only, token.repositories)
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _version(token: TokenRow) -> int:
+    # A token never changes; one of the same name that is made later has another hash.
+    return int.from_bytes(token.hash[:7], "big")
