@@ -14,10 +14,10 @@ from tests.programs import require
 from tests.support import DOCKER_LIST, DOCKER_MANIFEST, PASSWORD, USER, digest_of, vex
 
 
-class DockerTests(ProgramTestCase):
+class DockerTestCase(ProgramTestCase):
     """One dockerd for a class, and a server at 127.0.0.1; `docker` runs with settings of its own."""
 
-    flags = ("--pull-grace", "0s")
+    flags: tuple[str, ...] = ("--pull-grace", "0s")
     socket: str
     docker_program: str
 
@@ -38,9 +38,9 @@ class DockerTests(ProgramTestCase):
         command = (self.docker_program, "--config", str(self.directory / config), "-H", self.socket, *arguments)
         return run(*command, environment={"DOCKER_CLI_EXPERIMENTAL": "enabled"}, text=text, code=code)
 
-    def login(self, host: str, password: str = PASSWORD, code: int = 0) -> str:
+    def login(self, host: str, password: str = PASSWORD, code: int = 0, user: str = USER, config: str = "config") -> str:
         """Log in; returns what docker printed."""
-        ended = self.docker("login", "--username", USER, "--password-stdin", host, text=password, code=code)
+        ended = self.docker("login", "--username", user, "--password-stdin", host, text=password, code=code, config=config)
         return ended.stdout + ended.stderr
 
     def load(self, name: str, *layers: bytes) -> str:
@@ -60,6 +60,10 @@ class DockerTests(ProgramTestCase):
         self.docker("image", "rm", "--force", name, *others)
         self.docker("pull", name)
         return self.image_id(name)
+
+
+class DockerTests(DockerTestCase):
+    """Pushing at the auth listener, and pulling at the public one."""
 
     def setUp(self) -> None:
         self.auth, self.public = hosts(self.server)
