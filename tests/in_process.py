@@ -41,6 +41,7 @@ class Options(NamedTuple):
     pull_grace: int = 10 * MINUTE
     keep_replaced: int = 0
     delete_untags: bool = False
+    audit_keep: int = 365 * DAY
 
 
 class Holdings(NamedTuple):
@@ -75,7 +76,7 @@ class InProcess:
         rules = Rules(options.upload_expiry, options.keep_replaced, options.delete_untags, *ManifestLimits())
         revisions = Revisions()
         self.registry = Registry(self.database, files, self.uploads, pulls, revisions, rules, clock=self.clock)
-        self.housekeeping = Housekeeping(self.database, files, self.uploads, pulls, revisions, self.registry, clock=self.clock)
+        self.housekeeping = Housekeeping(self.database, files, self.uploads, pulls, revisions, self.registry, audit_keep=options.audit_keep, clock=self.clock)
         self.api = Api(self.registry, self.uploads, revisions, PageLimits(1000, 10_000), 4 * 1024 * 1024)
 
     def close(self) -> None:

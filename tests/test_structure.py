@@ -16,9 +16,10 @@ PACKAGE = TOP / "vex"
 
 # A module imports only from rows above its own. `pages` is a package, which counts as one here.
 LEVELS = (
-    {"errors", "routes", "metrics", "markup", "answers", "pulls", "logs", "progress", "forwarded", "dashboard", "dockerfile"},
+    {"errors", "routes", "metrics", "markup", "answers", "pulls", "progress", "forwarded", "dashboard", "dockerfile"},
+    {"logs"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote"},
-    {"manifest", "blobs", "store", "accounts", "identity", "measures"},
+    {"manifest", "blobs", "store", "accounts", "identity", "measures", "audit"},
     {"message", "copying", "endpoints", "image", "references", "uploads", "users"},
     {"connection", "catalog", "faults", "layout", "tokens", "bearer", "sockets", "tls", "notify"},
     {"server", "credentials"},
@@ -31,7 +32,7 @@ LEVELS = (
     {"observations"},
     {"serve"},
     {"quickstart", "check", "token_commands"},
-    {"backup", "exporting", "importing"},
+    {"backup", "exporting", "importing", "trail"},
     {"cli"},
 )
 LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
@@ -46,8 +47,8 @@ RESERVED = {
     "urllib.request": set(),
     "http.client": {"remote"},
 }
-# The queries of the web interface are in catalog.py, those of `vex check` in faults.py.
-MODULES_WITH_SQL = {"database", "store", "accounts", "catalog", "faults"}
+# The queries of the web interface are in catalog.py, those of `vex check` in faults.py, those of the audit trail in audit.py.
+MODULES_WITH_SQL = {"database", "store", "accounts", "catalog", "faults", "audit"}
 SQL = re.compile(r"\s*(SELECT\s|INSERT\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s|REPLACE\s+INTO\s|PRAGMA\s|CREATE\s+(TABLE|INDEX)\s|BEGIN\s+IMMEDIATE)")
 MAX_FUNCTION_LINES = 50
 MAX_MODULE_LINES = 450

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from vex import routes
 from vex.answers import Revisions
+from vex.audit import Actor
 from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, MANIFEST_TOO_LARGE, PAGINATION_NUMBER_INVALID, RegistryError
 from vex.fields import etag_matches, if_range_matches, parse_content_range, parse_range
 from vex.message import Request, Response, json_response
@@ -143,20 +144,20 @@ class Api:
         name, reference = RepositoryName.parse(fields["name"]), _reference(fields["reference"])
         tags = [Tag.parse(tag) for tag in request.query.get("tag", [])]
         content = self._read_manifest(request)
-        pushed = self._registry.put_manifest(name, reference, tags, content, request.header("content-type"))
+        pushed = self._registry.put_manifest(name, reference, tags, content, request.header("content-type"), _actor(request))
         headers = [("Location", routes.MANIFEST.path(name=name, reference=pushed.digest)), ("Docker-Content-Digest", pushed.digest), _NOSNIFF]
         if pushed.subject:
             headers.append(("OCI-Subject", pushed.subject))
         headers += [("OCI-Tag", tag) for tag in tags]
         return Response(201, headers)
 
-    def delete_manifest(self, _request: Request, fields: Fields) -> Response:
+    def delete_manifest(self, request: Request, fields: Fields) -> Response:
         """Answer end-9 for a tag or a digest."""
         name, reference = RepositoryName.parse(fields["name"]), _reference(fields["reference"])
         if isinstance(reference, Digest):
-            self._registry.delete_manifest(name, reference)
+            self._registry.delete_manifest(name, reference, _actor(request))
         else:
-            self._registry.delete_tag(name, reference)
+            self._registry.delete_tag(name, reference, _actor(request))
         return Response(202, [_NOSNIFF])
 
     def _read_manifest(self, request: Request) -> bytes:
@@ -220,9 +221,9 @@ class Api:
             return Response(304, _content_headers(digest, _FOREVER))
         return Response(200, [*_BLOB_HEADERS, *_content_headers(digest)], length=size, basis=basis)
 
-    def delete_blob(self, _request: Request, fields: Fields) -> Response:
+    def delete_blob(self, request: Request, fields: Fields) -> Response:
         """Answer end-10."""
-        self._registry.delete_blob(RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"]))
+        self._registry.delete_blob(RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"]), _actor(request))
         return Response(202, [_NOSNIFF])
 
     # Uploads
@@ -312,6 +313,10 @@ HANDLERS: dict[tuple[str, str], Callable[[Api, Request, Fields], Response]] = {
     (routes.UPLOAD.op, routes.PUT): Api.put_upload,
     (routes.UPLOAD.op, routes.DELETE): Api.delete_upload,
 }
+
+
+def _actor(request: Request) -> Actor:
+    return Actor(request.user, request.client)
 
 
 def _reference(text: str) -> Reference:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sqlite3
 import sys
+import time
 from pathlib import Path
 from typing import Callable
 
@@ -33,6 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 1
+    except BrokenPipeError:
+        # Who read the output has seen enough; what is left of it goes nowhere, so that Python does not complain about it at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _user_commands(commands, everywhere)
     _token_commands(commands, everywhere)
     _check_flags(add("check", _check, "tell what is wrong with the data, a sentence each, and exit 1 if anything is; the registry may be running"))
+    _log_flags(add("log", _log, "show the changes of tags, each with its time, user, address and digests; the registry may be running"))
     saved = add("backup", _backup, "copy the registry, which may be running, to a directory that is new, empty or an earlier backup")
     saved.add_argument("directory", metavar="DIR", type=Path, help="becomes a data directory; a backup that is there already is brought up to date")
     _moving_flags(add("import", _import, "copy images from files or another registry into the running registry"))
@@ -107,6 +114,20 @@ def _describe_flags(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--grafana", action="store_true", help="print a Grafana dashboard, as JSON")
     which.add_argument("--dockerfile", action="store_true", help="print a Dockerfile that runs the registry in a container")
+
+
+def _log_flags(parser: argparse.ArgumentParser) -> None:
+    parser.description = f"{parser.description}. The oldest comes first, so that the newest is the last line."
+    parser.add_argument("wanted", metavar="REPOSITORY[:TAG]", nargs="?", default="", help="of this repository or tag; default: all")
+    parser.add_argument("--since", metavar=DURATION.metavar, type=_duration, default=0.0, help="of this last time only, such as 90m or 7d")
+    parser.add_argument("--json", action="store_true", help="as JSON, an object a line")
+
+
+def _duration(text: str) -> float:
+    try:
+        return DURATION.parse(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {DURATION.accepts}") from None
 
 
 def _rate(text: str) -> int:
@@ -169,10 +190,11 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    log_to_standard_error(debug=options.debug)
     # Found once: if the file is gone when it is to be read again, that is a mistake, and no wish for the defaults.
     options.config = options.config or default_path()
-    return serve(_config(options), lambda: _config(options))
+    config = _config(options)
+    log_to_standard_error(config.log_format, "debug" if options.debug else config.log_level)
+    return serve(config, lambda: _config(options))
 
 
 def _quickstart(options: argparse.Namespace) -> int:
@@ -189,6 +211,17 @@ def _check(options: argparse.Namespace) -> int:
 
     wanted = Options(options.repair, options.hash or options.hash_rate > 0, options.hash_rate)
     return 1 if check(_config(options).data_dir, wanted, Progress()) else 0
+
+
+def _log(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.trail import show, wanted
+
+    what = wanted(options.wanted, options.since, time.time())
+    if not show(_config(options).data_dir, what, as_json=options.json):
+        print("vex: no change of a tag is recorded for this", file=sys.stderr)
+    sys.stdout.flush()
+    return 0
 
 
 def _backup(options: argparse.Namespace) -> int:

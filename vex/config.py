@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Generic, NamedTuple, TypeVar, Union
 
 from vex.errors import Failure
+from vex.logs import FORMATS, LEVELS, STANDARD_ERROR
 
 T = TypeVar("T")
 
@@ -141,6 +142,10 @@ def _parse_switch(text: str) -> bool:
     return _SWITCHES[text]
 
 
+def _parse_log(text: str) -> Path | str | None:
+    return STANDARD_ERROR if text == STANDARD_ERROR else _parse_optional_path(text)
+
+
 def _parse_url(text: str) -> str:
     if not text:
         return text
@@ -184,11 +189,21 @@ NUMBER = Kind("NUMBER", "a whole number", _parse_number, most="1000000")
 # Python's JSON parser recurses, on the small stacks of the connections' threads.
 DEPTH = Kind("NUMBER", "a whole number", _parse_number, most="500")
 SWITCH = Kind("yes|no", "yes or no", _parse_switch)
+LOG_FILE = Kind("FILE", "a path without quotes, stderr, or nothing", _parse_log)
 URL = Kind("URL", "http:// or https:// with a host and perhaps a port, and no path; or nothing", _parse_url)
 
 PROXIES = Kind("ADDRESSES", "addresses and networks such as 127.0.0.1, 10.0.0.0/8 and fd00::/8, or the word unix, with commas between them", _parse_proxies)
 TEMPLATE = Kind("URL", "http:// or https:// with a host and a path that has {digest} or {encoded} in it, and perhaps {algorithm}; or nothing", _parse_template)
 PREFIX = Kind("PATH", "a path that begins and ends with /, such as /blobs/; or nothing", _parse_prefix)
+
+
+def _choice(words: tuple[str, ...]) -> Kind[str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(text)
+        return text
+
+    return Kind("|".join(words), f"{', '.join(words[:-1])} or {words[-1]}", parse)
 
 
 class Key(NamedTuple):
@@ -262,6 +277,11 @@ class Config(NamedTuple):
     pull_grace: float = _key("10m", DURATION, "How long the blobs of a removed manifest stay, if it was fetched within that time: a pull under way ends well.")
     keep_replaced: float = _key("0s", DURATION, "How long a manifest can still be pulled by digest after its last tag was moved to another.")
     delete_untags: bool = _key("no", SWITCH, "Whether deleting a manifest by digest deletes its tags too, as skopeo delete expects, instead of being refused.")
+
+    log_format: str = _key("auto", _choice(FORMATS), "How log lines look: text, or JSON objects. auto: text on a terminal, and JSON elsewhere.")
+    log_level: str = _key("info", _choice(LEVELS), "The least important lines that are logged; pushes, removals and failed logins are info.")
+    access_log: Path | str | None = _key("", LOG_FILE, "Where each request is logged in a line: a file, or stderr. Empty: nowhere.")
+    audit_keep: float = _key("365d", DURATION, "How long changes of tags are kept, for vex log and the web interface.")
 
     request_line_limit: int = _key("8KiB", SIZE, "The longest request line.", "1KiB")
     header_fields_limit: int = _key("64", NUMBER, "The most header fields in a request.", "16")

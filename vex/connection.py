@@ -41,6 +41,8 @@ _SEND_SLICE_SECONDS = 5
 UNIX_CLIENT = "unix"
 _DATE, _END = b"Date: ", b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# What nginx logs for a client that did not wait for the whole answer.
+_CLIENT_LEFT = 499
 _HAS_SENDFILE = hasattr(os, "sendfile") and sys.platform.startswith("linux")
 
 # What a connection is doing, and so what the reaper holds it to.
@@ -88,6 +90,7 @@ class Connection(BaseRequestHandler):
         self.seen = Seen(0, self.phase_since, 0, self.phase_since)
         self.buffer = b""
         self.continue_wanted = False
+        self.unanswered: Request | None = None
         self.client = self.client_address[0] if isinstance(self.client_address, tuple) else UNIX_CLIENT
         self.client = self.client[7:] if self.client.startswith("::ffff:") else self.client
         proxies = self.server.proxies
@@ -101,10 +104,10 @@ class Connection(BaseRequestHandler):
             while self._serve_one():
                 pass
         except (Disconnected, ConnectionError, ssl.SSLError, TimeoutError) as error:
-            _log.debug("%s: connection from %s ended: %s", self.server.name, self.client, error or type(error).__name__)
+            self._ended(error or type(error).__name__)
         except OSError as error:
             # The reaper shut the socket down, or the peer went away in a way that has no class of its own.
-            _log.debug("%s: connection from %s ended: %s", self.server.name, self.client, error)
+            self._ended(error)
 
     def finish(self) -> None:
         """Close the socket, gently: what was sent must not be lost to a reset because something was left unread."""
@@ -140,6 +143,11 @@ class Connection(BaseRequestHandler):
         # The first head is due at once; only later ones may let the connection idle.
         self.enter(HEAD)
 
+    def _ended(self, reason: object) -> None:
+        _log.debug("%s: connection from %s ended: %s", self.server.name, self.client, reason)
+        if self.unanswered:
+            self._log_access(self.unanswered, _CLIENT_LEFT, None, None)
+
     def _serve_one(self) -> bool:
         """Read one request, answer it; returns whether another may follow."""
         try:
@@ -163,6 +171,7 @@ class Connection(BaseRequestHandler):
         if self.proxies is not None:
             request.pass_on(*self.proxies.origin(head))
         self.continue_wanted = head.expects_continue
+        self.unanswered = request
         response = self.server.answer(request)
         reusable = head.keep_alive and not response.last and not self.server.draining
         # HTTP/1.0 knows no chunks: the end of the connection is the end of a stream.
@@ -173,8 +182,10 @@ class Connection(BaseRequestHandler):
         sent = self._send(request, response, reusable)
         if response.basis and self.server.answers and reusable and head.minor == 1 and not head.has_body:
             self.server.answers.keep(data, _answer(request, response, response.basis))
+        self.unanswered = None
         self._done(request.method, request.op, response.status, started, body.received, sent)
         _log.debug("%s %s %s %s %s -> %d, %d bytes", self.server.name, request.client, request.user or "-", request.method, request.path, response.status, sent)
+        self._log_access(request, response.status, sent, started)
         if not body.complete and not (reusable and self._drain(body)):
             self._linger()
             return False
@@ -191,10 +202,19 @@ class Connection(BaseRequestHandler):
         if _log.isEnabledFor(logging.DEBUG):
             client = self._client_of(data)
             _log.debug("%s %s - %s %s -> %d, %d bytes", self.server.name, client, answer.method, answer.path, answer.status, answer.body_bytes)
+        if self.server.access:
+            client, seconds = self._client_of(data), time.perf_counter() - started
+            self.server.access(self.server.name, client, "", answer.method, answer.path, answer.status, 0, answer.body_bytes, seconds)
 
     def _client_of(self, data: bytes) -> str:
         # The same head may come from a trusted proxy and from anyone else, so that an answer cannot remember its client.
         return (self.proxies.origin(parse_head(data, self.server.head_limits)).client if self.proxies is not None else "") or self.client
+
+    def _log_access(self, request: Request, status: int, sent: int | None, started: float | None) -> None:
+        if self.server.access:
+            seconds = None if started is None else time.perf_counter() - started
+            received = request.body.received
+            self.server.access(self.server.name, request.client, request.user, request.method, request.path, status, received, sent, seconds)
 
     def _done(self, method: str, op: str, status: int, started: float, received: int, sent: int, repeated: bool = False) -> None:
         self.server.observer.request_done(self.server.name, method, op, status, time.perf_counter() - started, received, sent, repeated)
@@ -257,6 +277,9 @@ class Connection(BaseRequestHandler):
         head = encode_head(response.status, [*response.headers, ("Content-Length", str(response.length)), ("Connection", "close")])
         self.phase = TRANSFER
         self._send_all(head[:-2] + _DATE + _date(int(time.time())) + _END + response.body)
+        if self.server.access:
+            # What the method and the path are cannot be told.
+            self.server.access(self.server.name, self.client, "", "", "", response.status, None, response.length, None)
         self._linger()
 
     def _linger(self) -> None:

@@ -3,6 +3,7 @@
 HTTP Basic (RFC 7617) carries the password of a user, or a machine's token under its name. With anonymous reading, there are
 Bearer tokens too (RFC 6750, Docker's "Token Authentication Specification"), and every challenge asks for one: docker would
 fail without stored credentials if it were offered Basic as well. What comes out is an Identity; what that may do is not decided here.
+Failed logins are logged, without what was tried.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from vex import routes
-from vex.errors import UNAUTHORIZED, RegistryError
+from vex.errors import TOOMANYREQUESTS, UNAUTHORIZED, RegistryError
 from vex.fields import parse_basic, parse_bearer
 from vex.forwarded import HOST
 from vex.identity import ANYONE, Identity
+from vex.logs import event
 from vex.message import Request
 from vex.tokens import Tokens
 from vex.users import Users
@@ -68,6 +70,8 @@ class Credentials:
             return self._tokens.check(name, password) or Identity(name, self._users.check(name, password, request.client))
         except RegistryError as error:
             self._refused()
+            if error.kind in (UNAUTHORIZED, TOOMANYREQUESTS):
+                event("login failed", user=name, address=request.client, reason=error.message)
             raise self.challenge(request, scope, message=error.message) if error.kind is UNAUTHORIZED else error from None
 
     def find(self, name: str, version: int) -> Identity | None:

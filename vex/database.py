@@ -22,7 +22,7 @@ from typing import Any, Callable
 from vex.errors import DISK_FULL, INTERNAL, UNAVAILABLE, Failure, RegistryError
 from vex.metrics import Buckets
 
-MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql")
+MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql", "005-audit.sql")
 # What queries raise on a file that is damaged, or no database, without a translation.
 DatabaseFault = sqlite3.DatabaseError
 _BUSY_SECONDS = 5.0

@@ -13,11 +13,11 @@ import time
 from collections.abc import Sequence
 from typing import Callable
 
-from vex import store
+from vex import audit, store
 from vex.answers import Revisions
 from vex.blobs import BlobFiles
 from vex.database import Database, Transaction
-from vex.names import Digest, RepositoryName
+from vex.names import RepositoryName
 from vex.pulls import Pulls
 from vex.references import expire_leases, expire_manifests
 from vex.registry import Registry
@@ -43,10 +43,12 @@ class Housekeeping:
         revisions: Revisions,
         registry: Registry,
         *,
+        audit_keep: float,
         interval: float = 60,
         chores: Sequence[Callable[[], None]] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._audit_keep = audit_keep
         self._interval = interval
         self._chores = chores
         self._database = database
@@ -77,6 +79,7 @@ class Housekeeping:
         self._remove_due(lambda tx: store.expired_leases(tx, now, 1), lambda tx: expire_leases(tx, now, _BATCH))
         self._remove_due(lambda tx: store.expired_manifests(tx, now, 1), lambda tx: expire_manifests(tx, now, _BATCH, self._pulls.grace))
         self._remove_due(lambda tx: _empty_repositories(tx, now, uploading), lambda tx: _remove_empty_repositories(tx, now, uploading))
+        self._forget_changes(now - int(self._audit_keep))
         self._files.keep_ballast()
         for chore in self._chores:
             chore()
@@ -109,7 +112,17 @@ class Housekeeping:
                 self._registry.note_damage(blob)
         return blobs[-1].id if blobs else -1
 
-    def _remove_due(self, due: Callable[[Transaction], Sequence[object]], remove: Callable[[Transaction], list[Digest]]) -> None:
+    def _forget_changes(self, before: int) -> None:
+        """Shorten the audit trail; no answer to a client comes from it."""
+        while not self._stop.is_set():
+            with self._database.read() as tx:
+                if not audit.has_changes_before(tx, before):
+                    return
+            self._files.let_ballast_go()
+            with self._database.write() as tx:
+                audit.delete_changes_before(tx, before, _BATCH)
+
+    def _remove_due(self, due: Callable[[Transaction], Sequence[object]], remove: Callable[[Transaction], list[audit.Told]]) -> None:
         """Remove what is due, a batch in each transaction, and the files of the blobs that are gone; where nothing is due, nothing is written."""
         while not self._stop.is_set():
             with self._database.read() as tx:
@@ -121,7 +134,8 @@ class Housekeeping:
                 self._revisions.all_changed()
                 tx.after_commit(self._revisions.all_changed)
                 gone = remove(tx)
-            self._registry.remove_files(gone)
+            audit.log_removals(gone, None)
+            self._registry.remove_files(row.digest for row in gone if row.what == audit.BLOB)
 
     def _run(self) -> None:
         rounds = [self.fill_in_summaries, self.check_files, self.sweep]
@@ -141,7 +155,7 @@ def _empty_repositories(tx: Transaction, now: int, uploading: frozenset[Reposito
     return [repository for repository, name in found if name not in uploading]
 
 
-def _remove_empty_repositories(tx: Transaction, now: int, uploading: frozenset[RepositoryName]) -> list[Digest]:
+def _remove_empty_repositories(tx: Transaction, now: int, uploading: frozenset[RepositoryName]) -> list[audit.Told]:
     for repository in _empty_repositories(tx, now, uploading):
         store.delete_repository(tx, repository)
     return []

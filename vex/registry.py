@@ -16,6 +16,7 @@ from typing import BinaryIO, Callable, NamedTuple, Union
 
 from vex import store
 from vex.answers import Revisions
+from vex.audit import BLOB, Actor, Told, log_removals, manifest_pushed, tag_changed
 from vex.blobs import BlobFiles
 from vex.database import Database, Transaction
 from vex.errors import (
@@ -234,7 +235,9 @@ class Registry:
             return self.find_blob(name, digest) >= 0
         return False
 
-    def put_manifest(self, name: RepositoryName, reference: Reference, tags: Sequence[Tag], content: bytes, content_type: str | None) -> PushedManifest:
+    def put_manifest(
+        self, name: RepositoryName, reference: Reference, tags: Sequence[Tag], content: bytes, content_type: str | None, actor: Actor
+    ) -> PushedManifest:
         """Store a manifest, and point tags at it.
 
         Raises MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN naming each reference that is missing, and DIGEST_INVALID when the
@@ -250,28 +253,28 @@ class Registry:
         # Reads a file, and so before the lock is taken.
         pushed = pushing.check_manifest(content, content_type, limits, self._files)
         all_tags = tuple(dict.fromkeys([*([] if isinstance(reference, Digest) else [reference]), *tags]))
-        with self._writing(name) as (tx, gone):
+        with self._writing(name, actor) as (tx, gone):
             now = int(self._clock())
             repository = store.ensure_repository(tx, name, now)
             row = pushing.save_manifest(tx, repository, digest, content, pushed, now)
+            manifest_pushed(tx, actor, repository, row, all_tags)
             for tag in all_tags:
-                gone.extend(point_tag(tx, repository, tag, row, now=now, keep_replaced=self._rules.keep_replaced, grace=self._pulls.grace))
+                gone.extend(point_tag(tx, actor, repository, tag, row, now=now, keep_replaced=self._rules.keep_replaced, grace=self._pulls.grace))
         return PushedManifest(digest, pushed.subject, all_tags)
 
     # Deleting
 
-    def delete_tag(self, name: RepositoryName, tag: Tag) -> None:
+    def delete_tag(self, name: RepositoryName, tag: Tag, actor: Actor) -> None:
         """Delete a tag, and what it alone kept; raises MANIFEST_UNKNOWN."""
         self._files.let_ballast_go()
-        with self._writing(name) as (tx, gone):
+        with self._writing(name, actor) as (tx, gone):
             repository, row = _find_manifest(tx, name, tag)
-            store.delete_tag(tx, repository, tag)
-            gone.extend(release_manifest(tx, repository, row.id, now=int(self._clock()), grace=self._pulls.grace))
+            gone.extend(self._release(tx, actor, repository, row.id, [tag]))
 
-    def delete_manifest(self, name: RepositoryName, digest: Digest) -> None:
+    def delete_manifest(self, name: RepositoryName, digest: Digest, actor: Actor) -> None:
         """Delete a manifest, and what it alone kept; raises MANIFEST_UNKNOWN, and REFERENCED while an index or a tag needs it."""
         self._files.let_ballast_go()
-        with self._writing(name) as (tx, gone):
+        with self._writing(name, actor) as (tx, gone):
             repository, row = _find_manifest(tx, name, digest)
             parents = store.manifest_parents(tx, repository, row.id, _NAMED)
             if parents:
@@ -285,14 +288,12 @@ class Registry:
                     " goes with the last one; or set delete-untags = yes in the registry's configuration",
                     detail={"tags": tags},
                 )
-            for tag in tags:
-                store.delete_tag(tx, repository, tag)
-            gone.extend(release_manifest(tx, repository, row.id, now=int(self._clock()), grace=self._pulls.grace))
+            gone.extend(self._release(tx, actor, repository, row.id, tags))
 
-    def delete_blob(self, name: RepositoryName, digest: Digest) -> None:
+    def delete_blob(self, name: RepositoryName, digest: Digest, actor: Actor) -> None:
         """Let go of a blob that was uploaded and not used; raises BLOB_UNKNOWN, and REFERENCED while a manifest needs it."""
         self._files.let_ballast_go()
-        with self._writing(name) as (tx, gone):
+        with self._writing(name, actor) as (tx, gone):
             now = int(self._clock())
             repository = store.find_repository(tx, name)
             blob = store.find_blob(tx, digest)
@@ -305,6 +306,9 @@ class Registry:
             store.drop_leases(tx, repository, [blob.id])
             store.mark_if_empty(tx, repository, now)
             gone.extend(drop_unheld_blobs(tx, {blob.id}))
+            if not gone:
+                # Another repository needs it; here, it is removed.
+                tx.after_commit(lambda: log_removals([Told(BLOB, digest, blob.size)], actor, name))
 
     # Files
 
@@ -328,16 +332,25 @@ class Registry:
         with self._database.read() as tx:
             yield lambda digest: store.find_blob(tx, digest) is not None
 
+    def _release(self, tx: Transaction, actor: Actor, repository: int, manifest: int, tags: Iterable[Tag]) -> list[Told]:
+        """Delete tags of a manifest, and it with what it alone kept if nothing else references it; returns what is gone."""
+        now = int(self._clock())
+        for tag in tags:
+            store.delete_tag(tx, repository, tag)
+            tag_changed(tx, actor, repository, tag, manifest, None, now)
+        return release_manifest(tx, repository, manifest, now=now, grace=self._pulls.grace)
+
     @contextlib.contextmanager
-    def _writing(self, name: RepositoryName) -> Iterator[tuple[Transaction, list[Digest]]]:
-        """Run a write transaction on a repository that collects the blobs that are gone, and remove their files once it is committed."""
-        gone: list[Digest] = []
+    def _writing(self, name: RepositoryName, actor: Actor) -> Iterator[tuple[Transaction, list[Told]]]:
+        """Run a write transaction on a repository that collects what is gone; once it is committed, log that, and remove files of blobs."""
+        gone: list[Told] = []
         with self._database.write() as tx:
             # Before, so that an answer given again is noted in time for this to see it (`Answers.find`); and after, for what was read meanwhile.
             self._revisions.changed(name)
             tx.after_commit(lambda: self._revisions.changed(name))
             yield tx, gone
-        self.remove_files(gone)
+        log_removals(gone, actor, name)
+        self.remove_files(row.digest for row in gone if row.what == BLOB)
 
     def _damaged(self, blob: store.BlobRow) -> RegistryError:
         self.note_damage(blob)

@@ -26,6 +26,7 @@ from vex.credentials import Credentials, OnePort
 from vex.database import Database
 from vex.errors import Failure, RegistryError
 from vex.housekeeping import Housekeeping
+from vex.logs import AccessLog
 from vex.message import Request, Response
 from vex.notify import Notifier
 from vex.observations import Observations
@@ -127,7 +128,9 @@ class _Service:
         registry = Registry(database, files, uploads, pulls, revisions, rules)
         self._users, self._tokens = Users(database, failures_per_minute=config.failed_logins), Tokens(database)
         chores = (self._tokens.save_uses,)
-        self._housekeeping = Housekeeping(database, files, uploads, pulls, revisions, registry, interval=_sweep_interval(config), chores=chores)
+        self._housekeeping = Housekeeping(
+            database, files, uploads, pulls, revisions, registry, audit_keep=config.audit_keep, interval=_sweep_interval(config), chores=chores
+        )
         delivery = Delivery(config.blob_redirect, config.accel_redirect)
         api = Api(registry, uploads, revisions, PageLimits(config.page_size, config.page_limit), config.manifest_limit, delivery)
         certificates = self._certificates = Certificates(config.certificates())
@@ -136,8 +139,10 @@ class _Service:
         one_port = _one_port(config)
         credentials = Credentials(self._users, self._tokens, one_port, self._observations.login_refused)
         app = App(api, self._pages(registry), credentials, _granting(credentials, one_port), internal, self._observations)
-        self._server = Server(_listeners(config, app, self._observations, revisions, certificates), config.shutdown_timeout)
-        self._observations.watch(self._server.listeners)
+        self._access_log = AccessLog(config.access_log, config.log_format) if config.access_log else None
+        listeners = _listeners(config, app, self._observations, revisions, certificates, self._access_log)
+        self._server = Server(listeners, config.shutdown_timeout)
+        self._observations.watch(listeners)
 
     def run(self) -> int:
         """Serve until a signal; returns the exit code."""
@@ -173,6 +178,8 @@ class _Service:
             from vex.reload import reload
 
             self._config = reload(self._config, self._reread, self._limit, self._certificates)
+            if self._access_log:
+                self._access_log.reopen()
         except Exception:  # whatever it is, the registry goes on
             _log.exception("the reload failed; restart vex to apply what changed")
         self._tell_ready()
@@ -268,7 +275,7 @@ def _granting(credentials: Credentials, one_port: OnePort | None) -> Callable[[R
 
 def _sweep_interval(config: Config) -> float:
     # Soon enough that what expires is gone after at most one and a half times its time, but not all the time.
-    shortest = min(time for time in (config.upload_expiry, config.pull_grace, config.keep_replaced) if time) if config.upload_expiry else 1
+    shortest = min(time for time in (config.upload_expiry, config.pull_grace, config.keep_replaced, config.audit_keep) if time) if config.upload_expiry else 1
     return min(max(shortest / 2, 0.2), 60.0)
 
 
@@ -286,7 +293,9 @@ def _timeouts(config: Config) -> Timeouts:
     )
 
 
-def _listeners(config: Config, app: App, observations: Observations, revisions: Revisions, certificates: Certificates) -> list[Listener]:
+def _listeners(
+    config: Config, app: App, observations: Observations, revisions: Revisions, certificates: Certificates, access_log: AccessLog | None
+) -> list[Listener]:
     addresses = {
         PUBLIC: (config.public_addr, config.public_connections),
         AUTH: (config.auth_addr, config.auth_connections),
@@ -307,6 +316,7 @@ def _listeners(config: Config, app: App, observations: Observations, revisions: 
             # Only what needs no credentials is the same for everyone.
             answers=Answers(revisions) if name == PUBLIC else None,
             proxies=proxies,
+            access=access_log.record if access_log else None,
         )
         for name, (address, connections) in addresses.items()
         if address is not None

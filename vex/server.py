@@ -74,6 +74,7 @@ class Listener(ThreadingHTTPServer):
         tls_context: Callable[[], ssl.SSLContext | None],
         answers: Answers | None,
         proxies: Proxies | None = None,
+        access: Callable[..., None] | None = None,
     ) -> None:
         """Accept from a socket that listens, once `serve_forever` is called."""
         # Not that of the class above, which would make a socket of its own.
@@ -86,6 +87,7 @@ class Listener(ThreadingHTTPServer):
         self.tls_context = tls_context
         self.answers = answers
         self.proxies = proxies
+        self.access = access
         self.draining = False
         self.connections: set[Connection] = set()
         self.connections_limit = connections

@@ -156,17 +156,17 @@ def referencing_manifests(tx: Transaction, repository: int, blob: int, limit: in
     return [Digest(row[0]) for row in rows]
 
 
-def delete_unheld_blob(tx: Transaction, blob: int) -> Digest | None:
-    """Delete a blob that no manifest references and no lease holds; returns its digest if it was one."""
+def delete_unheld_blob(tx: Transaction, blob: int) -> tuple[Digest, int] | None:
+    """Delete a blob that no manifest references and no lease holds; returns its digest and size if it was one."""
     row = tx.row(
-        "SELECT digest FROM blob WHERE id = ? AND NOT EXISTS (SELECT 1 FROM manifest_blob WHERE blob = blob.id)"
+        "SELECT digest, size FROM blob WHERE id = ? AND NOT EXISTS (SELECT 1 FROM manifest_blob WHERE blob = blob.id)"
         " AND NOT EXISTS (SELECT 1 FROM lease WHERE blob = blob.id)",
         (blob,),
     )
     if row is None:
         return None
     tx.execute("DELETE FROM blob WHERE id = ?", (blob,))
-    return Digest(row[0])
+    return Digest(row[0]), row[1]
 
 
 def take_lease(tx: Transaction, repository: int, blob: int, expires: int) -> None:
