@@ -120,7 +120,8 @@ class BrowserTests(ProgramTestCase):
         image, index = f"/r/team/app/m/{self.images['amd64']}/", f"/r/team/app/m/{self.index}/"
         artifact = self.server.public.get(f"/v2/team/app/referrers/{self.index}").json["manifests"][0]["digest"]
         diff = f"/r/team/app/diff/{self.images['amd64']}...{self.images['arm64']}/"
-        return ["/", "/r/team/", "/r/team/app/", image, f"{image}json/", f"{image}layer/{layer}/", index, f"/r/team/app/m/{artifact}/", diff, "/?q=zzz"]
+        more = [f"/r/team/app/m/{artifact}/", diff, "/r/team/app/history:v1/", "/?q=zzz"]
+        return ["/", "/r/team/", "/r/team/app/", image, f"{image}json/", f"{image}layer/{layer}/", index, *more]
 
     def browse(self) -> None:
         """Follow links from the first page to the files of a layer, and to a comparison."""

@@ -10,10 +10,11 @@ MANIFEST = route("manifest-page", "/r/<name>/m/<manifest>/", GET="", HEAD="")
 DOCUMENT = route("document", "/r/<name>/m/<manifest>/json/", GET="", HEAD="")
 LAYER = route("layer", "/r/<name>/m/<manifest>/layer/<layer>/", GET="", HEAD="")
 ARCHIVE = route("archive", "/r/<name>/m/<manifest>/image.tar", GET="", HEAD="")
+HISTORY = route("history", "/r/<name>/history:<tag>/", GET="", HEAD="")
 DIFF = route("diff", "/r/<name>/diff/<manifests>/", GET="", HEAD="")
 STATIC = route("static", "/static/<file>", GET="", HEAD="")
 # Of the internal listener.
 INDEX = route("index", "/", GET="", HEAD="")
 
 # Tried in this order.
-PAGES = (FRONT, STATIC, LAYER, ARCHIVE, DOCUMENT, MANIFEST, DIFF, REPOSITORY)
+PAGES = (FRONT, STATIC, LAYER, ARCHIVE, DOCUMENT, MANIFEST, DIFF, HISTORY, REPOSITORY)

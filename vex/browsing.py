@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from vex import catalog, store
+from vex import audit, catalog, store
 from vex.catalog import ManifestEntry, RepositoryEntry, View
 from vex.database import Database, Transaction
 from vex.errors import MANIFEST_UNKNOWN, NAME_UNKNOWN, RegistryError
@@ -132,6 +132,17 @@ class Browsing:
         manifest = parse_manifest(content, row.media_type, STORED)
         children = self._children(repository, manifest.manifests)
         return ManifestView(entry, row.media_type, content, manifest, tags, parents, referrers, more, signature_tags, children)
+
+    def history(self, name: RepositoryName, tag: Tag, offset: int, limit: int) -> tuple[Listing[audit.Change], set[Digest]]:
+        """List changes of a tag, the newest first, and which of their digests the repository still holds."""
+        with self._database.read() as tx:
+            total = audit.count_changes(tx, name, tag)
+            offset = _last_offset(offset, limit, total)
+            changes = audit.latest_changes(tx, name, tag, offset, limit)
+            repository = store.find_repository(tx, name)
+            digests = {digest for change in changes for digest in (change.before, change.after) if digest}
+            held = {digest for digest in digests if repository is not None and store.find_manifest(tx, repository, digest)}
+        return Listing(changes, offset, total), held
 
     def resolve(self, name: RepositoryName, tag: Tag) -> Digest:
         """Return the digest of the manifest that a tag points to; raises MANIFEST_UNKNOWN."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Callable
 
 from vex import VERSION
-from vex.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, INDEX, LAYER, MANIFEST, REPOSITORY, STATIC
+from vex.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, HISTORY, INDEX, LAYER, MANIFEST, REPOSITORY, STATIC
 from vex.errors import NOT_FOUND, RegistryError
 from vex.markup import Templates, local
 from vex.message import Request, Response
-from vex.names import Digest, RepositoryName
-from vex.pages import diff, layer, lists, manifests
+from vex.names import Digest, RepositoryName, Tag
+from vex.pages import diff, history, layer, lists, manifests
 from vex.pages.parts import (
     NOSNIFF,
     STATIC_FILES,
@@ -91,6 +91,11 @@ def _diff(seen: Visit, fields: Fields) -> Response:
     return _moved(seen, DIFF.path(name=name, manifests=f"{before}...{after}")) or diff.diff_page(seen, name, before, after)
 
 
+def _history(seen: Visit, fields: Fields) -> Response:
+    name, tag = _name(fields["name"]), Tag.parse(fields["tag"])
+    return _moved(seen, HISTORY.path(name=name, tag=tag)) or history.history_page(seen, name, tag)
+
+
 def _static(_seen: Visit, fields: Fields) -> Response:
     file = STATIC_FILES.get(fields["file"])
     if file is None:
@@ -105,6 +110,7 @@ _HANDLERS: dict[str, Callable[[Visit, Fields], Response]] = {
     LAYER.op: _layer,
     ARCHIVE.op: _archive,
     DIFF.op: _diff,
+    HISTORY.op: _history,
     DOCUMENT.op: _document,
     MANIFEST.op: _manifest,
     REPOSITORY.op: _repository,

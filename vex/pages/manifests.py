@@ -15,6 +15,7 @@ from vex.manifest import Descriptor
 from vex.markup import Markup, Templates, Url, Value, escape, join, local
 from vex.message import Response
 from vex.names import Digest, RepositoryName, Tag
+from vex.pages.history import history_section
 from vex.pages.parts import (
     EMPTY,
     Visit,
@@ -80,7 +81,7 @@ def manifest_page(seen: Visit, name: RepositoryName, digest: Digest) -> Response
         summary=join((escape(kind), size(view.entry.size), pushed(view.entry.pushed, seen.now)), " · "),
         pull=_pull(seen, name, view, tag),
         facts=join((_identity(name, view), more)),
-        sections=join((sections, _around(seen, name, view))),
+        sections=join((sections, _around(seen, name, view), history_section(seen, name, Tag(tag)) if tag else EMPTY)),
     )
     return page(seen, f"{name}{':' + tag if tag else ''} · {seen.host}", body)
 
