@@ -20,6 +20,7 @@ from vex.errors import (
     REQUEST_TIMEOUT,
     TOO_MANY_UPLOADS,
     TOOMANYREQUESTS,
+    UNAVAILABLE,
     URI_TOO_LONG,
     VERSION_NOT_SUPPORTED,
     Kind,
@@ -40,6 +41,7 @@ REFUSALS: dict[Kind, str] = {
     DISK_FULL: "free_space",
     TOO_MANY_UPLOADS: "upload_sessions",
     TOOMANYREQUESTS: "failed_logins",
+    UNAVAILABLE: "unavailable",
 }
 _CODES = tuple(str(code) for code in (200, 201, 202, 204, 206, 304, 307, 400, 401, 403, 404, 405, 408, 413, 414, 416, 429, 431, 500, 501, 503, 505, 507))
 _ENDS = ("handshake", "idle", "head", "transfer", "linger", "stall", "rate", "limit", "shutdown")

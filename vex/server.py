@@ -40,7 +40,11 @@ _LINGER_SECONDS = 1.0
 _RATE_WINDOW_SECONDS = 60.0
 # tcp(7), struct tcp_info: eight bytes and four 32-bit numbers, then one that is, for a socket that listens, the length of its queue.
 _TCP_INFO = struct.Struct("=24xI")
-_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_BUSY_BODY = b'{"errors":[{"code":"UNAVAILABLE","message":"the registry is out of threads or memory; try again"}]}\n'
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nRetry-After: 1\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_BUSY_BODY), _BUSY_BODY)
+)
 
 
 class Timeouts(NamedTuple):
@@ -141,8 +145,8 @@ class Listener(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Answer 503 when no thread could be started; what a handler raises never comes here but for that."""
         error = sys.exc_info()[1]
-        if isinstance(error, RuntimeError):
-            _log.warning("%s: no thread for a connection: %s", self.name, error)
+        if isinstance(error, (RuntimeError, MemoryError)):
+            _log.warning("%s: no thread for a connection: %s", self.name, error or "out of memory")
             self.observer.connection_refused(self.name)
             with contextlib.suppress(OSError):
                 request.send(_BUSY)

@@ -317,15 +317,22 @@ class _Hashing:
 
     def update(self, block: memoryview, *, last: bool) -> None:
         """Begin to hash a block, which must stay as it is until the next call returns."""
-        if last and not self._thread:
+        if not self._thread and (last or not self._start()):
             self._hash.update(block)
             return
-        if not self._thread:
-            self._thread = threading.Thread(target=self._run, name="hash", daemon=True)
-            self._thread.start()
         # The block before this one is done.
         self._hashed.acquire()
         self._blocks.put(block)
+
+    def _start(self) -> bool:
+        """Start the thread; returns whether there was one to be had."""
+        thread = threading.Thread(target=self._run, name="hash", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):
+            return False  # out of threads or memory, which may be over with the next block
+        self._thread = thread
+        return True
 
     def _run(self) -> None:
         while (block := self._blocks.get()) is not None:
