@@ -1,4 +1,5 @@
-"""Power cuts: everything that was not synced is dropped while clients work, and every promise is kept; and a proof that this test sees a missing sync.
+"""Power cuts: everything that was not synced is dropped while clients work or a backup has just ended, and every promise is kept; and a proof that this
+test sees a missing sync.
 
 VEX_TEST_POWER_CUTS says how many, and VEX_TEST_SEED repeats the choices.
 """
@@ -10,6 +11,7 @@ import os
 import random
 import sqlite3
 import subprocess
+import sys
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +20,10 @@ from tests.crash.clients import Clients
 from tests.crash.disk import Disk, disk_in
 from tests.crash.journal import Journal
 from tests.crash.oracle import losses
-from tests.crash.points import SKIP, Trap
-from tests.crash.server import TrapServer
+from tests.crash.points import SKIP, Points, Trap
+from tests.crash.server import RUNNER, TrapServer
 from tests.in_process import directory_in_memory
+from tests.support import Server, running, vex
 
 CUTS = int(os.environ.get("VEX_TEST_POWER_CUTS") or 5)
 SEED = os.environ.get("VEX_TEST_SEED") or str(random.SystemRandom().randrange(10**9))
@@ -94,6 +97,79 @@ class MissingSyncTest(PowerTestCase):
                     self.assertGreater(server.points.sprung, 0)
                     return
             self.fail(f"{_FOUND_WITHIN} power cuts without {trap.point}, and nothing was lost")
+
+
+class BackupPowerTest(unittest.TestCase):
+    """A backup to a disk that loses its power as soon as the command has said that it is done."""
+
+    server: Server
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        context = running()
+        cls.server = context.__enter__()
+        cls.addClassCleanup(context.__exit__, None, None, None)
+
+    def setUp(self) -> None:
+        directory = directory_in_memory()
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+        self.points = Points(self.directory / "backup-points")
+        self.addCleanup(self.points.close)
+
+    def test_a_power_cut_takes_nothing_of_a_backup_that_was_done(self) -> None:
+        with disk_in(self.directory) as disk:
+            for cycle in range(max(2, CUTS // 5)):
+                self.assertEqual(self.lost(disk, f"done {cycle}"), "", f"cycle {cycle}")
+
+    def test_it_finds_that_the_content_of_a_blob_was_not_synced(self) -> None:
+        self.assert_found("fsync uploads")
+
+    def test_it_finds_that_the_copy_of_the_database_was_not_synced(self) -> None:
+        self.assert_found("fsync vex.db.new")
+
+    def test_it_finds_that_its_marker_was_not_synced(self) -> None:
+        self.assert_found("fsync backup")
+
+    def test_it_finds_that_the_name_of_the_database_was_not_synced(self) -> None:
+        self.assert_found("fsync copy")
+
+    def assert_found(self, point: str) -> None:
+        """Back up without a sync until something is lost."""
+        with disk_in(self.directory) as disk:
+            for cycle in range(_FOUND_WITHIN):
+                if self.lost(disk, f"{point} {cycle}", Trap(point, SKIP, forever=True)):
+                    self.assertGreater(self.points.sprung, 0)
+                    return
+            self.fail(f"{_FOUND_WITHIN} power cuts without {point}, and nothing was lost")
+
+    def lost(self, disk: Disk, seed: str, trap: Trap | None = None) -> str:
+        """Push, back up, and cut the power; returns what is wrong with the backup then."""
+        digest = self.server.auth.push_image("app", "1", seed.encode() * 10_000)
+        if trap:
+            self.points.arm(trap)
+        target = disk.mounted / "copy"
+        done = self.back_up(target)
+        disk.cut_power()
+        self.points.disarm()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        disk.restore_power()
+        # What an older backup had may come back, as litter.
+        vex("check", "--repair", "--data-dir", str(target))
+        checked = vex("check", "--hash", "--data-dir", str(target))
+        if checked.returncode:
+            return checked.stdout + checked.stderr
+        with contextlib.closing(sqlite3.connect(target / "vex.db")) as connection:
+            found = connection.execute("SELECT digest FROM manifest JOIN tag ON tag.manifest = manifest.id").fetchall()
+        if found != [(digest,)]:
+            return f"it has {found} instead of {digest}"
+        # The next one must know it again.
+        again = self.back_up(target)
+        return again.stderr if again.returncode else ""
+
+    def back_up(self, target: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(RUNNER), str(self.directory / "backup-points"), "backup", str(target), "--data-dir", str(self.server.data)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def _settle(server: TrapServer) -> None:
