@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import select
 import socket
 from collections.abc import Iterator
 
@@ -35,6 +36,10 @@ class Wire:
         """Say that nothing more comes."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
+
+    def ready(self, seconds: float) -> bool:
+        """Wait for the beginning of an answer, or the end of the connection; tells whether it came in time."""
+        return bool(select.select([self._socket], [], [], seconds)[0])
 
     def answer(self, method: str = "GET") -> Answer:
         """Read one answer, an interim one (1xx) too; raises EOFError when the server closed the connection instead."""

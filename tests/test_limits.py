@@ -8,14 +8,18 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
+import tempfile
 import threading
 import time
 import unittest
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Callable
 
 from tests.raw import basic, connected
 from tests.support import OCI_INDEX, OCI_MANIFEST, PASSWORD, USER, Answer, Client, ServerTestCase, digest_of, image, running
+from vex.certificate import create_certificate
 from vex.config import Address
 from vex.connection import Observer
 from vex.message import Request, Response
@@ -214,6 +218,14 @@ class Times(LimitCase):
             self.assertEqual((wire.answer().status, wire.rest()), (200, b""))
         self.assert_ended("idle")
 
+    def test_an_answer_that_nobody_reads_is_closed(self) -> None:
+        # More than fits in the buffers of both sides.
+        digest = self.server.auth.push_blob("app", bytes(32 * MIB))
+        with connected(self.server.addresses["public"]) as wire:
+            wire.send(f"GET /v2/app/blobs/{digest} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            self.assert_ended("stall")
+            self.assertLess(len(wire.rest()), 32 * MIB)
+
     def test_a_body_that_stalls_is_closed(self) -> None:
         with connected(self.server.addresses["auth"]) as wire:
             path = f"/v2/app/blobs/uploads/?digest={digest_of(b'')}"
@@ -223,20 +235,65 @@ class Times(LimitCase):
 
 
 class Crowds(LimitCase):
-    """Two connections at once to the public listener."""
+    """Two connections at once to each listener, and one more."""
 
-    flags = ("--public-connections", "2", "--head-timeout", "2s")
+    flags = ("--public-connections", "2", "--auth-connections", "2", "--internal-connections", "2", "--head-timeout", "5s")
 
     def test_one_more_than_the_limit_waits_until_another_ends_and_idle_ones_make_room(self) -> None:
-        address, request = self.server.addresses["public"], b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n"
-        with connected(address) as busy, connected(address) as idle, connected(address) as third:
-            busy.send(request[:-2])
-            idle.send(request)
-            self.assertEqual(idle.answer().status, 200)
+        paths = {"public": "/v2/", "auth": "/v2/", "internal": "/healthz"}
+        for listener, address in self.server.addresses.items():
+            request = f"GET {paths[listener]} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\n\r\n".encode()
+            with self.subTest(listener), connected(address) as busy, connected(address) as idle, connected(address) as third:
+                busy.send(request[:-2])
+                idle.send(request)
+                self.assertEqual(idle.answer().status, 200)
+                third.send(request)
+                self.assertEqual(third.answer().status, 200)
+                self.assertEqual(idle.rest(), b"")
+                busy.send(request[-2:])
+                self.assertEqual(busy.answer().status, 200)
+            series = f'vex_connections_ended_total{{listener="{listener}",reason="limit"}}'
+            # At least one: those that ask for the metric are such connections too.
+            _wait_until(lambda series=series: self.server.metric(series) >= 1)  # type: ignore[misc]
+
+    def test_what_is_past_the_limit_is_answered_as_soon_as_there_is_room(self) -> None:
+        request = b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n"
+        address = self.server.addresses["public"]
+        with connected(address) as first, connected(address) as second, connected(address) as third:
+            first.send(request[:-2])
+            second.send(request[:-2])
             third.send(request)
+            self.assertFalse(third.ready(0.5), "it was answered, past the limit")
+            first.close()
             self.assertEqual(third.answer().status, 200)
-            self.assertEqual(idle.rest(), b"")
-        self.assert_ended("limit")
+
+
+class Handshakes(LimitCase):
+    """A second for a handshake."""
+
+    flags = ("--handshake-timeout", "1s")
+    context: ssl.SSLContext
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        directory = tempfile.TemporaryDirectory(prefix="vex-test-")
+        cls.addClassCleanup(directory.cleanup)
+        made = create_certificate("localhost", now=time.time())
+        certificate, key = Path(directory.name, "crt.pem"), Path(directory.name, "key.pem")
+        certificate.write_text(made.certificate_pem)
+        key.write_text(made.key_pem)
+        cls.flags = (*Handshakes.flags, "--public-tls-cert", str(certificate), "--public-tls-key", str(key))
+        cls.context = ssl.create_default_context(cafile=str(certificate))
+        super().setUpClass()
+
+    def test_a_handshake_in_time_is_taken_and_one_that_does_not_end_is_closed(self) -> None:
+        address = self.server.addresses["public"]
+        with connected(address) as silent, connected(address) as half:
+            half.send(b"\x16\x03\x01")
+            taken = Client(("localhost", address[1]), context=self.context).get("/v2/")
+            self.assertEqual((taken.status, silent.rest(), half.rest()), (200, b"", b""))
+        series = 'vex_connections_ended_total{listener="public",reason="handshake"}'
+        _wait_until(lambda: self.server.metric(series) == 2)
 
 
 class Shutdown(unittest.TestCase):
