@@ -70,7 +70,7 @@ class Throttling(ServerTestCase):
             while any(attacker.is_alive() for attacker in attackers):
                 during.append(take())
         # What a busy machine does to every request is not the registry's doing.
-        self.assertLess(_p99(during), _SLOW_SECONDS + 3 * before, f"p99 was {before * 1000:.1f} ms before, of {len(during)} logins")
+        self.assertLess(_p99(during), max(_SLOW_SECONDS, 3 * before), f"p99 was {before * 1000:.1f} ms before, of {len(during)} logins")
         self.assertEqual(self.server.metric("vex_logins_refused_total"), WRONG_LOGINS)
 
     @contextlib.contextmanager
