@@ -17,7 +17,7 @@ import unittest
 from pathlib import Path
 from typing import Any, Callable
 
-from tests.raw import connected
+from tests.raw import basic, connected
 from tests.support import TOP, USER, Client, ServerTestCase, digest_of, running, vex
 from vex.errors import Failure
 from vex.logs import AccessLog, _Formatter, _json, _text
@@ -326,5 +326,24 @@ class Files(unittest.TestCase):
         self.assertTrue(result.stderr.startswith("vex: cannot write the access log"), result.stderr)
 
 
-if __name__ == "__main__":
-    unittest.main()
+class Debugging(unittest.TestCase):
+    """The log of a server that logs every request."""
+
+    def test_long_and_hostile_requests_are_short_lines_without_query_and_credentials(self) -> None:
+        with running("--debug") as server:
+            Client(server.addresses["auth"]).get(f"/v2/{'a' * 8000}/tags/list?secret={'b' * 100}")
+            server.auth.get("/v2/_catalog?n=1&secret=1")
+            with connected(server.addresses["public"]) as wire:
+                wire.send(f"GET /v2/\x1b[2J?secret HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\n\r\n".encode())
+                wire.rest()
+            with connected(server.addresses["auth"]) as wire:
+                wire.send(f"GET /v2/ HTTP/1.1\r\nHost: a\r\nAuthorization: {basic(user='no ' + chr(27) + '[2J body')}\r\n\r\n".encode())
+                self.assertEqual(wire.answer().status, 401)
+            self.assertEqual(server.stop(), 0)
+            text = server.log.read_text(encoding="utf-8")
+        self.assertIn("/v2/_catalog ->", text)
+        self.assertIn("/v2/aaaa", text)
+        for line in text.splitlines():
+            self.assertLessEqual(len(line), EIGHT_KIB)
+            for hidden in ("secret", "Basic", basic()[6:], "\x1b"):
+                self.assertNotIn(hidden, line)
