@@ -11,6 +11,7 @@ import http.client
 import os
 import random
 import re
+import tracemalloc
 import unittest
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from tests.support import Client, Server, digest_of, running
 from tests.test_durability import authorization
+from vex.answers import Answer, Answers, Basis, Revisions
 
 BLOCK = random.Random(1).getrandbits(8 * 2**20).to_bytes(2**20, "little")
 BLOCKS = int(float(os.environ.get("VEX_TEST_BLOB_GIB") or 1) * 1024)
@@ -83,6 +85,27 @@ class MemoryTest(unittest.TestCase):
             self.assertEqual((response.status, response.length), (200, BLOCKS * len(BLOCK)))
             for number in range(BLOCKS):
                 self.assertTrue(response.read(len(BLOCK)) == BLOCK, f"block {number} differs")
+
+
+class CacheTest(unittest.TestCase):
+    """Answers that are kept for requests that come again."""
+
+    def test_the_oldest_make_room_for_new_ones(self) -> None:
+        answers = Answers(Revisions())
+        heads = [b"GET /v2/_catalog?last=%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(20 * PATHS)]
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before = tracemalloc.get_traced_memory()[0]
+        for head in heads:
+            answers.keep(head, Answer(b"HTTP/1.1 200 OK\r\n" * 5, bytes(len(head)), "GET", "/v2/_catalog", "catalog", 200, 20, Basis(0, 0)))
+        self.assertLess(tracemalloc.get_traced_memory()[0] - before, GROWTH_BYTES)
+        self.assertIsNotNone(answers.find(heads[-1]))
+        self.assertIsNone(answers.find(heads[0]))
+
+    def test_an_answer_that_would_displace_many_is_not_kept(self) -> None:
+        answers = Answers(Revisions())
+        answers.keep(b"large", Answer(b"", bytes(2**20), "GET", "/", "", 200, 2**20, Basis(0, 0)))
+        self.assertIsNone(answers.find(b"large"))
 
 
 def _blocks() -> Iterator[bytes]:
