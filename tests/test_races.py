@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import threading
+import time
 import unittest
 from pathlib import Path
 from typing import Callable
@@ -21,6 +23,8 @@ NOW = 1_700_000_000
 LAYER, CONFIG = b"layer", b"{}"
 BLOB = digest_of(LAYER)
 _SWITCH_SECONDS = 1e-6
+# About as long as the push of a manifest takes.
+_WHILE_SECONDS = 0.002
 
 
 class RaceTest(unittest.TestCase):
@@ -177,8 +181,7 @@ class RaceTest(unittest.TestCase):
             layer = b"layer %d" % number
             for content in (CONFIG, layer):
                 self.must(201, self.push("app", content))
-            self.site.now += DAY
-            put, _ = self.race(self.put("app", "1", layer), self.sweep)
+            put, _ = self.race(self.put("app", "1", layer), self.expire)
             self.assertIn(put.status, (201, 404))
             if put.status == 201:
                 self.assert_read("app", layer)
@@ -187,6 +190,12 @@ class RaceTest(unittest.TestCase):
                 self.assertEqual(put.codes, ["MANIFEST_BLOB_UNKNOWN"])
             self.assert_sound()
             self.empty()
+
+    def expire(self) -> Answer:
+        """Have a day go by at some moment of what else is done, and remove what is due."""
+        time.sleep(random.uniform(0, _WHILE_SECONDS))
+        self.site.now += DAY
+        return self.sweep()
 
     def sweep(self) -> Answer:
         """Remove what is due."""
