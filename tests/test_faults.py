@@ -146,6 +146,8 @@ class RequestTest(FaultTestCase):
     def _check_answer(self, answer: Answer, trap: Trap) -> None:
         self.assertIn(answer.status, ANSWERS[trap.action], answer)
         self.assertEqual(answer.codes, [CODES[answer.status]], answer)
+        if answer.status == 503:
+            self.assertGreater(int(answer.headers["Retry-After"]), 0)
         self.assertNotIn(b"/", answer.json["errors"][0]["message"].encode(), "a path")
 
     def _has_stopped(self) -> bool:
@@ -171,6 +173,24 @@ class RequestTest(FaultTestCase):
         blobs, self.blobs = self.blobs, []
         self._check(blobs)
         self.assertEqual(losses(self.server, self.journal), [])
+
+
+@unittest.skipUnless(Path("/proc/self/fd").exists(), "needs /proc, which Linux has")
+class SyncTest(FaultTestCase):
+    """A sync that failed: a second one would succeed, since the kernel has dropped what it could not write."""
+
+    def test_it_is_not_tried_again_and_the_session_is_gone(self) -> None:
+        session = Session(self.server, self.journal)
+        for method, query in (("PATCH", ""), ("PUT", f"?digest={digest_of(b'content')}")):
+            with self.subTest(method):
+                location = session.write(202, "POST", f"/v2/{REPOSITORY}/blobs/uploads/").headers["Location"]
+                self.server.points.arm(Trap("fsync uploads", "EIO", forever=True))
+                with self.assertRaises(Refused) as caught:
+                    session.write(201, method, f"{location}{query}", b"content")
+                self.server.points.disarm()
+                self.assertEqual((caught.exception.answer.status, self.server.points.sprung), (500, 1))
+                self.assertEqual(self.server.auth.get(location).status, 404)
+                self.assertEqual(self.server.public.get(f"/v2/{REPOSITORY}/blobs/{digest_of(b'content')}").status, 404)
 
 
 def some(choose: random.Random) -> Iterator[int]:

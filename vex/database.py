@@ -189,7 +189,7 @@ class Database:
 
     def _refuse_after_failure(self) -> None:
         if self._failed:
-            raise RegistryError(UNAVAILABLE, "the registry's storage failed; it has to be restarted")
+            raise RegistryError(UNAVAILABLE, "the registry's storage failed; it has to be restarted", headers={"Retry-After": "5"})
 
     def _migrate(self) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
