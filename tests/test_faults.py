@@ -14,6 +14,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import time
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ ANSWERS = {"ENOSPC": {507}, "EIO": {500, 503}, "EMFILE": {500, 503}, "ENOMEM": {
 CODES = {507: "INSUFFICIENT_STORAGE", 500: "INTERNAL_ERROR", 503: "UNAVAILABLE"}
 _CASES_PER_START = 100
 _NO_ACCEPT_SECONDS = 0.3
+_BALLAST_BYTES = 16 * 2**20
 
 
 def faults(scenario: str) -> list[Trap]:
@@ -203,7 +205,7 @@ def some(choose: random.Random) -> Iterator[int]:
 
 @unittest.skipUnless(Path("/proc/self/fd").exists(), "needs /proc, which Linux has")
 class StartTest(FaultTestCase):
-    """A start that finds much to do: files without a row, what was set aside, an old upload."""
+    """A start that finds much to do: files without a row, what was set aside, an old upload, a blob that nobody wants any more, too little ballast."""
 
     def test_a_start_that_fails_says_why_and_the_next_one_works(self) -> None:
         choose = random.Random(SEED)
@@ -216,15 +218,19 @@ class StartTest(FaultTestCase):
                         break
 
     def _try(self, trap: Trap) -> int:
+        self.server.auth.push_blob(REPOSITORY, os.urandom(100))
         self.server.kill()
         self._litter()
         self.server.points.arm(trap)
+        noted = self.server.log.stat().st_size
         try:
             self.server.start()
         except AssertionError:
             self.assertEqual(self.server.process.wait(20), 1)
             last = self.server.log.read_text().splitlines()[-1]
             self.assertRegex(last, "^vex: .*; ")
+        else:
+            self._wait_for_first_round(noted)
         sprung = self.server.points.sprung
         self.server.points.disarm()
         self.server.kill()
@@ -232,12 +238,36 @@ class StartTest(FaultTestCase):
         self.assertEqual(losses(self.server, self.journal), [])
         return sprung
 
+    def _wait_for_first_round(self, noted: int) -> None:
+        """Wait until what is done behind the start has ended, or failed."""
+        deadline = time.monotonic() + 20
+        while self._due() and b"housekeeping could not finish" not in self.server.log.read_bytes()[noted:]:
+            if self.server.process.poll() is not None:
+                self.assertEqual(self.server.process.returncode, 1)
+                return
+            self.assertLess(time.monotonic(), deadline, "it does not end")
+            time.sleep(0.01)
+
+    def _due(self) -> bool:
+        """Tell whether there is something left to do; filling the ballast up is the last of it."""
+        if self.ballast and (self.server.data / "ballast").stat().st_size < self.ballast:
+            return True
+        with contextlib.closing(sqlite3.connect(self.server.data / "vex.db", timeout=30)) as connection:
+            return connection.execute("SELECT 1 FROM lease WHERE expires = 1").fetchone() is not None
+
     def _litter(self) -> None:
         (self.server.data / "blobs/sha256" / digest_of(b"litter")[7:]).write_bytes(b"litter")
         (self.server.data / "uploads/removed-0123").write_bytes(b"set aside")
         old = self.server.data / "uploads" / ("0" * 64)
         old.write_bytes(b"old")
         os.utime(old, (0, 0))
+        # One piece of it is missing; where there is little space, it is smaller, and stays as it is.
+        ballast = self.server.data / "ballast"
+        self.ballast = _BALLAST_BYTES if ballast.exists() and ballast.stat().st_size == _BALLAST_BYTES else 0
+        if self.ballast:
+            os.truncate(ballast, self.ballast - 1)
+        with contextlib.closing(sqlite3.connect(self.server.data / "vex.db")) as connection, connection:
+            connection.execute("UPDATE lease SET expires = 1")
 
 
 @unittest.skipUnless(Path("/proc/self/fd").exists(), "needs /proc, which Linux has")
