@@ -130,11 +130,12 @@ class Listener(ThreadingHTTPServer):
                 raise BlockingIOError("all connections are in use")
         try:
             return super().get_request()
-        except OSError:
+        except (OSError, MemoryError) as error:
             self.slots.release()
             # Out of file descriptors, the accept loop would spin.
             time.sleep(0.05)
-            raise
+            # Any other error would end the loop.
+            raise OSError(str(error)) from error
 
     def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
         """Close a connection and give its slot back; called once for each that was accepted."""
