@@ -271,7 +271,7 @@ class Crowds(LimitCase):
 class Handshakes(LimitCase):
     """A second for a handshake."""
 
-    flags = ("--handshake-timeout", "1s")
+    flags: tuple[str, ...] = ("--handshake-timeout", "1s")
     context: ssl.SSLContext
 
     @classmethod
