@@ -63,15 +63,17 @@ class DescriptorsTest(ExhaustionTestCase):
         with contextlib.ExitStack() as stack:
             connections = self.crowd(stack)
             answers = _answers(connections)
-            self.assertIn(200, {answer.status for answer in answers})
             self.assertLess(len(answers), _CONNECTIONS)
             before = _processor_seconds(self.server)
             time.sleep(1)
             self.assertLess(_processor_seconds(self.server) - before, 0.15, "it spins")
             # One connection that ends leaves one that waits its descriptor, and none for its file.
             connections[0].close()
-            (refused,) = _answers(connections[1:])
-            self.assert_refused(refused)
+            answers += _answers(connections[1:])
+            refused = [answer for answer in answers if answer.status != 200]
+            self.assertTrue(refused)
+            for answer in refused:
+                self.assert_refused(answer)
         self.assert_works()
 
     def assert_refused(self, answer: Answer) -> None:
