@@ -38,7 +38,8 @@ class ReloadCase(unittest.TestCase):
         self.manager.bind(str(self.directory / "notify"))
         self.manager.settimeout(20)
         environment = {"NOTIFY_SOCKET": str(self.directory / "notify")}
-        self.server = Server(self.directory, "--config", str(self.directory / "vex.conf"), "--shutdown-timeout", "29s", environment=environment)
+        flags = ("--config", str(self.directory / "vex.conf"), "--shutdown-timeout", "29s", "--log-format", "text")
+        self.server = Server(self.directory, *flags, environment=environment)
         self.await_ready()
         self.addCleanup(self.check_log)
         self.addCleanup(self.server.kill)

@@ -78,6 +78,7 @@ _ROWS: dict[str, tuple[tuple[str, str, Queries], ...]] = {
     "Process": (
         ("Processor", "percentunit", {"{{instance}}": _rate("process_cpu_seconds_total", 'instance')}),
         ("Memory", "bytes", {"{{instance}}": _sum("process_resident_memory_bytes", "instance")}),
+        ("Certificates valid for", "s", {"{{listener}}": f"min by (listener) (vex_tls_certificate_expiry_timestamp_seconds{_SELECTED}) - time()"}),
         ("Threads and files", "short", {name: _sum(f"process_{name}", "instance") for name in ("threads", "open_fds", "max_fds")}),
     ),
 }
