@@ -12,8 +12,9 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from vex.config import KEYS, Address, Config, UnixAddress, describe, load
+from vex.config import KEYS, Config, describe, load
 from vex.errors import Failure
+from vex.kinds import Address, UnixAddress
 
 TOP = Path(__file__).resolve().parent.parent
 

@@ -20,8 +20,8 @@ from typing import Callable
 from tests.raw import basic, connected
 from tests.support import OCI_INDEX, OCI_MANIFEST, PASSWORD, USER, Answer, Client, ServerTestCase, digest_of, image, running
 from vex.certificate import create_certificate
-from vex.config import Address
 from vex.connection import Observer
+from vex.kinds import Address
 from vex.message import Request, Response
 from vex.server import Listener, Timeouts
 from vex.sockets import listen

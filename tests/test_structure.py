@@ -18,6 +18,7 @@ PACKAGE = TOP / "vex"
 LEVELS = (
     {"errors", "routes", "metrics", "markup", "answers", "pulls", "progress", "forwarded", "dashboard", "dockerfile"},
     {"logs"},
+    {"kinds"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote"},
     {"manifest", "blobs", "store", "accounts", "identity", "measures", "audit"},
     {"message", "copying", "endpoints", "image", "references", "uploads", "users"},

@@ -15,8 +15,8 @@ from pathlib import Path
 from tests.clients import run, temporary_directory
 from tests.programs import require
 from tests.support import PASSWORD, USER, Client, Server, digest_of, vex
-from vex.config import UnixAddress
 from vex.errors import Failure
+from vex.kinds import UnixAddress
 from vex.sockets import listen
 
 LISTENERS = ("public", "auth", "internal")

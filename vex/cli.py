@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Callable
 
 from vex import VERSION
-from vex.config import DURATION, KEYS, SIZE, Config, Key, default_path, describe, load
+from vex.config import KEYS, Config, Key, default_path, describe, load
 from vex.database import Database
 from vex.errors import Failure, VexError
+from vex.kinds import DURATION, SIZE
 from vex.logs import log_to_standard_error
 from vex.serve import open_data, serve
 from vex.users import Users

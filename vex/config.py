@@ -8,16 +8,34 @@ is for those who use them to find out.
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Callable, Generic, NamedTuple, TypeVar, Union
+from typing import Any, NamedTuple, TypeVar
 
 from vex.errors import Failure
-from vex.logs import FORMATS, LEVELS, STANDARD_ERROR
+from vex.kinds import (
+    ADDRESS,
+    DEPTH,
+    DIRECTORY,
+    DURATION,
+    FILE,
+    LOG_FILE,
+    NUMBER,
+    PREFIX,
+    PROXIES,
+    SIZE,
+    SWITCH,
+    TEMPLATE,
+    URL,
+    Kind,
+    Listening,
+    UnixAddress,
+    choice,
+)
+from vex.logs import FORMATS, LEVELS
 
 T = TypeVar("T")
 
@@ -33,177 +51,7 @@ _TITLE = """\
 # Port 0 is any free one.
 # Times are written 90s, 10m, 24h or 7d; sizes in bytes, or 256KiB, 4MiB or 64GiB; switches yes or no.
 """
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
-_PORT = re.compile(r"[0-9]{1,5}")
-_MAX_PORT = 65535
-_UNIX = "unix:"
 _LISTENERS = ("public", "auth", "internal")
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"([0-9]{1,18})(|KiB|MiB|GiB|TiB)")
-_BYTES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_NUMBER = re.compile(r"[0-9]{1,9}")
-_SWITCHES = {"yes": True, "no": False}
-# RFC 3986: what the path of a URL may hold, and placeholders.
-_TEMPLATE = re.compile(r"(https?://[^/?#{]+)/(?:[A-Za-z0-9._~:/?@!$&'()*+,;=%-]|\{(?:digest|algorithm|encoded)\})*")
-# Nothing that nginx would decode or take for a query.
-_PREFIX = re.compile(r"/([A-Za-z0-9_-][A-Za-z0-9._-]*/)+")
-
-
-class Address(NamedTuple):
-    """Where to listen: a host name or IP address, empty for all interfaces, and a port, 0 for any that is free."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-class UnixAddress(NamedTuple):
-    """Where to listen: the path of a Unix socket."""
-
-    path: Path
-
-    def __str__(self) -> str:
-        return f"{_UNIX}{self.path}"
-
-
-Listening = Union[Address, UnixAddress]
-
-
-class Kind(Generic[T]):
-    """A kind of values: its name in help texts, what it accepts in words, the parser, and the largest value if there is one.
-
-    The parser raises ValueError.
-    """
-
-    def __init__(self, metavar: str, accepts: str, parse: Callable[[str], T], most: str = "") -> None:
-        self.metavar = metavar
-        self.accepts = accepts
-        self.parse = parse
-        self.most = most
-
-
-def _parse_host(text: str) -> str:
-    if text.startswith("[") and text.endswith("]"):
-        return str(ipaddress.IPv6Address(text[1:-1]))
-    if text and not _HOST.fullmatch(text):
-        raise ValueError(text)
-    return text
-
-
-def _parse_listener(text: str) -> Listening | None:
-    if text.startswith(_UNIX):
-        return UnixAddress(_parse_path(text[len(_UNIX) :]))
-    return None if text == "off" else _parse_address(text)
-
-
-def _parse_address(text: str) -> Address:
-    host, _, port = text.rpartition(":")
-    if ":" not in text or not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
-        raise ValueError(text)
-    return Address(_parse_host(host), int(port))
-
-
-def _parse_path(text: str) -> Path:
-    if not text or text[0] in "\"'":
-        raise ValueError(text)
-    return Path(text)
-
-
-def _parse_optional_path(text: str) -> Path | None:
-    return _parse_path(text) if text else None
-
-
-def _parse_duration(text: str) -> float:
-    match = _DURATION.fullmatch("0s" if text == "0" else text)
-    if not match:
-        raise ValueError(text)
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-def _parse_size(text: str) -> int:
-    match = _SIZE.fullmatch(text)
-    if not match:
-        raise ValueError(text)
-    return int(match[1]) * _BYTES[match[2]]
-
-
-def _parse_number(text: str) -> int:
-    if not _NUMBER.fullmatch(text):
-        raise ValueError(text)
-    return int(text)
-
-
-def _parse_switch(text: str) -> bool:
-    if text not in _SWITCHES:
-        raise ValueError(text)
-    return _SWITCHES[text]
-
-
-def _parse_log(text: str) -> Path | str | None:
-    return STANDARD_ERROR if text == STANDARD_ERROR else _parse_optional_path(text)
-
-
-def _parse_url(text: str) -> str:
-    if not text:
-        return text
-    scheme, separator, authority = text.partition("://")
-    if scheme not in ("http", "https") or not separator:
-        raise ValueError(text)
-    # A port of the URL's own scheme may be left out.
-    bracketed = authority.endswith("]")
-    address = _parse_address(authority if ":" in authority and not bracketed else f"{authority}:80")
-    if not address.host or not address.port:
-        raise ValueError(text)
-    return text
-
-
-def _parse_proxies(text: str) -> tuple[Any, ...]:
-    return tuple(entry if entry == "unix" else ipaddress.ip_network(entry) for entry in map(str.strip, text.split(",")) if text)
-
-
-def _parse_template(text: str) -> str:
-    if not text:
-        return text
-    match = _TEMPLATE.fullmatch(text)
-    if match is None or not ("{digest}" in text or "{encoded}" in text):
-        raise ValueError(text)
-    _parse_url(match[1])
-    return text
-
-
-def _parse_prefix(text: str) -> str:
-    if text and not _PREFIX.fullmatch(text):
-        raise ValueError(text)
-    return text
-
-
-ADDRESS = Kind("HOST:PORT", "HOST:PORT, [IPV6]:PORT, :PORT for all interfaces, unix:PATH, or off", _parse_listener)
-FILE = Kind("FILE", "a path without quotes, or nothing", _parse_optional_path)
-DIRECTORY = Kind("DIR", "a path without quotes", _parse_path)
-DURATION = Kind("TIME", "a time such as 90s, 10m, 24h or 7d", _parse_duration, most="3650d")
-SIZE = Kind("SIZE", "a size in bytes, or such as 256KiB, 4MiB or 64GiB", _parse_size, most="1024TiB")
-NUMBER = Kind("NUMBER", "a whole number", _parse_number, most="1000000")
-# Python's JSON parser recurses, on the small stacks of the connections' threads.
-DEPTH = Kind("NUMBER", "a whole number", _parse_number, most="500")
-SWITCH = Kind("yes|no", "yes or no", _parse_switch)
-LOG_FILE = Kind("FILE", "a path without quotes, stderr, or nothing", _parse_log)
-URL = Kind("URL", "http:// or https:// with a host and perhaps a port, and no path; or nothing", _parse_url)
-
-PROXIES = Kind("ADDRESSES", "addresses and networks such as 127.0.0.1, 10.0.0.0/8 and fd00::/8, or the word unix, with commas between them", _parse_proxies)
-TEMPLATE = Kind("URL", "http:// or https:// with a host and a path that has {digest} or {encoded} in it, and perhaps {algorithm}; or nothing", _parse_template)
-PREFIX = Kind("PATH", "a path that begins and ends with /, such as /blobs/; or nothing", _parse_prefix)
-
-
-def _choice(words: tuple[str, ...]) -> Kind[str]:
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(text)
-        return text
-
-    return Kind("|".join(words), f"{', '.join(words[:-1])} or {words[-1]}", parse)
 
 
 class Key(NamedTuple):
@@ -278,8 +126,8 @@ class Config(NamedTuple):
     keep_replaced: float = _key("0s", DURATION, "How long a manifest can still be pulled by digest after its last tag was moved to another.")
     delete_untags: bool = _key("no", SWITCH, "Whether deleting a manifest by digest deletes its tags too, as skopeo delete expects, instead of being refused.")
 
-    log_format: str = _key("auto", _choice(FORMATS), "How log lines look: text, or JSON objects. auto: text on a terminal, and JSON elsewhere.")
-    log_level: str = _key("info", _choice(LEVELS), "The least important lines that are logged; pushes, removals and failed logins are info.")
+    log_format: str = _key("auto", choice(FORMATS), "How log lines look: text, or JSON objects. auto: text on a terminal, and JSON elsewhere.")
+    log_level: str = _key("info", choice(LEVELS), "The least important lines that are logged; pushes, removals and failed logins are info.")
     access_log: Path | str | None = _key("", LOG_FILE, "Where each request is logged in a line: a file, or stderr. Empty: nowhere.")
     audit_keep: float = _key("365d", DURATION, "How long changes of tags are kept, for vex log and the web interface.")
 

@@ -18,9 +18,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from vex.config import Address, Config
+from vex.config import Config
 from vex.endpoints import Document, Endpoints
 from vex.errors import Failure, RegistryError
+from vex.kinds import Address
 from vex.layout import Root, open_images
 from vex.manifest import ACCEPTED, Manifest, ManifestLimits, parse_manifest, referrer_fallback_tag
 from vex.names import Digest, RepositoryName, Tag

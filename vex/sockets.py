@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vex.config import Address, Listening, UnixAddress
 from vex.errors import Failure
+from vex.kinds import Address, Listening, UnixAddress
 
 # The owner and the group connect: connecting is writing, see unix(7).
 _SOCKET_MODE = 0o660
