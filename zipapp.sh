@@ -12,6 +12,9 @@ top=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 # -I: no module of the current directory takes the place of one of the standard library
 exec "${PYTHON:-python3}" -I - "$top" "${1:-$top/vex.pyz}" <<'END'
 import binascii
+import bisect
+import collections
+import itertools
 import os
 import struct
 import sys
@@ -23,79 +26,122 @@ SHEBANG = b"#!/usr/bin/env python3\n"
 # RFC 1951 section 3.2.5: the shortest length and the smallest distance of each code; the codes grow by powers of two
 LENGTHS = [3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227]
 DISTANCES = [1, 2, 3, 4, *(1 + (half << bits) for bits in range(1, 14) for half in (2, 3))]
+# RFC 1951 section 3.2.7: the order in which the lengths of the codes for code lengths are sent
+ORDER = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]
+# The length 258 has a code of its own; without it, nothing here is noticeably larger.
+LONGEST = 257
 # How many earlier places with the same three bytes are compared: more of them save little.
 CANDIDATES = 48
 
 
-def symbol(value):
-    """Return the fixed code of a literal or length symbol, its first bit last, and its number of bits (RFC 1951 section 3.2.6)."""
-    for first, end, code, bits in ((0, 144, 0x30, 8), (144, 256, 0x190, 9), (256, 280, 0, 7), (280, 288, 0xC0, 8)):
-        if first <= value < end:
-            return int(format(code + value - first, f"0{bits}b")[::-1], 2), bits
-    raise ValueError(value)
-
-
-SYMBOLS = [symbol(value) for value in range(288)]
-DISTANCE_CODES = [int(format(code, "05b")[::-1], 2) for code in range(30)]
-
-
-def code_of(bases, value):
-    """Find the last code that begins at or below a value."""
-    return next(code for code in range(len(bases) - 1, -1, -1) if bases[code] <= value)
-
-
-LENGTH_CODES = {length: code_of(LENGTHS, length) for length in range(3, 258)}
+def longest(data, places, at):
+    """Find the longest and then the nearest repetition that begins at a place: its length, 0 for none, and its distance."""
+    length, distance, most = 0, 0, min(LONGEST, len(data) - at)
+    for place in reversed(places.get(data[at : at + 3], [])[-CANDIDATES:]):
+        if at - place > 32768 or length == most:
+            break
+        if data[place + length] != data[at + length]:
+            continue
+        same = 3
+        while same < most and data[place + same] == data[at + same]:
+            same += 1
+        if same > length:
+            length, distance = same, at - place
+    return length, distance
 
 
 def matches(data):
-    """Split data into literals (byte, 0) and repetitions (length, distance)."""
-    places = {}
-    at = 0
+    """Split data into literals (byte, 0) and repetitions (length, distance), each given up for a longer one a byte later (RFC 1951 section 4)."""
+    places = collections.defaultdict(list)
+    at, found = 0, (0, 0)
     while at < len(data):
-        length, distance = 0, 0
-        for place in reversed(places.get(data[at : at + 3], [])[-CANDIDATES:]):
-            if at - place > 32768:
-                break
-            if data[place + length : place + length + 1] != data[at + length : at + length + 1]:
-                continue
-            same, most = 3, min(257, len(data) - at)
-            while same < most and data[place + same] == data[at + same]:
-                same += 1
-            if same > length:
-                length, distance = same, at - place
-        for place in range(at, at + max(length, 1)):
-            if place + 3 <= len(data):
-                places.setdefault(data[place : place + 3], []).append(place)
-        yield (length, distance) if length else (data[at], 0)
-        at += max(length, 1)
+        places[data[at : at + 3]].append(at)
+        following = longest(data, places, at + 1)
+        if found[0] == 0 or found[0] < following[0]:
+            yield data[at], 0
+            at, found = at + 1, following
+            continue
+        yield found
+        for place in range(at + 1, at + found[0]):
+            places[data[place : place + 3]].append(place)
+        at += found[0]
+        found = longest(data, places, at)
+
+
+def number(value, bits):
+    """Write a number as bits in the order of the stream: the lowest first (RFC 1951 section 3.1.1)."""
+    return f"{value:0{bits}b}"[::-1] if bits else ""
+
+
+def symbols(data):
+    """Split data into an alphabet (0: literals and lengths, 1: distances), a symbol of it, and its extra bits (RFC 1951 section 3.2.5)."""
+    for value, distance in matches(data):
+        if not distance:
+            yield 0, value, ""
+            continue
+        code = bisect.bisect(LENGTHS, value) - 1
+        yield 0, 257 + code, number(value - LENGTHS[code], max(0, code // 4 - 1))
+        code = bisect.bisect(DISTANCES, distance) - 1
+        yield 1, code, number(distance - DISTANCES[code], max(0, code // 2 - 1))
+    yield 0, 256, ""
+
+
+def code_lengths(used, limit):
+    """Find the shortest code for symbols, of at most so many bits each: package-merge (Larmore and Hirschberg 1990), equals in the order of symbols."""
+    counts = collections.Counter(used)
+    if len(counts) < 2:
+        # Some decoders refuse a code of fewer than two symbols; and every count must be above 0 for package-merge.
+        counts.update((0, 1))
+    single = merged = sorted((count, (symbol,)) for symbol, count in counts.items())
+    for _ in range(limit - 1):
+        pairs = zip(merged[::2], merged[1::2])
+        merged = sorted(single + [(first[0] + second[0], first[1] + second[1]) for first, second in pairs])
+    return collections.Counter(symbol for _, package in merged[: 2 * len(single) - 2] for symbol in package)
+
+
+def codes(lengths):
+    """Give each symbol its code, as bits in the order of the stream (RFC 1951 section 3.2.2)."""
+    found, code, before = {}, 0, 0
+    for bits, symbol in sorted((bits, symbol) for symbol, bits in lengths.items()):
+        code <<= bits - before
+        found[symbol] = f"{code:0{bits}b}"
+        code, before = code + 1, bits
+    return found
+
+
+def runs(lengths):
+    """Shorten runs of equal code lengths to the symbols 16, 17 and 18 with their extra bits (RFC 1951 section 3.2.7)."""
+    for length, run in itertools.groupby(lengths):
+        left = len(list(run))
+        if length:
+            yield length, ""
+            left -= 1
+        while left >= 3:
+            symbol, least, most, bits = (16, 3, 6, 2) if length else (17, 3, 10, 3) if left < 11 else (18, 11, 138, 7)
+            taken = min(left, most)
+            yield symbol, number(taken - least, bits)
+            left -= taken
+        yield from [(length, "")] * left
+
+
+def header(literals, distances):
+    """Describe the codes of a block by the lengths of both (RFC 1951 section 3.2.7)."""
+    ends = max(literals) + 1, max(distances) + 1
+    described = list(runs([literals[symbol] for symbol in range(ends[0])] + [distances[symbol] for symbol in range(ends[1])]))
+    lengths = code_lengths((symbol for symbol, _ in described), 7)
+    sent = 1 + max(ORDER.index(symbol) for symbol in lengths)
+    counts = number(ends[0] - 257, 5) + number(ends[1] - 1, 5) + number(sent - 4, 4)
+    code = codes(lengths)
+    return counts + "".join(number(lengths[symbol], 3) for symbol in ORDER[:sent]) + "".join(code[symbol] + extra for symbol, extra in described)
 
 
 def deflate(data):
-    """Compress data to one block with fixed codes (RFC 1951); zlib's own output differs from version to version."""
-    out, held, count = bytearray(), 0b011, 3
-
-    def put(value, bits):
-        nonlocal held, count
-        held |= value << count
-        count += bits
-        while count >= 8:
-            out.append(held & 255)
-            held >>= 8
-            count -= 8
-
-    for value, distance in matches(data):
-        if not distance:
-            put(*SYMBOLS[value])
-            continue
-        code = LENGTH_CODES[value]
-        put(*SYMBOLS[257 + code])
-        put(value - LENGTHS[code], max(0, code // 4 - 1))
-        code = code_of(DISTANCES, distance)
-        put(DISTANCE_CODES[code], 5)
-        put(distance - DISTANCES[code], max(0, code // 2 - 1))
-    put(*SYMBOLS[256])
-    put(0, 7)
-    return bytes(out)
+    """Compress data to one block with dynamic codes (RFC 1951 section 3.2.3); zlib's own output differs from version to version."""
+    parts = list(symbols(data))
+    lengths = [code_lengths((symbol for of, symbol, _ in parts if of == alphabet), 15) for alphabet in (0, 1)]
+    code = [codes(each) for each in lengths]
+    bits = "1" + number(2, 2) + header(*lengths) + "".join(code[alphabet][symbol] + extra for alphabet, symbol, extra in parts)
+    return int(bits[::-1], 2).to_bytes((len(bits) + 7) // 8, "little")
 
 
 def sources(top):

@@ -8,22 +8,43 @@ import sys
 import tempfile
 import unittest
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 KINDS = {".py", ".sql", ".html", ".css", ".js", ".svg"}
 
 
+def letters(seed: int, weights: Sequence[float], length: int) -> bytes:
+    """Choose letters, as many as there are weights, as often as their weights say."""
+    return bytes(random.Random(seed).choices(range(len(weights)), weights, k=length))
+
+
+# Numbers of letters whose codes have 3 bits, 4 bits and so on: so uneven that the longest code for code lengths would have 8 bits
+UNEVEN = (2, 3, 5, 6, 8, 13, 21, 34, 30)
+
 # What a compressor could get wrong
 AWKWARD = {
     "empty.css": b"",
+    "one-byte.css": b"a",
+    "last-byte.css": b"\xff",
+    "first-two-bytes.css": b"\0\1",
     "short.css": b"ab",
+    "no-repetition.css": bytes(range(256)),
+    "one-distance.css": b"a" * 1_000,
     "all-bytes.css": bytes(range(256)) * 3,
     "longest-repetitions.css": b"a" * 100_000 + b"b" + b"a" * 257 + b"c" + b"a" * 258,
+    "later-repetition-is-longer.css": b"abc,bcdef,abcdef,abcdefg,bcdefgh,abcdefgh",
+    "repetition-at-the-end.css": b"abcdabcabc",
     "farthest-repetition.css": (far := random.Random(1).randbytes(32_768)) + far[:300] + random.Random(2).randbytes(5) + far[:300],
+    "repetition-one-byte-too-far.css": far + b"." + far[:300],
     "noise.css": random.Random(3).randbytes(50_000),
-    "few-letters.css": bytes(random.Random(4).choices(b"abc", k=50_000)),
+    "few-letters.css": letters(4, [1, 1, 1], 50_000),
+    # The rarest letter's code would have 17 bits, and 15 are allowed.
+    "longest-codes.css": letters(0, [1 << 12] * 64 + [1 << rank for rank in range(12)], 60_000),
+    "longest-codes-for-lengths.css": letters(1, [2.0**-bits for bits, count in enumerate(UNEVEN, 3) for _ in range(count)], 3_000),
+    "text.css": (TOP / "README.md").read_bytes(),
 }
 
 
@@ -96,6 +117,13 @@ class ZipappTest(unittest.TestCase):
             for name, content in AWKWARD.items():
                 with self.subTest(name=name):
                     self.assertTrue(archive.read(f"vex/static/{name}") == content)
+
+    def test_sources_are_about_as_small_as_zlib_makes_them(self) -> None:
+        with zipfile.ZipFile(self.archive) as archive:
+            packed = sum(entry.compress_size for entry in archive.infolist())
+            # Its header and checksum have 6 bytes.
+            by_zlib = sum(len(zlib.compress(archive.read(entry), 9)) - 6 for entry in archive.infolist())
+        self.assertLess(packed, by_zlib * 1.01)
 
     def test_entries_have_fixed_times_and_modes(self) -> None:
         with zipfile.ZipFile(self.archive) as archive:
