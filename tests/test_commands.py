@@ -343,6 +343,14 @@ class Ends(unittest.TestCase):
                 self.assertNotIn("Traceback", server.log.read_text())
                 server.start()
 
+    def test_it_ends_when_it_cannot_say_that_it_is_ready(self) -> None:
+        with tempfile.TemporaryDirectory() as directory, open("/dev/full", "wb") as full:
+            command = [sys.executable, f"{TOP}/vex.py", "serve", "--data-dir", f"{directory}/data"]
+            command += [flag for listener in ("public", "auth", "internal") for flag in (f"--{listener}-addr", "127.0.0.1:0")]
+            ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        self.assertEqual(ended.returncode, 1)
+        self.assertEqual(ended.stderr.splitlines()[0], "vex: cannot write to standard output: No space left on device; send it to a file, or to /dev/null")
+
     def test_a_request_under_way_ends_in_order_and_no_other_begins(self) -> None:
         with running() as server:
             digest = digest_of(b"0123456789")

@@ -68,7 +68,8 @@ class Housekeeping:
     def stop(self) -> None:
         """End the thread, and wait for what it is doing."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def sweep(self) -> None:
         """Remove everything whose time is up."""

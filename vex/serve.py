@@ -65,8 +65,11 @@ def serve(config: Config, reread: Callable[[], Config]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     threading.stack_size(_STACK_BYTES)
     _give_memory_back()
-    with open_data(config.data_dir), locked(config.data_dir):
-        return _Service(config, reread).run()
+    with contextlib.ExitStack() as held:
+        with open_data(config.data_dir):
+            held.enter_context(locked(config.data_dir))
+            service = _Service(config, reread)
+        return service.run()
 
 
 def _give_memory_back() -> None:
@@ -147,19 +150,36 @@ class _Service:
     def run(self) -> int:
         """Serve until a signal; returns the exit code."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
+        # Asked before anything is served: what fails here ends the start.
+        advice = self._advice()
         # What was made so far lives as long as the process: the collector need not look at it again.
         gc.freeze()
         self._server.start()
-        for listener in self._server.listeners:
-            print(f"{listener.name:<8} {listener.url}", flush=True)
-        print("ready", flush=True)
+        try:
+            self._announce(advice)
+            while signal.sigwait({*_ENDINGS, signal.SIGHUP}) == signal.SIGHUP:
+                self._reload()
+        finally:
+            # Whatever happened: with the accept loops at work, the process would not end.
+            self._end()
+        if self._storage_failure:
+            raise Failure(f"storage failed ({self._storage_failure}): what was committed last is not certain; check the disk, then start again")
+        return 0
+
+    def _announce(self, advice: str) -> None:
+        addresses = "".join(f"{listener.name:<8} {listener.url}\n" for listener in self._server.listeners)
+        try:
+            print(f"{addresses}ready", flush=True)
+        except OSError as error:
+            raise Failure(f"cannot write to standard output: {error.strerror}; send it to a file, or to /dev/null") from error
         self._started = True
         self._tell_ready()
         self._notifier.watch(self._check)
         self._housekeeping.start()
-        self._advise()
-        while signal.sigwait({*_ENDINGS, signal.SIGHUP}) == signal.SIGHUP:
-            self._reload()
+        if advice:
+            print(advice, file=sys.stderr, flush=True)
+
+    def _end(self) -> None:
         self._stopping = True
         self._notifier.stopping(self._config.shutdown_timeout + _END_SECONDS)
         self._server.stop()
@@ -167,9 +187,6 @@ class _Service:
         with contextlib.suppress(RegistryError):
             self._tokens.save_uses(at_once=True)
         self._database.close()
-        if self._storage_failure:
-            raise Failure(f"storage failed ({self._storage_failure}): what was committed last is not certain; check the disk, then start again")
-        return 0
 
     def _reload(self) -> None:
         self._notifier.reloading()
@@ -216,10 +233,12 @@ class _Service:
     def _push_port(self) -> int | None:
         return next((listener.port for listener in self._server.listeners if listener.name == AUTH), None)
 
-    def _advise(self) -> None:
-        if self._config.auth_addr is not None and not self._users.names() and not self._tokens.list():
-            command = f"{os.path.basename(sys.executable)} {sys.argv[0]} user add NAME"
-            print(f"vex: no user can push yet; add one with: {command} --data-dir {self._config.data_dir}", file=sys.stderr, flush=True)
+    def _advice(self) -> str:
+        """Say how to add a user, where nobody can push yet."""
+        if self._config.auth_addr is None or self._users.names() or self._tokens.list():
+            return ""
+        command = f"{os.path.basename(sys.executable)} {sys.argv[0]} user add NAME"
+        return f"vex: no user can push yet; add one with: {command} --data-dir {self._config.data_dir}"
 
     def _ready(self) -> Response:
         reason = self._unready()
