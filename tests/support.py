@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import http.client
 import json
@@ -139,6 +140,15 @@ def index(children: Sequence[tuple[str, int]], **fields: Any) -> dict[str, Any]:
     return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed, **fields}
 
 
+@functools.cache
+def _database_with_user() -> bytes:
+    """Make the database of a registry with one user, once: hundreds of servers start with it."""
+    with tempfile.TemporaryDirectory(prefix="vex-test-") as directory:
+        added = vex("user", "add", USER, "--data-dir", directory, text=PASSWORD + "\n")
+        assert added.returncode == 0, added.stderr
+        return (Path(directory) / "vex.db").read_bytes()
+
+
 class Server:
     """`vex serve` in a process of its own, on free ports, with its data in `directory`/data and one user, USER."""
 
@@ -151,8 +161,9 @@ class Server:
         self._flags = flags
         self._environment = {**os.environ, **(environment or {})}
         if not (self.data / "vex.db").exists():
-            added = vex("user", "add", USER, "--data-dir", str(self.data), text=PASSWORD + "\n")
-            assert added.returncode == 0, added.stderr
+            self.data.mkdir(0o750, exist_ok=True)
+            (self.data / "vex.db").write_bytes(_database_with_user())
+            (self.data / "vex.db").chmod(0o640)
         self.start()
 
     def start(self) -> None:
