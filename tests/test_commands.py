@@ -216,6 +216,17 @@ class FailedStarts(CommandCase):
             self.assert_failed(self.run_vex(*arguments), "vex.db")
         self.assertEqual(Path(path).read_bytes(), before)
 
+    def test_blobs_without_their_database_are_left_alone(self) -> None:
+        self.run_vex("user", "list")
+        blob = self.directory / "data/blobs/sha256" / ("0" * 64)
+        blob.parent.mkdir(parents=True)
+        blob.write_bytes(b"x")
+        database = self.directory / "data/vex.db"
+        database.unlink()
+        for arguments in (("serve", *ADDRESSES), ("user", "list"), ("serve", *ADDRESSES)):
+            self.assert_failed(self.run_vex(*arguments), "vex.db is gone or empty", "restore it from a backup")
+        self.assertTrue(blob.exists())
+
     def test_a_directory_instead_of_a_database_is_a_failure(self) -> None:
         (self.directory / "data" / "vex.db").mkdir(parents=True)
         self.assert_failed(self.serve(), "vex.db")

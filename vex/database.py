@@ -195,6 +195,10 @@ class Database:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
             raise Failure(f"{self._path} was written by a newer Vex (schema {version}, this one knows {len(MIGRATIONS)}); use that version or a newer one")
+        blobs = self._path.parent / "blobs"
+        if version == 0 and any(blobs.glob("*/*")):
+            # Files without a row are litter, which a start removes.
+            raise Failure(f"the database {self._path} is gone or empty, and {blobs} has files: restore it from a backup, or move {blobs} away to begin anew")
         for number, name in enumerate(MIGRATIONS[version:], version + 1):
             self._connection.execute("BEGIN IMMEDIATE")
             for statement in _statements(_script(name)):
