@@ -186,10 +186,6 @@ class Uploads:
         if not upload.synced:
             self._sync(upload)
 
-    def finished(self, upload: Upload) -> None:
-        """Forget a session whose file was published."""
-        self._forget(upload)
-
     def cancel(self, upload: Upload) -> None:
         """End a session and remove its file."""
         self._forget(upload)
