@@ -16,10 +16,13 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from vex.certificate import create_certificate
 
 TOP = Path(__file__).resolve().parent.parent
 USER, PASSWORD = "alice", "correct horse battery"
@@ -138,6 +141,15 @@ def index(children: Sequence[tuple[str, int]], **fields: Any) -> dict[str, Any]:
     """Make an OCI index of manifests, (digest, size) each."""
     listed = [{"mediaType": OCI_MANIFEST, "digest": digest, "size": size} for digest, size in children]
     return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed, **fields}
+
+
+def write_certificate(directory: str | Path) -> tuple[Path, Path]:
+    """Write a certificate for localhost and its key, and return their paths."""
+    made = create_certificate("localhost", now=time.time())
+    certificate, key = Path(directory, "crt.pem"), Path(directory, "key.pem")
+    certificate.write_text(made.certificate_pem)
+    key.write_text(made.key_pem)
+    return certificate, key
 
 
 @functools.cache

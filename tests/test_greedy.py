@@ -16,12 +16,10 @@ import threading
 import time
 import unittest
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Callable, NamedTuple
 
 from tests.raw import basic
-from tests.support import Client, digest_of, running
-from vex.certificate import create_certificate
+from tests.support import Client, digest_of, running, write_certificate
 
 OF_EACH_KIND = int(os.environ.get("VEX_TEST_GREEDY", "100"))
 # Longer than it takes to connect them all.
@@ -62,10 +60,7 @@ class Greedy(unittest.TestCase):
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         directory = tempfile.TemporaryDirectory(prefix="vex-test-")
         self.addCleanup(directory.cleanup)
-        made = create_certificate("localhost", now=time.time())
-        certificate, key = Path(directory.name, "crt.pem"), Path(directory.name, "key.pem")
-        certificate.write_text(made.certificate_pem)
-        key.write_text(made.key_pem)
+        certificate, key = write_certificate(directory.name)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.context.load_verify_locations(certificate)
         self.context.check_hostname = False

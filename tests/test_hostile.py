@@ -13,11 +13,9 @@ import tempfile
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from tests.hostile import LISTENERS, PATIENCE_SECONDS, Case, Expected, Received, answers, cases, exchange, seed, well_formed
-from tests.support import USER, Client, ServerTestCase
-from vex.certificate import create_certificate
+from tests.support import USER, Client, ServerTestCase, write_certificate
 
 CASES = cases()
 FLAGS = ("--failed-logins", "1000000", "--upload-sessions", "100000")
@@ -78,10 +76,7 @@ class HostileOverTls(Hostile):
     def setUpClass(cls) -> None:
         directory = tempfile.TemporaryDirectory(prefix="vex-test-")
         cls.addClassCleanup(directory.cleanup)
-        made = create_certificate("localhost", now=time.time())
-        certificate, key = Path(directory.name, "crt.pem"), Path(directory.name, "key.pem")
-        certificate.write_text(made.certificate_pem)
-        key.write_text(made.key_pem)
+        certificate, key = write_certificate(directory.name)
         options = [flag for listener in LISTENERS for flag in (f"--{listener}-tls-cert", str(certificate), f"--{listener}-tls-key", str(key))]
         cls.flags = (*FLAGS, *options)
         cls.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

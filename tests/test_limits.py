@@ -14,12 +14,10 @@ import threading
 import time
 import unittest
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Callable
 
 from tests.raw import basic, connected
-from tests.support import OCI_INDEX, OCI_MANIFEST, PASSWORD, USER, Answer, Client, ServerTestCase, digest_of, image, running
-from vex.certificate import create_certificate
+from tests.support import OCI_INDEX, OCI_MANIFEST, PASSWORD, USER, Answer, Client, ServerTestCase, digest_of, image, running, write_certificate
 from vex.connection import Observer
 from vex.kinds import Address
 from vex.message import Request, Response
@@ -278,10 +276,7 @@ class Handshakes(LimitCase):
     def setUpClass(cls) -> None:
         directory = tempfile.TemporaryDirectory(prefix="vex-test-")
         cls.addClassCleanup(directory.cleanup)
-        made = create_certificate("localhost", now=time.time())
-        certificate, key = Path(directory.name, "crt.pem"), Path(directory.name, "key.pem")
-        certificate.write_text(made.certificate_pem)
-        key.write_text(made.key_pem)
+        certificate, key = write_certificate(directory.name)
         cls.flags = (*Handshakes.flags, "--public-tls-cert", str(certificate), "--public-tls-key", str(key))
         cls.context = ssl.create_default_context(cafile=str(certificate))
         super().setUpClass()

@@ -20,8 +20,7 @@ from pathlib import Path
 
 from tests.in_process import directory_in_memory
 from tests.raw import basic, connected
-from tests.support import PASSWORD, USER, Client, ServerTestCase, running, vex
-from vex.certificate import create_certificate
+from tests.support import PASSWORD, USER, Client, ServerTestCase, running, vex, write_certificate
 from vex.database import Database
 from vex.errors import RegistryError
 from vex.users import Users
@@ -93,11 +92,9 @@ class Secrets(unittest.TestCase):
 
     def test_no_password_and_no_key_is_written_logged_or_shown(self) -> None:
         typed = {"right": PASSWORD, "wrong": "not-the-password-1", "new": "another-password-2", "query": "in-the-query-3", "bearer": "bearer-token-4"}
-        made = create_certificate("localhost", now=time.time())
         with tempfile.TemporaryDirectory(prefix="vex-test-") as keys:
-            certificate, key = Path(keys, "crt.pem"), Path(keys, "key.pem")
-            certificate.write_text(made.certificate_pem)
-            key.write_text(made.key_pem)
+            certificate, key = write_certificate(keys)
+            key_pem = key.read_text()
             with running("--debug", "--auth-tls-cert", str(certificate), "--auth-tls-key", str(key)) as server:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 context.load_verify_locations(certificate)
@@ -114,7 +111,7 @@ class Secrets(unittest.TestCase):
         # What is searched for can be found where it is.
         self.assertIn(USER.encode(), b"".join(places.values()))
         self.assertIn(b"/v2/", places["vex.log"])
-        for what, secret in _forms(typed, made.key_pem):
+        for what, secret in _forms(typed, key_pem):
             for place, content in places.items():
                 with self.subTest(what, place=place):
                     self.assertNotIn(secret, content)
