@@ -161,6 +161,16 @@ def _database_with_user() -> bytes:
         return (Path(directory) / "vex.db").read_bytes()
 
 
+def _write_synced(path: Path, content: bytes) -> None:
+    """Write a file as Vex does, so that it survives what some tests do to the disk."""
+    for opened in (path, path.parent, path.parent.parent):
+        descriptor = os.open(opened, os.O_WRONLY | os.O_CREAT if opened == path else os.O_RDONLY, 0o640)
+        if opened == path:
+            os.write(descriptor, content)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
 class Server:
     """`vex serve` in a process of its own, on free ports, with its data in `directory`/data and one user, USER."""
 
@@ -174,8 +184,7 @@ class Server:
         self._environment = {**os.environ, **(environment or {})}
         if not (self.data / "vex.db").exists():
             self.data.mkdir(0o750, exist_ok=True)
-            (self.data / "vex.db").write_bytes(_database_with_user())
-            (self.data / "vex.db").chmod(0o640)
+            _write_synced(self.data / "vex.db", _database_with_user())
         self.start()
 
     def start(self) -> None:
