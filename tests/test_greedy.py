@@ -32,6 +32,8 @@ _SLACK_MEBIBYTES = 16 + OF_EACH_KIND // 20
 _FILES = 3 * 2 * 4 * OF_EACH_KIND
 _FLAGS = (
     *("--public-connections", f"{2 * OF_EACH_KIND + 50}", "--auth-connections", f"{OF_EACH_KIND + 50}", "--internal-connections", f"{OF_EACH_KIND + 50}"),
+    # Housekeeping, which gives memory back, comes round twice in this time.
+    *("--pull-grace", "4s"),
     *("--backlog", "1000", "--upload-sessions", f"{OF_EACH_KIND + 50}"),
     *("--handshake-timeout", f"{TIMEOUT_SECONDS}s", "--head-timeout", f"{TIMEOUT_SECONDS}s", "--stall-timeout", f"{TIMEOUT_SECONDS}s"),
 )

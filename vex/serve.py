@@ -64,22 +64,28 @@ def serve(config: Config, reread: Callable[[], Config]) -> int:
     # Blocked and waited for: a handler that comes just before its thread waits for a lock would leave it waiting for ever.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     threading.stack_size(_STACK_BYTES)
-    _give_memory_back()
+    give_memory_back = _give_memory_back()
     with contextlib.ExitStack() as held:
         with open_data(config.data_dir):
             held.enter_context(locked(config.data_dir))
-            service = _Service(config, reread)
+            service = _Service(config, reread, give_memory_back)
         return service.run()
 
 
-def _give_memory_back() -> None:
-    """Have the C library return freed memory at once; glibc learns to keep it, and stays as large as the largest crowd of connections made it."""
-    with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
-        import ctypes  # not every Python has it, and in some it wants memory that a service may not have
+def _give_memory_back() -> Callable[[], None]:
+    """Have the C library return freed memory at once; glibc learns to keep it, and stays as large as the largest crowd of connections made it.
+
+    Returns what has it return, too, what is free in between: half of what a crowd of thousands leaves behind.
+    """
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes  # not every Python has it
 
         library = ctypes.CDLL(None)
+        trim = library.malloc_trim
         for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
             library.mallopt(option, _KEPT_BYTES)
+        return lambda: trim(0)
+    return lambda: None
 
 
 @contextlib.contextmanager
@@ -110,7 +116,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 class _Service:
-    def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config], give_memory_back: Callable[[], None]) -> None:
         self._config = config
         self._reread = reread
         self._notifier = Notifier(os.environ)
@@ -130,7 +136,7 @@ class _Service:
         )
         registry = Registry(database, files, uploads, pulls, revisions, rules)
         self._users, self._tokens = Users(database, failures_per_minute=config.failed_logins), Tokens(database)
-        chores = (self._tokens.save_uses,)
+        chores = (self._tokens.save_uses, give_memory_back)
         self._housekeeping = Housekeeping(
             database, files, uploads, pulls, revisions, registry, audit_keep=config.audit_keep, interval=_sweep_interval(config), chores=chores
         )
