@@ -182,6 +182,15 @@ class Authorization(ListenerCase):
         for scheme in ("basic", "BASIC"):
             self.assertEqual(self.ask("auth", "GET", "/v2/", basic().replace("Basic", scheme)).status, 200)
 
+    def assert_not_allowed(self, answer: Answer, method: str, allowed: Mapping[str, int]) -> None:
+        """Check the answer to a method that a listener does not take at a path, or not at any."""
+        if method in UNKNOWN_METHODS:
+            self.assert_refused_method(answer, method)
+        elif not allowed:
+            self.assertEqual(answer.status, 404)
+        else:
+            self.assertEqual((answer.status, allow(answer)), (405, set(allowed)))
+
     def test_auth_allows_the_whole_registry_with_the_password(self) -> None:
         for operation, method, path in requests():
             with self.subTest(operation=operation, method=method):
@@ -189,12 +198,8 @@ class Authorization(ListenerCase):
                 allowed = AUTH_ALLOWS[operation]
                 if method in allowed:
                     self.assert_status(answer, method, allowed[method])
-                elif method in UNKNOWN_METHODS:
-                    self.assert_refused_method(answer, method)
-                elif not allowed:
-                    self.assertEqual(answer.status, 404)
                 else:
-                    self.assertEqual((answer.status, allow(answer)), (405, set(allowed)))
+                    self.assert_not_allowed(answer, method, allowed)
 
     def test_internal_serves_metrics_and_health_alone_whatever_the_credentials(self) -> None:
         for kind, authorization in CREDENTIALS.items():
@@ -204,12 +209,8 @@ class Authorization(ListenerCase):
                     allowed = INTERNAL_ALLOWS[operation]
                     if method in allowed:
                         self.assertEqual(answer.status, 200)
-                    elif method in UNKNOWN_METHODS:
-                        self.assert_refused_method(answer, method)
-                    elif not allowed:
-                        self.assertEqual(answer.status, 404)
                     else:
-                        self.assertEqual((answer.status, allow(answer)), (405, set(allowed)))
+                        self.assert_not_allowed(answer, method, allowed)
 
     def test_pages_are_on_the_public_listener_alone_and_only_read(self) -> None:
         known = {route.template for route in routes.REGISTRY}
