@@ -12,6 +12,7 @@ import resource
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 import unittest
@@ -129,17 +130,49 @@ class FilesTest(DurabilityTestCase):
             self.assertEqual((answer.status, answer.headers["Range"]), (202, "0-11"))
             self.assertEqual(server.auth.request("PUT", f"{location}?digest={digest_of(b'first second')}").status, 201)
 
-    def test_a_session_goes_on_where_get_says_after_a_kill_in_the_middle_of_a_chunk(self) -> None:
-        content = random.Random(3).getrandbits(8 * 4 * MIB).to_bytes(4 * MIB, "little")
+    @unittest.skipUnless(sys.platform == "linux", "needs extended attributes of files")
+    def test_a_session_goes_on_with_the_bytes_that_a_power_cut_left_of_a_longer_file(self) -> None:
         with running() as server:
             location = self.start(server.auth)
-            with half_sent(server.auth, location, content, 3 * MIB):
-                self.wait_for(lambda: received(server.auth, location) > MIB, "nothing arrives")
+            for chunk in (b"first ", b"second ", b"third"):
+                self.assertEqual(server.auth.request("PATCH", location, chunk).status, 202)
+            server.kill()
+            (file,) = (server.data / "uploads").iterdir()
+            self.assertEqual(file.read_bytes(), b"first second third")
+            for left, offset in ((b"first second third\0\0\0", 18), (b"first second \0\0\0\0\0\0", 13), (b"first second thi", 13)):
+                with self.subTest(left):
+                    file.write_bytes(left)
+                    server.start()
+                    self.assertEqual(received(server.auth, location), offset)
+                    server.kill()
+                    self.assertEqual(file.read_bytes(), b"first second third"[:offset])
+            server.start()
+            self.assertEqual(server.auth.request("PATCH", location, b"last", {"Content-Range": "13-16"}).status, 202)
+            self.assertEqual(server.auth.request("PUT", f"{location}?digest={digest_of(b'first second last')}").status, 201)
+
+    @unittest.skipUnless(sys.platform == "linux", "needs extended attributes of files")
+    def test_without_attributes_the_size_of_a_file_is_believed(self) -> None:
+        with running() as server:
+            location = self.start(server.auth)
+            self.assertEqual(server.auth.request("PATCH", location, b"first ").status, 202)
+            server.kill()
+            (file,) = (server.data / "uploads").iterdir()
+            os.removexattr(file, "user.vex.received")
+            server.start()
+            self.assertEqual(received(server.auth, location), 6)
+            self.assertEqual(server.auth.request("PUT", f"{location}?digest={digest_of(b'first second')}", b"second").status, 201)
+
+    def test_a_session_goes_on_where_get_says_after_a_kill_in_the_middle_of_a_chunk(self) -> None:
+        content = random.Random(3).getrandbits(8 * 24 * MIB).to_bytes(24 * MIB, "little")
+        with running() as server:
+            location = self.start(server.auth)
+            with half_sent(server.auth, location, content, 20 * MIB):
+                self.wait_for(lambda: received(server.auth, location) > 17 * MIB, "nothing arrives")
                 server.kill()
             server.start()
             offset = received(server.auth, location)
-            self.assertGreater(offset, MIB)
-            self.assertLessEqual(offset, 3 * MIB)
+            self.assertGreaterEqual(offset, 16 * MIB)
+            self.assertLessEqual(offset, 20 * MIB)
             answer = server.auth.request("PATCH", location, content[offset:], {"Content-Range": f"{offset}-{len(content) - 1}"})
             self.assertEqual(answer.status, 202, answer)
             blob = digest_of(content)

@@ -31,7 +31,7 @@ from tests.support import Answer, digest_of
 
 FAULTS = os.environ.get("VEX_TEST_FAULTS") or "2"
 SEED = os.environ.get("VEX_TEST_SEED") or "1"
-POINTS = ("open *", "write *", "fsync *", "rename *", "unlink *", "truncate *", "accept", "sendfile *", "database *")
+POINTS = ("open *", "write *", "fsync *", "rename *", "unlink *", "truncate *", "setxattr *", "accept", "sendfile *", "database *")
 # Calls that do what they should, and then say that they failed: the outcome is unknown.
 UNKNOWN = ("rename *", "fsync *", "database commit")
 # hostile.md: no space is 507, exhaustion 503. SQLite reports a lack of descriptors as a file that cannot be opened.

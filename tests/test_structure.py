@@ -16,7 +16,7 @@ PACKAGE = TOP / "vex"
 
 # A module imports only from rows above its own. `pages` is a package, which counts as one here.
 LEVELS = (
-    {"errors", "routes", "metrics", "markup", "answers", "pulls", "progress", "forwarded", "dashboard", "dockerfile"},
+    {"errors", "routes", "metrics", "markup", "answers", "pulls", "received", "progress", "forwarded", "dashboard", "dockerfile"},
     {"logs"},
     {"kinds"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote"},

@@ -1,8 +1,8 @@
 """Upload sessions: a growing file, its hash, and the rules for adding to it (OCI distribution specification, "Pushing a blob in chunks").
 
-A session is a file `uploads/<token>`; nothing else about it is stored, so that it goes on after a restart. The token is
-unguessable and binds the session to its repository and algorithm. Invariants: the hash is always that of the bytes in the
-file; what was acknowledged is synced; one request at a time works on a session.
+A session is a file `uploads/<token>`; nothing else about it is stored but what is known of its bytes (`received.py`), so that it
+goes on after a restart. The token is unguessable and binds the session to its repository and algorithm. Invariants: the hash is always
+that of the bytes in the file; what was acknowledged is synced; one request at a time works on a session.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -33,14 +34,16 @@ from vex.errors import (
     RegistryError,
 )
 from vex.names import ALGORITHMS, Digest, RepositoryName
+from vex.received import Received, read_received, write_received
 from vex.wire import Body
 
 _TOKEN = re.compile(r"[0-9a-f]{64}")
 # Two for each body being received.
 _BUFFER_BYTES = 512 * 1024
 _IDLE_BUFFERS = 4
-# How much is written between two looks at the free space, when the client did not say how much it sends.
-_SPACE_CHECK_BYTES = 16 * 1024 * 1024
+# How much is written between two looks at the free space, for a client that did not say how much it sends, and is lost at most when the
+# process is killed.
+_CHECK_BYTES = 16 * 1024 * 1024
 _WRITEBACK_BYTES = 8 * 1024 * 1024
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -73,14 +76,21 @@ class Upload:
         self.touched = now
         self.algorithm = algorithm
         self.hash = hashlib.new(algorithm)
-        self.hashed = True  # False after a restart, until the bytes on disk were read again
+        self.durable = self.received  # what was synced last
         self.synced = False
+        self.left = False  # by an earlier process, so that the bytes on disk have to be read first
+        self.reading = threading.Lock()
         self.lock = threading.Lock()
 
     @property
     def digest(self) -> Digest:
         """The digest of what was received so far."""
         return Digest(f"{self.algorithm}:{self.hash.hexdigest()}")
+
+    @property
+    def received(self) -> Received:
+        """What was received so far."""
+        return Received.of(self.offset, self.hash)
 
 
 class Uploads:
@@ -117,9 +127,13 @@ class Uploads:
                 raise RegistryError(TOO_MANY_UPLOADS, headers={"Retry-After": "60"})
             self._open[token] = upload
         try:
-            os.close(os.open(upload.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+            descriptor = os.open(upload.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+            try:
+                write_received(descriptor, upload.durable, upload.received)
+            finally:
+                os.close(descriptor)
         except BaseException:
-            self._forget(upload)
+            self.cancel(upload)
             raise
         return upload
 
@@ -132,9 +146,6 @@ class Uploads:
         try:
             if token not in self._open:
                 raise RegistryError(BLOB_UPLOAD_UNKNOWN)
-            if not upload.hashed:
-                upload.hash = _hash_file(upload)
-                upload.hashed = True
             yield upload
         finally:
             upload.touched = self._clock()
@@ -178,7 +189,9 @@ class Uploads:
         """Make sure that the session holds the content of this digest, complete and synced; otherwise end it: DIGEST_INVALID."""
         if digest.algorithm != upload.algorithm:
             upload.algorithm = digest.algorithm
-            upload.hash = _hash_file(upload)
+            upload.hash = hashlib.new(upload.algorithm)
+            with open(upload.path, "rb", buffering=0) as file:
+                _hash_on(file, upload.hash, upload.offset)
         if upload.digest != digest:
             message = f"the {upload.offset} bytes that arrived have the digest {upload.digest}, not {digest}; start the upload again"
             self.cancel(upload)
@@ -227,9 +240,15 @@ class Uploads:
             upload = self._open[token]
             if upload is None:
                 upload = self._open[token] = Upload(token, repository, algorithm, self._files.uploads / token, self._clock())
-                upload.offset = os.stat(upload.path).st_size
-                upload.hashed = False
-            return upload
+                upload.left = True
+        with upload.reading:
+            if upload.left:
+                try:
+                    _read_again(upload)
+                except FileNotFoundError as error:
+                    raise RegistryError(BLOB_UPLOAD_UNKNOWN) from error  # it expired meanwhile
+                upload.left = False
+        return upload
 
     def _forget(self, upload: Upload) -> None:
         with self._lock:
@@ -242,6 +261,10 @@ class Uploads:
             os.lseek(descriptor, upload.offset, os.SEEK_SET)
             with _Hashing(upload.hash) as hashing:
                 self._write_all(upload, body, descriptor, hashing, buffers)
+        except Disconnected:
+            # Not synced, but what a restart of the process alone leaves.
+            write_received(descriptor, upload.durable, upload.received)
+            raise
         finally:
             os.close(descriptor)
             self._give_buffers(buffers)
@@ -250,7 +273,7 @@ class Uploads:
 
     def _write_all(self, upload: Upload, body: Body, descriptor: int, hashing: _Hashing, buffers: tuple[bytearray, bytearray]) -> None:
         view, other = memoryview(buffers[0]), memoryview(buffers[1])
-        check_at, filled, count = upload.offset + _SPACE_CHECK_BYTES, 0, 1
+        check_at, filled, count = upload.offset + _CHECK_BYTES, 0, 1
         try:
             while count:
                 # Chunks of a few KiB are gathered: hashing and writing cost by the call.
@@ -260,7 +283,9 @@ class Uploads:
                     continue
                 if upload.offset + filled > self.limits.blob_bytes or upload.offset >= check_at:
                     self.check_room(upload, filled)
-                    check_at = upload.offset + _SPACE_CHECK_BYTES
+                    hashing.settle()
+                    write_received(descriptor, upload.durable, upload.received)
+                    check_at = upload.offset + _CHECK_BYTES
                 hashing.update(view[:filled], last=body.complete)
                 _write(upload, descriptor, view[:filled])
                 view, other, filled = other, view, 0
@@ -272,14 +297,17 @@ class Uploads:
     def _sync(self, upload: Upload) -> None:
         descriptor = os.open(upload.path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.fsync(descriptor)
-        except OSError:
-            # After a failed fsync the kernel may have dropped the pages, and a second one would succeed: nothing here can be trusted.
-            self.cancel(upload)
-            raise
+            received = upload.received
+            write_received(descriptor, upload.durable, received)
+            try:
+                os.fsync(descriptor)
+            except OSError:
+                # After a failed fsync the kernel may have dropped the pages, and a second one would succeed: nothing here can be trusted.
+                self.cancel(upload)
+                raise
         finally:
             os.close(descriptor)
-        upload.synced = True
+        upload.synced, upload.durable = True, received
 
     def _take_buffer(self) -> bytearray:
         with self._lock:
@@ -319,6 +347,12 @@ class _Hashing:
         # The block before this one is done.
         self._hashed.acquire()
         self._blocks.put(block)
+
+    def settle(self) -> None:
+        """Wait until all blocks are hashed."""
+        if self._thread:
+            with self._hashed:
+                pass
 
     def _start(self) -> bool:
         """Start the thread; returns whether there was one to be had."""
@@ -366,13 +400,30 @@ def _write(upload: Upload, descriptor: int, view: memoryview) -> None:
             os.posix_fadvise(descriptor, 0, upload.offset, os.POSIX_FADV_DONTNEED)
 
 
-def _hash_file(upload: Upload) -> hashlib._Hash:
-    content_hash = hashlib.new(upload.algorithm)
-    buffer = bytearray(_BUFFER_BYTES)
-    with open(upload.path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            content_hash.update(memoryview(buffer)[:count])
-    return content_hash
+def _read_again(upload: Upload) -> None:
+    """Find out what the file that an earlier process left holds, and cut off what nothing vouches for."""
+    with open(upload.path, "r+b", buffering=0) as file:
+        known = read_received(file.fileno())
+        content_hash = hashlib.new(upload.algorithm)
+        for received in known:
+            _hash_on(file, content_hash, received.size - file.tell())
+            if Received.of(file.tell(), content_hash) == received:
+                upload.offset, upload.hash = received.size, content_hash.copy()
+        if known:
+            upload.durable = known[0]
+            file.truncate(upload.offset)
+        else:
+            _hash_on(file, content_hash, os.fstat(file.fileno()).st_size)
+            upload.offset, upload.hash = file.tell(), content_hash
+            upload.durable = upload.received
+
+
+def _hash_on(file: FileIO, content_hash: hashlib._Hash, count: int) -> None:
+    """Hash the next `count` bytes of a file, or what there is of them."""
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    while count and (read := file.readinto(buffer[:count])):
+        content_hash.update(buffer[:read])
+        count -= read
 
 
 def _token(nonce: str, repository: str, algorithm: str) -> str:

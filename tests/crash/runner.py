@@ -42,7 +42,7 @@ class Layer:
 
     def install(self) -> None:
         """Take their place."""
-        for name in ("open", "write", "fsync", "unlink", "truncate", "mkdir"):
+        for name in ("open", "write", "fsync", "unlink", "truncate", "mkdir", "setxattr"):
             self._wrap(os, name, lambda first, *_: first)
         for name in ("rename", "link", "sendfile"):
             self._wrap(os, name, lambda _, second, *__: second)
