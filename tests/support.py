@@ -236,6 +236,13 @@ class Server:
         """Return the digests of all files under blobs/."""
         return {f"{path.parent.name}:{path.name}" for path in (self.data / "blobs").glob("*/*")}
 
+    def wait_for_housekeeping(self) -> None:
+        """Wait until its thread is there, which comes behind `ready`: on new data, its first round ends with space that is set aside."""
+        deadline = time.monotonic() + 20
+        while not (self.data / "ballast").exists():
+            assert time.monotonic() < deadline, "no housekeeping"
+            time.sleep(0.01)
+
     def stop(self) -> int:
         """End it with SIGTERM; returns its exit code."""
         return self._end(signal.SIGTERM)

@@ -76,6 +76,7 @@ class Greedy(unittest.TestCase):
         for _ in range(2):
             self._pull()
             self._push()
+        self.server.wait_for_housekeeping()
         before = self._footprint()
         with contextlib.ExitStack() as stack:
             bodies: list[socket.socket] = []

@@ -40,6 +40,7 @@ class SoakTest(unittest.TestCase):
     def test_memory_threads_descriptors_and_log_stay_as_they_are(self) -> None:
         # Nothing that was deleted is kept for pulls under way, so that the data stays as small as it is.
         with running("--pull-grace", "0") as server:
+            server.wait_for_housekeeping()
             calm = _held(server)
             self.load(server)
             middle = self.settled(server, calm)
