@@ -11,6 +11,7 @@ import http.client
 import os
 import random
 import re
+import time
 import tracemalloc
 import unittest
 from collections.abc import Iterator
@@ -63,13 +64,10 @@ class MemoryTest(unittest.TestCase):
 
     def test_what_nobody_has_leaves_nothing_behind(self) -> None:
         with running() as server:
-            for listener in server.addresses:
-                _ask_at_random(server, listener, PATHS // 10)
-            _series(server)  # itself a request that is counted
-            series, resident = _series(server), _resident(server)
-            for listener in server.addresses:
-                _ask_at_random(server, listener, PATHS // 3)
-            self.assertEqual(_series(server), series)
+            asked = sum(_ask_at_random(server, listener, PATHS // 10) for listener in server.addresses)
+            series, resident = _series(server, asked), _resident(server)
+            asked += sum(_ask_at_random(server, listener, PATHS // 3) for listener in server.addresses)
+            self.assertEqual(_series(server, asked), series)
             self.assertLess(_resident(server) - resident, GROWTH_BYTES)
 
     def _start(self, auth: Client) -> str:
@@ -120,8 +118,8 @@ def _digest() -> str:
     return f"sha256:{content.hexdigest()}"
 
 
-def _ask_at_random(server: Server, listener: str, count: int) -> None:
-    """Ask a listener for things that it does not have, of every shape, on one connection."""
+def _ask_at_random(server: Server, listener: str, count: int) -> int:
+    """Ask a listener for things that it does not have, of every shape, on one connection; returns how many times."""
     choose = random.Random(count)
     headers = {"Authorization": authorization()} if listener == "auth" else {}
     with contextlib.closing(http.client.HTTPConnection(*server.addresses[listener], timeout=60)) as connection:
@@ -130,10 +128,20 @@ def _ask_at_random(server: Server, listener: str, count: int) -> None:
             path = choose.choice(_SHAPES).format(word)
             connection.request(choose.choice(("GET", "HEAD")), path, headers=headers)
             connection.getresponse().read()
+    return count
 
 
-def _series(server: Server) -> set[str]:
-    return {line.rpartition(" ")[0] for line in server.internal.get("/metrics").body.decode().splitlines() if not line.startswith("#")}
+def _series(server: Server, asked: int) -> set[str]:
+    """Name all series once that many requests are counted, and one for metrics: each is when its answer was sent."""
+    deadline = time.monotonic() + 20
+    while True:
+        lines = server.internal.get("/metrics").body.decode().splitlines()
+        values = {series: float(value) for series, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+        counts = {series: value for series, value in values.items() if series.startswith("vex_request_duration_seconds_count")}
+        of_metrics = [value for series, value in counts.items() if 'op="metrics"' in series]
+        if of_metrics and sum(counts.values()) - sum(of_metrics) >= asked:
+            return set(values)
+        assert time.monotonic() < deadline, counts
 
 
 def _resident(server: Server) -> int:
