@@ -33,6 +33,7 @@ class ExhaustionTestCase(DurabilityTestCase):
         context = running("--debug")
         self.server = context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)
+        self.server.wait_for_housekeeping()
         self.server.auth.push_image("app", "1", LAYER)
 
     def limit(self, what: int, value: int) -> None:

@@ -175,10 +175,12 @@ class _Service:
     def _announce(self, advice: str) -> None:
         addresses = "".join(f"{listener.name:<8} {listener.url}\n" for listener in self._server.listeners)
         try:
-            print(f"{addresses}ready", flush=True)
+            print(addresses, end="", flush=True)
+            # Whoever reads `ready` finds it ready.
+            self._started = True
+            print("ready", flush=True)
         except OSError as error:
             raise Failure(f"cannot write to standard output: {error.strerror}; send it to a file, or to /dev/null") from error
-        self._started = True
         self._tell_ready()
         self._notifier.watch(self._check)
         self._housekeeping.start()
