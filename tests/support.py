@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -41,11 +42,17 @@ def digest_of(content: bytes, algorithm: str = "sha256") -> str:
 
 
 def free_port() -> int:
-    """Find a port of 127.0.0.1 for a program that cannot choose one by itself."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Find a port of 127.0.0.1 for a program that cannot choose one by itself.
+
+    It is below those that systems give to outgoing connections, of which one could take it before the program does.
+    """
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
 
 
 def vex(*arguments: str, cwd: Path | None = None, text: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -241,6 +248,13 @@ class Server:
         deadline = time.monotonic() + 20
         while not (self.data / "ballast").exists():
             assert time.monotonic() < deadline, "no housekeeping"
+            time.sleep(0.01)
+
+    def wait_until_counted(self) -> None:
+        """Wait until all requests are counted that the public and the auth listener have answered: each is a moment after its client has the answer."""
+        deadline = time.monotonic() + 20
+        while any(self.metric(f'vex_requests_in_flight{{listener="{name}"}}') for name in ("public", "auth")):
+            assert time.monotonic() < deadline, "requests in flight"
             time.sleep(0.01)
 
     def stop(self) -> int:

@@ -19,7 +19,7 @@ from typing import Callable
 from tests.clients import temporary_directory
 from tests.page import Page
 from tests.raw import Wire, basic, connected
-from tests.support import TOP, Answer, Client, Server, digest_of, running
+from tests.support import TOP, Answer, Client, Server, digest_of, free_port, running
 from vex import VERSION
 
 UPLOAD = digest_of(b"0123456789")
@@ -104,11 +104,8 @@ class Readiness(HealthTestCase):
         reading, writing = os.pipe()
         size = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
         os.write(writing, bytes(size))
-        with temporary_directory() as directory, socket.socket() as found:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind(("127.0.0.1", 0))
-            address = found.getsockname()
-            found.close()
+        with temporary_directory() as directory:
+            address = ("127.0.0.1", free_port())
             process = self._start(directory, writing, f"127.0.0.1:{address[1]}")
             try:
                 self.wait_for(lambda: Client(address).get("/healthz"), lambda answer: answer.status == 200)

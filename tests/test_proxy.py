@@ -158,6 +158,7 @@ class Accelerated(ProxyTestCase):
 
     def test_nginx_sends_the_blob_with_the_same_header_fields_and_vex_does_not(self) -> None:
         direct = self.server.public.get(self.path)
+        self.server.wait_until_counted()
         sent = self.server.metric("vex_sent_bytes_total")
         for client in (self.public, self.auth):
             answer = client.get(self.path)
@@ -167,6 +168,7 @@ class Accelerated(ProxyTestCase):
             for name in ("X-Content-Type-Options", "Content-Security-Policy", "Accept-Ranges"):
                 self.assertEqual(answer.headers.get_all(name), direct.headers.get_all(name), name)
             self.assertIsNone(answer.headers["X-Accel-Redirect"])
+        self.server.wait_until_counted()
         self.assertLess(self.server.metric("vex_sent_bytes_total") - sent, len(self.content))
 
     def test_who_asks_vex_directly_gets_the_blob_from_it(self) -> None:
