@@ -23,7 +23,7 @@ from tests.test_durability import authorization
 from vex.answers import Answer, Answers, Basis, Revisions
 
 BLOCK = random.Random(1).getrandbits(8 * 2**20).to_bytes(2**20, "little")
-BLOCKS = int(float(os.environ.get("VEX_TEST_BLOB_GIB") or 0.25) * 1024)
+BLOCKS = int(float(os.environ.get("VEX_TEST_BLOB_GIB") or 1) * 1024)
 PATHS = int(os.environ.get("VEX_TEST_PATHS") or 5000)
 PEAK_BYTES = 96 * 2**20
 CROWD, CROWD_BLOCKS, CROWD_PEAK_BYTES = 64, 3, 192 * 2**20
