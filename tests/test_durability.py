@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable
 
+from tests.crash.points import Trap
+from tests.crash.server import TrapServer
 from tests.in_process import InProcess, Options, directory_in_memory
 from tests.programs import require
 from tests.support import PASSWORD, USER, Client, Server, ServerTestCase, digest_of, image, running, vex
@@ -160,6 +162,20 @@ class FilesTest(DurabilityTestCase):
             server.start()
             self.assertEqual(received(server.auth, location), 6)
             self.assertEqual(server.auth.request("PUT", f"{location}?digest={digest_of(b'first second')}", b"second").status, 201)
+
+    @unittest.skipUnless(sys.platform == "linux", "needs extended attributes of files")
+    def test_uploads_work_where_files_cannot_have_attributes(self) -> None:
+        with directory_in_memory() as name:
+            server = TrapServer(Path(name))
+            self.addCleanup(server.kill)
+            for error in ("ENOTSUP", "EPERM"):
+                with self.subTest(error):
+                    server.points.arm(Trap("setxattr uploads", error, forever=True))
+                    location = self.start(server.auth)
+                    self.assertEqual(server.auth.request("PATCH", location, b"first ").status, 202)
+                    self.assertGreater(server.points.sprung, 1)
+                    content = f"first {error}".encode()
+                    self.assertEqual(server.auth.request("PUT", f"{location}?digest={digest_of(content)}", content[6:]).status, 201)
 
     def test_a_session_goes_on_where_get_says_after_a_kill_in_the_middle_of_a_chunk(self) -> None:
         content = random.Random(3).getrandbits(8 * 24 * MIB).to_bytes(24 * MIB, "little")
