@@ -13,6 +13,7 @@ from vex.message import Request, Response
 from vex.pages import Pages
 from vex.pages.parts import Site
 from vex.routes import match
+from vex.turns import Turns
 from vex.wire import HeadLimits, Input, body_of, parse_head
 
 # Elements between which text goes on without a space.
@@ -133,7 +134,7 @@ class PagesTestCase(PageAssertions, InProcessTestCase):
     def setUp(self) -> None:
         super().setUp()
         registry = self.site.registry
-        self.pages = Pages(Site(Browsing(self.site.database, registry), registry, "", lambda: 8201, self.site.clock))
+        self.pages = Pages(Site(Browsing(self.site.database, registry), registry, "", lambda: 8201, self.site.clock, Turns()))
 
     def respond(self, target: str, host: str = "registry.test:8200") -> Response:
         """Ask for a page."""

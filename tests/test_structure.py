@@ -17,7 +17,7 @@ PACKAGE = TOP / "vex"
 # A module imports only from rows above its own. `pages` is a package, which counts as one here.
 LEVELS = (
     {"errors", "routes", "metrics", "markup", "answers", "pulls", "received", "progress", "forwarded", "dashboard", "dockerfile"},
-    {"logs"},
+    {"logs", "turns"},
     {"kinds"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote"},
     {"manifest", "blobs", "store", "accounts", "identity", "measures", "audit"},

@@ -14,6 +14,7 @@ from vex.addresses import INDEX, PAGES, STATIC
 from vex.api import Api, Fields
 from vex.credentials import Credentials
 from vex.errors import (
+    BUSY,
     DENIED,
     DISK_FULL,
     INTERNAL,
@@ -115,7 +116,8 @@ class App:
         try:
             response = self._respond(request)
         except RegistryError as error:
-            if error.kind.status >= 500:
+            # A crawler that asks too much is counted, and fills no log.
+            if error.kind.status >= 500 and error.kind is not BUSY:
                 _log.error("%s %s failed: %s", request.method, request.path, error.__cause__ or error)
             response = self._error(request, error)
         except Disconnected:

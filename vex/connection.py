@@ -11,6 +11,7 @@ import contextlib
 import functools
 import logging
 import os
+import select
 import socket
 import ssl
 import struct
@@ -43,6 +44,8 @@ _DATE, _END = b"Date: ", b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # What nginx logs for a client that did not wait for the whole answer.
 _CLIENT_LEFT = 499
+# The peer has closed its side; where that cannot be told from having sent nothing, that all of the connection has ended.
+_LEFT = getattr(select, "POLLRDHUP", select.POLLHUP)
 _HAS_SENDFILE = hasattr(os, "sendfile") and sys.platform.startswith("linux")
 
 # What a connection is doing, and so what the reaper holds it to.
@@ -131,6 +134,12 @@ class Connection(BaseRequestHandler):
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.socket, how)
 
+    def left(self) -> bool:
+        """Tell whether the peer has closed its side, or this one was cut: then nobody waits for an answer, as nginx sees it."""
+        poll = select.poll()
+        poll.register(self.socket, _LEFT)
+        return bool(poll.poll(0))
+
     def _prepare(self) -> None:
         if self.socket.family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -170,6 +179,7 @@ class Connection(BaseRequestHandler):
         request = Request(self.server.name, head, body, self.client, "https" if self.tls else "http")
         if self.proxies is not None:
             request.pass_on(*self.proxies.origin(head))
+        request.left = self.left
         self.continue_wanted = head.expects_continue
         self.unanswered = request
         response = self.server.answer(request)

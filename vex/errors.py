@@ -55,6 +55,7 @@ HEADERS_TOO_LARGE = Kind("HEADERS_TOO_LARGE", 431, "the request has too many or 
 INTERNAL = Kind("INTERNAL_ERROR", 500, "the registry failed on this request; its log says more")
 NOT_IMPLEMENTED = Kind("UNSUPPORTED", 501, "this method is not implemented")
 UNAVAILABLE = Kind("UNAVAILABLE", 503, "the registry cannot do this now; try again")
+BUSY = Kind("UNAVAILABLE", 503, "the registry makes as many large pages as it does at once; try again in a moment")
 VERSION_NOT_SUPPORTED = Kind("VERSION_NOT_SUPPORTED", 505, "use HTTP/1.1")
 DISK_FULL = Kind("INSUFFICIENT_STORAGE", 507, "the registry's disk is full; delete tags that are not needed or add space, then push again")
 

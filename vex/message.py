@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Callable
 
 from vex.answers import Basis
 from vex.errors import MalformedRequest, RegistryError
@@ -15,14 +15,18 @@ from vex.wire import Body, Head
 JSON = "application/json"
 
 
+def _stays() -> bool:
+    return False
+
+
 class Request:
     """A request whose head was parsed and whose body has not been read.
 
     `listener` is `public`, `auth` or `internal`; `client` the address of the peer, or, if that is a trusted proxy (`proxied`), of whom it
-    speaks for; `identity` who was authenticated.
+    speaks for; `identity` who was authenticated; `left` tells whether the client has gone.
     """
 
-    __slots__ = ("_host", "_query", "body", "client", "head", "identity", "listener", "method", "op", "path", "proxied", "query_text", "scheme")
+    __slots__ = ("_host", "_query", "body", "client", "head", "identity", "left", "listener", "method", "op", "path", "proxied", "query_text", "scheme")
 
     def __init__(self, listener: str, head: Head, body: Body, client: str, scheme: str = "http") -> None:
         self.listener = listener
@@ -33,6 +37,7 @@ class Request:
         self.client = client
         self.scheme = scheme
         self.proxied = False
+        self.left: Callable[[], bool] = _stays
         self._host = ""
         self.identity: Identity = ANYONE
         self.op = "other"

@@ -36,6 +36,7 @@ from vex.server import Listener, Server, Timeouts
 from vex.sockets import listen, passed
 from vex.tls import Certificates
 from vex.tokens import Tokens
+from vex.turns import Turns
 from vex.uploads import UploadLimits, Uploads
 from vex.users import Users
 from vex.wire import HeadLimits
@@ -122,6 +123,7 @@ class _Service:
         self._notifier = Notifier(os.environ)
         self._started = self._stopping = False
         self._storage_failure = ""
+        self._turns = Turns()
         database = self._database = Database(config.data_dir / "vex.db", on_failure=self._fail)
         files = self._files = BlobFiles(config.data_dir)
         uploads = self._uploads = Uploads(files, _upload_limits(config))
@@ -190,6 +192,7 @@ class _Service:
     def _end(self) -> None:
         self._stopping = True
         self._notifier.stopping(self._config.shutdown_timeout + _END_SECONDS)
+        self._turns.end()
         self._server.stop()
         self._housekeeping.stop()
         with contextlib.suppress(RegistryError):
@@ -234,7 +237,7 @@ class _Service:
 
             url = self._config.public_url
             one_port = self._config.anonymous_read and bool(url)
-            return Pages(Site(Browsing(self._database, registry), registry, url, self._push_port, time.time, one_port))
+            return Pages(Site(Browsing(self._database, registry), registry, url, self._push_port, time.time, self._turns, one_port))
 
         return load
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import pkgutil
@@ -18,6 +19,7 @@ from vex.markup import Markup, Templates, Url, escape, external, join, local
 from vex.message import Request, Response
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import Registry
+from vex.turns import Turn, Turns
 
 PAGE_ENTRIES = 100
 EMPTY = Markup.empty()
@@ -54,7 +56,7 @@ _page = Templates("page.html")
 class Site(NamedTuple):
     """What the pages need: the data, and how commands address this registry.
 
-    `push_port` gives the port for pushing, None when that is off; with `one_port`, it is that of `public_url`.
+    `push_port` gives the port for pushing, None when that is off; with `one_port`, it is that of `public_url`. Who makes a heavy page takes one of `turns`.
     """
 
     browsing: Browsing
@@ -62,6 +64,7 @@ class Site(NamedTuple):
     public_url: str
     push_port: Callable[[], int | None]
     clock: Callable[[], float]
+    turns: Turns
     one_port: bool = False
 
 
@@ -85,6 +88,10 @@ class Visit(NamedTuple):
     def parameter(self, name: str) -> str:
         """Return a query parameter; "" when it is missing."""
         return self.request.parameter(name) or ""
+
+    def turn(self) -> contextlib.AbstractContextManager[Turn]:
+        """Take a turn at a heavy page; raises BUSY when too many do."""
+        return self.site.turns.take(self.request.left)
 
     def number(self, name: str) -> int:
         """Return the number of a page, 1 for whatever is none."""

@@ -1,0 +1,125 @@
+"""Turns at heavy work: a few at once, a short queue for the others, and rests in between, so that light requests hardly notice.
+
+Python runs one thread at a time. One that computes gives way only every 5 ms (`sys.setswitchinterval`), and a request, which takes
+several turns with the interpreter, would wait that long for each. So heavy work goes in steps of a fraction of a millisecond, and
+sleeps in between; it ends when nobody waits for what it makes any more.
+
+    with turns.take(request.left) as turn:
+        for ...:
+            turn.step()
+
+Invariants: no more than `at_once` have a turn; those who wait get theirs in the order in which they came; whatever happens to
+one who has a turn or waits for one, it is given back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Callable
+
+from vex.errors import BUSY, Disconnected, RegistryError
+
+# How long one works before it rests, and for how many times as long.
+_WORK_SECONDS = 0.0001
+_REST_FACTOR = 3
+_MAX_REST_SECONDS = 0.05
+# How often somebody who works or waits looks whether the client is still there.
+_LOOK_SECONDS = 0.2
+_RETRY_AFTER = {"Retry-After": "10"}
+
+
+class Turn:
+    """A turn at heavy work."""
+
+    def __init__(self, turns: Turns, left: Callable[[], bool]) -> None:
+        self._turns = turns
+        self._left = left
+        self._since = self._looked = time.monotonic()
+
+    def step(self) -> None:
+        """Rest, if it is time to; to be called after each small piece of work. Raises Disconnected when the client has left, UNAVAILABLE at the end."""
+        now = time.monotonic()
+        worked = now - self._since
+        if worked < _WORK_SECONDS:
+            return
+        time.sleep(min(worked * _REST_FACTOR, _MAX_REST_SECONDS))
+        self._since = time.monotonic()
+        if self._since - self._looked > _LOOK_SECONDS:
+            self._looked = self._since
+            self._turns.check(self._left)
+
+    def resume(self) -> None:
+        """Note that the interpreter was free until now, as it is while data is read or unpacked; to be called after that."""
+        self._since = time.monotonic()
+
+
+class Turns:
+    """Who may do heavy work now; any thread may ask."""
+
+    def __init__(self, at_once: int = 2, places: int = 64, patience: float = 10.0) -> None:
+        """Give that many turns at once; `places` is how many may wait, each for `patience` seconds."""
+        self._free = at_once
+        self._places = places
+        self._patience = patience
+        self._waiting: deque[threading.Event] = deque()
+        self._ended = False
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def take(self, left: Callable[[], bool]) -> Iterator[Turn]:
+        """Hold a turn; `left` tells whether the client has gone. Raises BUSY when too many wait or it took too long, and what `Turn.step` raises."""
+        self._enter(left)
+        try:
+            yield Turn(self, left)
+        finally:
+            with self._lock:
+                self._pass_on()
+
+    def end(self) -> None:
+        """End all work at its next step, and let nobody begin any more."""
+        self._ended = True
+
+    def check(self, left: Callable[[], bool]) -> None:
+        """Raise UNAVAILABLE at the end of the process, and Disconnected when the client has left."""
+        if self._ended:
+            raise RegistryError(BUSY, "the registry is about to end; try again in a moment", headers=_RETRY_AFTER)
+        if left():
+            raise Disconnected("before its answer was made")
+
+    def _enter(self, left: Callable[[], bool]) -> None:
+        self.check(left)
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            if len(self._waiting) >= self._places:
+                raise RegistryError(BUSY, headers=_RETRY_AFTER)
+            mine = threading.Event()
+            self._waiting.append(mine)
+        try:
+            self._wait(mine, left)
+        except BaseException:
+            with self._lock:
+                # It may have been handed over just now.
+                if mine.is_set():
+                    self._pass_on()
+                else:
+                    self._waiting.remove(mine)
+            raise
+
+    def _wait(self, mine: threading.Event, left: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + self._patience
+        while not mine.wait(_LOOK_SECONDS):
+            self.check(left)
+            if time.monotonic() > deadline:
+                raise RegistryError(BUSY, headers=_RETRY_AFTER)
+
+    def _pass_on(self) -> None:
+        if self._waiting:
+            self._waiting.popleft().set()
+        else:
+            self._free += 1
