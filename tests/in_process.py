@@ -28,6 +28,7 @@ from vex.manifest import ManifestLimits
 from vex.message import Request, Response, error_response
 from vex.pulls import Pulls
 from vex.registry import Registry, Rules
+from vex.timekeeping import TimeOfDay
 from vex.uploads import UploadLimits, Uploads
 from vex.wire import HeadLimits, Input, body_of, parse_head
 
@@ -66,7 +67,7 @@ class InProcess:
         self.now = now
         self.open()
 
-    def open(self) -> None:
+    def open(self, time_of_day: TimeOfDay | None = None) -> None:
         """Build everything on the files that are there, as a start of the program does."""
         options = self.options
         self.database = Database(self.directory / "vex.db")
@@ -76,7 +77,17 @@ class InProcess:
         rules = Rules(options.upload_expiry, options.keep_replaced, options.delete_untags, *ManifestLimits())
         revisions = Revisions()
         self.registry = Registry(self.database, files, self.uploads, pulls, revisions, rules, clock=self.clock)
-        self.housekeeping = Housekeeping(self.database, files, self.uploads, pulls, revisions, self.registry, audit_keep=options.audit_keep, clock=self.clock)
+        self.housekeeping = Housekeeping(
+            self.database,
+            files,
+            self.uploads,
+            pulls,
+            revisions,
+            self.registry,
+            audit_keep=options.audit_keep,
+            clock=self.clock,
+            time_of_day=time_of_day,
+        )
         self.api = Api(self.registry, self.uploads, revisions, PageLimits(1000, 10_000), 4 * 1024 * 1024)
 
     def close(self) -> None:

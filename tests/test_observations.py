@@ -69,6 +69,7 @@ class TableTest(ServerTestCase):
         with connected(cls.server.addresses["public"]) as wire:
             wire.send(b"GET / HTTP/1.1\n\n")
             wire.rest()
+        cls.server.wait_for_housekeeping()
         cls.text = cls.server.internal.get("/metrics").body.decode()
 
     def test_the_readme_shows_the_table(self) -> None:

@@ -16,12 +16,12 @@ PACKAGE = TOP / "vex"
 
 # A module imports only from rows above its own. `pages` is a package, which counts as one here.
 LEVELS = (
-    {"errors", "routes", "metrics", "markup", "answers", "pulls", "received", "progress", "forwarded", "dashboard", "dockerfile"},
+    {"errors", "routes", "metrics", "markup", "answers", "pulls", "received", "progress", "forwarded", "dashboard", "dockerfile", "files"},
     {"logs", "turns"},
     {"kinds"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote"},
     {"manifest", "blobs", "store", "accounts", "identity", "measures", "audit"},
-    {"message", "copying", "endpoints", "image", "references", "uploads", "users"},
+    {"message", "copying", "endpoints", "image", "references", "uploads", "users", "timekeeping"},
     {"connection", "catalog", "faults", "layout", "tokens", "bearer", "sockets", "tls", "notify"},
     {"server", "credentials"},
     {"summaries", "reload"},

@@ -18,17 +18,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vex import store
-from vex.blobs import BlobFiles, make_directory, sync_directory
+from vex.blobs import COPY, BlobFiles, make_directory, sync_directory
 from vex.check import each_blob, registry_in
 from vex.copying import FULL, WrongContent, copy_file, hash_of_file, link_file, private
 from vex.database import Database, DatabaseFault, fold_log
 from vex.errors import DISK_FULL, INTERNAL, Failure, RegistryError
+from vex.files import sync
 from vex.names import ALGORITHMS, Digest
 from vex.progress import Progress, mebibytes
 from vex.serve import locked
 
 MARKER = "backup"
-_DATABASE, _NEW_DATABASE, _COPY = "vex.db", "vex.db.new", "backup-copy"
+_DATABASE, _NEW_DATABASE = "vex.db", "vex.db.new"
 # Each round copies only what came since the one before, so a round that finds nothing removed comes soon.
 _ROUNDS = 20
 
@@ -140,7 +141,7 @@ class _Backup:
     def _copy_content(self, blob: store.BlobRow) -> None:
         try:
             with self._source.open(blob.digest) as source:
-                copy_file(source, self._target.uploads / _COPY, self._target.path(blob.digest), blob.digest)
+                copy_file(source, self._target.uploads / COPY, self._target.path(blob.digest), blob.digest)
         except WrongContent:
             raise _Damaged("its file does not have the content of this digest") from None
 
@@ -195,7 +196,7 @@ def _append_marker(directory: Path, digest: str) -> None:
     with open(path, "a", encoding="ascii", opener=private) as marker:
         marker.write(f"{digest}\n" if digest else "")
         marker.flush()
-        os.fsync(marker.fileno())
+        sync(marker.fileno())
     sync_directory(directory)
 
 

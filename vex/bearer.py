@@ -22,6 +22,7 @@ from typing import Callable, NamedTuple
 
 from vex.blobs import sync_directory
 from vex.errors import UNAVAILABLE, RegistryError
+from vex.files import sync
 from vex.identity import Access
 
 # Clients may assume that a token lives for 60 seconds at least.
@@ -75,7 +76,7 @@ class Signer:
             with open(descriptor, "wb") as file:
                 file.write(secrets.token_bytes(_KEY_BYTES))
                 file.flush()
-                os.fsync(descriptor)
+                sync(descriptor)
             os.replace(new, self._path)
         finally:
             with contextlib.suppress(FileNotFoundError):

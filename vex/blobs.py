@@ -2,7 +2,8 @@
 
 Invariants: a file under `blobs/` is complete, verified and synced before it gets its name, and its name is synced before
 `publish` returns. A file is only removed after a second look, under the database's lock, that neither a row nor a push
-in progress wants it; the slow part, the unlinking, happens without the lock.
+in progress wants it; the slow part, the unlinking, happens without the lock. What makes a file needless is committed before
+it is removed here, so a removal that fails is no failure of the operation: it is logged, and tried again by `remove_left`.
 
 Rows are not here: the caller passes what tells whether a digest is still wanted.
 """
@@ -10,25 +11,41 @@ Rows are not here: the caller passes what tells whether a digest is still wanted
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import secrets
 import stat
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Callable, NamedTuple
 
+from vex.files import sync
 from vex.metrics import Value
 from vex.names import ALGORITHMS, Digest
+
+_log = logging.getLogger("vex")
 
 DIRECTORY_MODE = 0o750
 FILE_MODE = 0o640
 # Removed files are renamed to this under `uploads/`, and unlinked once the lock is released.
 REMOVED_PREFIX = "removed-"
+# What a backup copies a blob to, under `uploads/`, before it gets its name.
+COPY = "backup-copy"
 # Let go of when the disk is full: deleting needs space too, since the database first writes what it deletes to its log.
 _BALLAST_BYTES = 16 * 1024 * 1024
 _ZEROS = bytes(64 * 1024)
+_NAMES = {algorithm: re.compile(f"[0-9a-f]{{{digits}}}") for algorithm, digits in ALGORITHMS.items()}
+# How many removals that failed are remembered; what is past that, the next start finds.
+_MAX_LEFT = 100_000
+# What is free where the file system does not tell, as ramfs.
+UNKNOWN_BYTES = sys.maxsize
+
+# Tells whether a digest has a row, as long as the database's lock is held.
+Lock = Callable[[], contextlib.AbstractContextManager[Callable[[Digest], bool]]]
 
 
 class BlobFile(NamedTuple):
@@ -36,6 +53,13 @@ class BlobFile(NamedTuple):
 
     digest: Digest
     size: int
+
+
+class Count(NamedTuple):
+    """Files, and their bytes."""
+
+    files: int
+    bytes: int
 
 
 class BlobFiles:
@@ -51,6 +75,7 @@ class BlobFiles:
         self._lock = threading.Lock()
         self._publishing: Counter[Digest] = Counter()
         self._put_off: set[Digest] = set()
+        self._left: set[Path] = set()
         self.removed, self.removed_bytes = Value(), Value()
 
     def open(self, digest: Digest) -> BinaryIO:
@@ -91,39 +116,67 @@ class BlobFiles:
         os.rename(upload, path)
         sync_directory(os.path.dirname(path))
 
-    def remove(self, digests: Iterable[Digest], *, lock: Callable[[], contextlib.AbstractContextManager[Callable[[Digest], bool]]]) -> None:
-        """Remove the files of digests that nobody wants.
-
-        `lock` holds the database's lock, and gives a function that tells whether a digest has a row.
-        """
+    def remove(self, digests: Iterable[Digest], *, lock: Lock) -> Count:
+        """Remove the files of digests that nobody wants; returns what was removed. A file that cannot be removed now is logged."""
+        files = size = 0
         for digest in digests:
-            with lock() as has_row, self._lock:
-                if digest in self._publishing:
-                    self._put_off.add(digest)
-                    continue
-                self._put_off.discard(digest)
-                if has_row(digest):
-                    continue
-                removed = self._set_aside(digest)
-            for path in removed:
-                self._unlink(path)
+            aside = self._set_aside(digest, lock)
+            removed = self.discard(aside) if aside else -1
+            if removed >= 0:
+                files, size = files + 1, size + removed
+        return Count(files, size)
+
+    def remove_left(self, *, lock: Lock) -> None:
+        """Try again to remove what could not be removed before."""
+        with self._lock:
+            digests, paths = [digest for digest in self._put_off if digest not in self._publishing], list(self._left)
+        self.remove(digests, lock=lock)
+        for path in paths:
+            self.discard(path)
+
+    def discard(self, path: Path) -> int:
+        """Unlink a file under `uploads/`; returns its size in bytes, -1 where there is none, or it has to be tried again, which is logged once."""
+        try:
+            size = os.stat(path).st_size
+            os.unlink(path)
+        except FileNotFoundError:
+            size = -1
+        except OSError as error:
+            self._leave(path, error)
+            return -1
+        with self._lock:
+            self._left.discard(path)
+        if size >= 0 and path.name.startswith(REMOVED_PREFIX):
+            self.removed.add()
+            self.removed_bytes.add(size)
+        return size
 
     def files(self) -> Iterator[BlobFile]:
-        """Walk over all files under `blobs/`, in no order."""
+        """Walk over all files of blobs, in no order."""
+        for algorithm, entry in self._entries():
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # a removal was quicker than this walk
+            if stat.S_ISREG(status.st_mode) and _NAMES[algorithm].fullmatch(entry.name):
+                yield BlobFile(Digest(f"{algorithm}:{entry.name}"), status.st_size)
+
+    def foreign(self) -> Iterator[str]:
+        """Walk over what lies among the files of blobs and is not named as they are, such as `blobs/sha256/notes.txt`."""
+        for algorithm, entry in self._entries():
+            if not _NAMES[algorithm].fullmatch(entry.name):
+                yield f"blobs/{algorithm}/{entry.name}"
+
+    def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         for algorithm in ALGORITHMS:
             with os.scandir(self._blobs / algorithm) as entries:
                 for entry in entries:
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue  # a removal was quicker than this walk
-                    if stat.S_ISREG(status.st_mode):
-                        yield BlobFile(Digest(f"{algorithm}:{entry.name}"), status.st_size)
+                    yield algorithm, entry
 
     def free_bytes(self) -> int:
         """Return the space in bytes that the file system has left for us."""
         status = os.statvfs(self.uploads)
-        return status.f_bavail * status.f_frsize
+        return status.f_bavail * status.f_frsize if status.f_blocks else UNKNOWN_BYTES
 
     def keep_ballast(self) -> None:
         """Set space aside for deletions on a full disk: a quarter of what is left, up to a limit."""
@@ -137,28 +190,53 @@ class BlobFiles:
 
     def let_ballast_go(self) -> None:
         """Give the space that was set aside to a deletion that may need it."""
-        if self.free_bytes() < _BALLAST_BYTES:
-            with contextlib.suppress(FileNotFoundError):
+        try:
+            if self.free_bytes() < _BALLAST_BYTES:
                 os.unlink(self._ballast)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _log.error("cannot let go of the space that is kept for deletions: %s", error)
 
     def path(self, digest: Digest) -> str:
         """Return where the file of a digest is, or would be."""
         algorithm, _, encoded = digest.partition(":")
         return f"{self._blobs}/{algorithm}/{encoded}"
 
-    def _set_aside(self, digest: Digest) -> list[Path]:
+    def _set_aside(self, digest: Digest, lock: Lock) -> Path | None:
+        """Rename the file of a digest, unless somebody wants it; returns where it is now."""
         aside = self.uploads / f"{REMOVED_PREFIX}{secrets.token_hex(16)}"
+        known = digest in self._put_off
         try:
-            os.rename(self.path(digest), aside)
+            with lock() as has_row, self._lock:
+                if digest in self._publishing:
+                    self._put_off.add(digest)
+                    return None
+                self._put_off.discard(digest)
+                if has_row(digest):
+                    return None
+                os.rename(self.path(digest), aside)
+                return aside
         except FileNotFoundError:
-            return []
-        return [aside]
+            return None
+        except Exception as error:  # whatever it is: what made the file needless is committed
+            self._put_off_after(digest, error, known)
+            return None
 
-    def _unlink(self, path: Path) -> None:
-        size = os.stat(path).st_size
-        os.unlink(path)
-        self.removed.add()
-        self.removed_bytes.add(size)
+    def _put_off_after(self, digest: Digest, error: Exception, known: bool) -> None:
+        with self._lock:
+            if len(self._put_off) < _MAX_LEFT:
+                self._put_off.add(digest)
+        if not known:
+            _log.error("cannot remove the file of blob %s: %s; it is tried again", digest, getattr(error, "strerror", None) or error)
+
+    def _leave(self, path: Path, error: OSError) -> None:
+        with self._lock:
+            known = path in self._left
+            if len(self._left) < _MAX_LEFT:
+                self._left.add(path)
+        if not known:
+            _log.error("cannot remove the file uploads/%s: %s; it is tried again", path.name, error.strerror)
 
 
 def make_directory(path: Path) -> None:
@@ -176,6 +254,6 @@ def sync_directory(path: os.PathLike[str] | str) -> None:
     """Make the names in a directory durable; raises OSError, after which nothing about them is certain."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)

@@ -43,6 +43,7 @@ _TO_BE_UNMARKED = "vex check --hash --repair removes the mark"
 _HEALED = "the next push of it heals it; if its file was put back, vex check --hash --repair removes the mark"
 _LEFT = "the next start of the registry removes it"
 _NOT_REMOVED = "not removed, because the registry is running: its next start removes it"
+_FOREIGN = "it is left alone; move it away, if nobody needs it there"
 _TO_BE_REMOVED = "vex check --repair removes it, and so does the next start of the registry"
 
 
@@ -258,6 +259,8 @@ class _Check:
     # Files against rows
 
     def _check_litter(self) -> None:
+        for path in self._files.foreign():
+            self.found(f"{path} is no file of the registry", _FOREIGN)
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(locked(self._directory))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vex.blobs import FILE_MODE
+from vex.files import sync
 from vex.names import Digest
 
 BUFFER_BYTES = 1024 * 1024
@@ -44,7 +45,7 @@ def copy_file(source: BinaryIO, temporary: Path, target: str, digest: Digest) ->
             while count := source.readinto(buffer):  # type: ignore[attr-defined]
                 content_hash.update(memoryview(buffer)[:count])
                 write(file.fileno(), memoryview(buffer)[:count])
-            os.fsync(file.fileno())
+            sync(file.fileno())
         if content_hash.hexdigest() != digest.encoded:
             raise WrongContent
         os.rename(temporary, target)

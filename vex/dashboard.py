@@ -79,6 +79,7 @@ _ROWS: dict[str, tuple[tuple[str, str, Queries], ...]] = {
         ("Processor", "percentunit", {"{{instance}}": _rate("process_cpu_seconds_total", 'instance')}),
         ("Memory", "bytes", {"{{instance}}": _sum("process_resident_memory_bytes", "instance")}),
         ("Certificates valid for", "s", {"{{listener}}": f"min by (listener) (vex_tls_certificate_expiry_timestamp_seconds{_SELECTED}) - time()"}),
+        ("Since housekeeping was done", "s", {"{{step}}": f"time() - min by (step) (vex_housekeeping_success_timestamp_seconds{_SELECTED})"}),
         ("Threads and files", "short", {name: _sum(f"process_{name}", "instance") for name in ("threads", "open_fds", "max_fds")}),
     ),
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pkgutil
+import re
 import sqlite3
 import threading
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from vex.errors import DISK_FULL, INTERNAL, UNAVAILABLE, Failure, RegistryError
+from vex.files import sync
 from vex.metrics import Buckets
 
 MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql", "005-audit.sql")
@@ -32,6 +34,7 @@ _WAL_BYTES = 16 * 1024 * 1024
 _WAL_PART_OF_DISK = 32
 # After so much in the log, SQLite writes it to the database: as many pages as it would by itself.
 _CHECKPOINT_BYTES = 1000 * 4096
+_BLOB = re.compile("[0-9a-f]{64,128}")
 # Seconds that a transaction waits, or a commit takes.
 _DURATIONS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
@@ -129,7 +132,7 @@ class Database:
             self._connection.backup(copy)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            os.fsync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -196,7 +199,7 @@ class Database:
         if version > len(MIGRATIONS):
             raise Failure(f"{self._path} was written by a newer Vex (schema {version}, this one knows {len(MIGRATIONS)}); use that version or a newer one")
         blobs = self._path.parent / "blobs"
-        if version == 0 and any(blobs.glob("*/*")):
+        if version == 0 and any(_BLOB.fullmatch(path.name) for path in blobs.glob("*/*")):
             # Files without a row are litter, which a start removes.
             raise Failure(f"the database {self._path} is gone or empty, and {blobs} has files: restore it from a backup, or move {blobs} away to begin anew")
         for number, name in enumerate(MIGRATIONS[version:], version + 1):

@@ -22,6 +22,7 @@ from vex.check import registry_in
 from vex.copying import FULL, WrongContent, copy_file, hash_of_file, link_file, private, write
 from vex.database import Database
 from vex.errors import Failure
+from vex.files import sync
 from vex.layout import INDEX_FILE, LAYOUT_FILE, REF_NAME
 from vex.manifest import OCI_INDEX, parse_manifest
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag
@@ -100,7 +101,7 @@ class _Layout:
         """Write a small file, whole and synced."""
         with open(self.temporary, "wb", opener=private) as file:
             write(file.fileno(), content)
-            os.fsync(file.fileno())
+            sync(file.fileno())
         os.rename(self.temporary, path)
 
     def index(self) -> _Entry:

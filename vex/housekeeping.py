@@ -1,7 +1,8 @@
 """What is done by itself, over time: expiry, removal of empty repositories, and the check of files against rows after a start.
 
-`Housekeeping` is one thread, which sweeps at a fixed interval. Work is done in small transactions, so that
-requests get their turn in between.
+`Housekeeping` is one thread, which goes through a table of steps at a fixed interval. Invariants: a step that fails is logged, and keeps
+no other from being done; what expires by the time of day is left alone while that cannot be trusted (`timekeeping.py`). Work is done in
+small transactions, so that requests get their turn in between.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from vex import audit, store
 from vex.answers import Revisions
@@ -21,17 +22,28 @@ from vex.names import RepositoryName
 from vex.pulls import Pulls
 from vex.references import expire_leases, expire_manifests
 from vex.registry import Registry
+from vex.timekeeping import TimeOfDay
 from vex.uploads import Uploads
 
 _log = logging.getLogger("vex")
 _BATCH = 200
 _DAY = 24 * 3600
+# How many files a line of the log names.
+_NAMED = 5
+
+
+class Step(NamedTuple):
+    """Something that is done with each sweep, under the name that the metrics have for it; `expires`: it removes what is too old."""
+
+    name: str
+    work: Callable[[], object]
+    expires: bool = False
 
 
 class Housekeeping:
-    """The removal of what is due; `sweep` and `check_files` do one round each, `start` a thread that repeats them.
+    """The removal of what is due; `sweep` does one round, `start` a thread that checks the files and then sweeps again and again.
 
-    `chores` are done with each sweep.
+    `chores` are done with each sweep, too. `succeeded` tells when each step was done last, in seconds since 1970.
     """
 
     def __init__(
@@ -45,12 +57,12 @@ class Housekeeping:
         *,
         audit_keep: float,
         interval: float = 60,
-        chores: Sequence[Callable[[], None]] = (),
+        chores: Sequence[Step] = (),
         clock: Callable[[], float] = time.time,
+        time_of_day: TimeOfDay | None = None,
     ) -> None:
         self._audit_keep = audit_keep
         self._interval = interval
-        self._chores = chores
         self._database = database
         self._files = files
         self._uploads = uploads
@@ -58,6 +70,20 @@ class Housekeeping:
         self._revisions = revisions
         self._registry = registry
         self._clock = clock
+        self._time_of_day = time_of_day
+        self._first = [Step("summaries", self.fill_in_summaries), Step("files", self.check_files)]
+        self._steps = (
+            Step("removals", registry.remove_left_files),
+            Step("uploads", uploads.expire, expires=True),
+            Step("pulls", pulls.forget_old),
+            Step("leases", self._expire_leases, expires=True),
+            Step("manifests", self._expire_manifests, expires=True),
+            Step("repositories", self._remove_empty_repositories, expires=True),
+            Step("audit", self._forget_changes, expires=True),
+            Step("ballast", files.keep_ballast),
+            *chores,
+        )
+        self.succeeded: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
@@ -72,18 +98,9 @@ class Housekeeping:
             self._thread.join()
 
     def sweep(self) -> None:
-        """Remove everything whose time is up."""
-        now = int(self._clock())
-        self._uploads.expire()
-        self._pulls.forget_old()
-        uploading = frozenset(self._uploads.repositories())
-        self._remove_due(lambda tx: store.expired_leases(tx, now, 1), lambda tx: expire_leases(tx, now, _BATCH))
-        self._remove_due(lambda tx: store.expired_manifests(tx, now, 1), lambda tx: expire_manifests(tx, now, _BATCH, self._pulls.grace))
-        self._remove_due(lambda tx: _empty_repositories(tx, now, uploading), lambda tx: _remove_empty_repositories(tx, now, uploading))
-        self._forget_changes(now - int(self._audit_keep))
-        self._files.keep_ballast()
-        for chore in self._chores:
-            chore()
+        """Remove everything whose time is up; a step that fails is logged, and tried again with the next sweep."""
+        for step in self._steps:
+            self._do(step)
 
     def fill_in_summaries(self) -> None:
         """Summarise the manifests that an older Vex stored."""
@@ -94,6 +111,7 @@ class Housekeeping:
 
     def check_files(self) -> None:
         """Remove files without a row, which a crash leaves, and note blobs whose file is missing or short."""
+        self._name_foreign()
         walk = self._files.files()
         while names := [file.digest for file in itertools.islice(walk, _BATCH)]:
             with self._database.read() as tx:
@@ -105,6 +123,12 @@ class Housekeeping:
         while last >= 0 and not self._stop.is_set():
             last = self._check_rows_after(last)
 
+    def _name_foreign(self) -> None:
+        foreign = list(itertools.islice(self._files.foreign(), _NAMED + 1))
+        if foreign:
+            more = " and more" if len(foreign) > _NAMED else ""
+            _log.warning("in the data directory, but no files of the registry, and so left alone: %s%s", ", ".join(foreign[:_NAMED]), more)
+
     def _check_rows_after(self, last: int) -> int:
         with self._database.read() as tx:
             blobs = store.blobs_after(tx, last, _BATCH)
@@ -113,8 +137,22 @@ class Housekeeping:
                 self._registry.note_damage(blob)
         return blobs[-1].id if blobs else -1
 
-    def _forget_changes(self, before: int) -> None:
+    def _expire_leases(self) -> None:
+        now = int(self._clock())
+        self._remove_due(lambda tx: store.expired_leases(tx, now, 1), lambda tx: expire_leases(tx, now, _BATCH))
+
+    def _expire_manifests(self) -> None:
+        now = int(self._clock())
+        self._remove_due(lambda tx: store.expired_manifests(tx, now, 1), lambda tx: expire_manifests(tx, now, _BATCH, self._pulls.grace))
+
+    def _remove_empty_repositories(self) -> None:
+        now = int(self._clock())
+        uploading = frozenset(self._uploads.repositories())
+        self._remove_due(lambda tx: _empty_repositories(tx, now, uploading), lambda tx: _remove_empty_repositories(tx, now, uploading))
+
+    def _forget_changes(self) -> None:
         """Shorten the audit trail; no answer to a client comes from it."""
+        before = int(self._clock()) - int(self._audit_keep)
         while not self._stop.is_set():
             with self._database.read() as tx:
                 if not audit.has_changes_before(tx, before):
@@ -139,16 +177,23 @@ class Housekeeping:
             self._registry.remove_files(row.digest for row in gone if row.what == audit.BLOB)
 
     def _run(self) -> None:
-        rounds = [self.fill_in_summaries, self.check_files, self.sweep]
         while not self._stop.is_set():
-            try:
-                for work in rounds:
-                    work()
-                rounds = [self.sweep]
-            except Exception:
-                # A full disk or a busy database passes: the next round tries again.
-                _log.exception("housekeeping could not finish")
+            self._first = [step for step in self._first if not self._do(step)]
+            self.sweep()
             self._stop.wait(self._interval)
+
+    def _do(self, step: Step) -> bool:
+        """Do a step; returns whether it was done to its end."""
+        if self._stop.is_set() or (step.expires and self._time_of_day and not self._time_of_day.can_be_trusted()):
+            return False
+        try:
+            step.work()
+        except Exception:
+            # A full disk or a busy database passes: the next round tries again.
+            _log.exception("housekeeping could not finish: %s", step.name)
+            return False
+        self.succeeded[step.name] = self._clock()
+        return True
 
 
 def _empty_repositories(tx: Transaction, now: int, uploading: frozenset[RepositoryName]) -> list[int]:

@@ -95,6 +95,12 @@ MEASURES = (
     Measure("vex_uploads_open", GAUGE, "Upload sessions."),
     Measure("vex_disk_free_bytes", GAUGE, "Space that the file system of the data directory has left for the registry."),
     Measure("vex_disk_kept_bytes", GAUGE, "Space that uploads leave free: free-space."),
+    Measure(
+        "vex_housekeeping_success_timestamp_seconds",
+        GAUGE,
+        "When each step of housekeeping was last done to its end, in seconds since 1970; summaries and files are steps of the start.",
+        {"step": ()},
+    ),
     Measure("vex_tls_certificate_expiry_timestamp_seconds", GAUGE, "Until when the certificate of a listener is valid, in seconds since 1970.", _LISTENER),
     Measure("process_cpu_seconds_total", COUNTER, "CPU time in seconds."),
     Measure("process_max_fds", GAUGE, "How many file descriptors may be open."),

@@ -8,10 +8,11 @@ from typing import Callable
 
 from vex import VERSION
 from vex.app import Incidents
-from vex.blobs import BlobFiles
+from vex.blobs import UNKNOWN_BYTES, BlobFiles
 from vex.connection import Observer
 from vex.database import Database
 from vex.errors import Kind
+from vex.housekeeping import Housekeeping
 from vex.measures import BY_NAME, METHODS, REFUSALS
 from vex.message import Response
 from vex.metrics import Buckets, Collector, Family, Metrics, Sample, Value, process_metrics
@@ -55,6 +56,11 @@ class Observations(Observer, Incidents):
     def watch(self, listeners: Sequence[Listener]) -> None:
         """Measure the connections of these listeners too."""
         self.collect(lambda: [one for listener in listeners for one in self._connections(listener)])
+
+    def watch_steps(self, housekeeping: Housekeeping) -> None:
+        """Tell when each step of housekeeping was done last."""
+        name = "vex_housekeeping_success_timestamp_seconds"
+        self.collect(lambda: [sample(name, seconds, {"step": step}) for step, seconds in housekeeping.succeeded.copy().items()])
 
     def request_done(self, listener: str, method: str, op: str, status: int, seconds: float, received: int, sent: int, repeated: bool) -> None:
         """Note a request that was answered, perhaps with an answer that was given before; sizes in bytes of bodies."""
@@ -131,7 +137,9 @@ class Observations(Observer, Incidents):
 
     def _disk(self) -> Iterator[Sample]:
         yield sample("vex_disk_kept_bytes", self._kept())
-        yield sample("vex_disk_free_bytes", self._files.free_bytes())
+        free = self._files.free_bytes()
+        if free != UNKNOWN_BYTES:
+            yield sample("vex_disk_free_bytes", free)
 
     def _holdings(self) -> Iterable[Sample]:
         totals = self._registry.totals()

@@ -19,8 +19,8 @@ from typing import NamedTuple
 _NAME = "user.vex.received"
 # Both of them beside the name fit into the inode of ext4: no file takes a block more.
 _LAYOUT = struct.Struct(">Q16s")
-# EPERM is what confined services get whose filter of system calls knows nothing of attributes.
-_UNSUPPORTED = {errno.ENOTSUP, errno.EPERM}
+# EPERM is what confined services get whose filter of system calls knows nothing of attributes, ENOSYS what others get, or file systems in user space.
+_UNSUPPORTED = {errno.ENOTSUP, errno.EPERM, errno.ENOSYS}
 
 
 class Received(NamedTuple):

@@ -17,7 +17,7 @@ from typing import BinaryIO, Callable, NamedTuple, Union
 from vex import store
 from vex.answers import Revisions
 from vex.audit import BLOB, Actor, Told, log_removals, manifest_pushed, tag_changed
-from vex.blobs import BlobFiles
+from vex.blobs import BlobFiles, Count
 from vex.database import Database, Transaction
 from vex.errors import (
     BLOB_UNKNOWN,
@@ -218,8 +218,7 @@ class Registry:
                     store.take_lease(tx, repository, blob, now + self._rules.upload_lease)
         except Exception:
             # Where the outcome of the commit is unknown, nothing can be looked up, and so nothing is removed.
-            with contextlib.suppress(RegistryError):
-                self.remove_files([digest])
+            self.remove_files([digest])
             raise
         finally:
             self._uploads.cancel(upload)
@@ -312,9 +311,13 @@ class Registry:
 
     # Files
 
-    def remove_files(self, digests: Iterable[Digest]) -> None:
-        """Remove the files of blobs that have no row, and that no push is about to give one."""
-        self._files.remove(digests, lock=self._rows)
+    def remove_files(self, digests: Iterable[Digest]) -> Count:
+        """Remove the files of blobs that have no row, and that no push is about to give one; what fails is logged, and tried again later."""
+        return self._files.remove(digests, lock=self._rows)
+
+    def remove_left_files(self) -> None:
+        """Try again to remove the files that could not be removed before."""
+        self._files.remove_left(lock=self._rows)
 
     def note_damage(self, blob: store.BlobRow) -> None:
         """Record and log that the file of a blob is missing or short, after a second look: it may have been removed or pushed since the first."""

@@ -25,7 +25,7 @@ from vex.config import Config
 from vex.credentials import Credentials, OnePort
 from vex.database import Database
 from vex.errors import Failure, RegistryError
-from vex.housekeeping import Housekeeping
+from vex.housekeeping import Housekeeping, Step
 from vex.logs import AccessLog
 from vex.message import Request, Response
 from vex.notify import Notifier
@@ -34,6 +34,7 @@ from vex.pulls import Pulls
 from vex.registry import Registry, Rules
 from vex.server import Listener, Server, Timeouts
 from vex.sockets import listen, passed
+from vex.timekeeping import TimeOfDay
 from vex.tls import Certificates
 from vex.tokens import Tokens
 from vex.turns import Turns
@@ -138,9 +139,17 @@ class _Service:
         )
         registry = Registry(database, files, uploads, pulls, revisions, rules)
         self._users, self._tokens = Users(database, failures_per_minute=config.failed_logins), Tokens(database)
-        chores = (self._tokens.save_uses, give_memory_back)
         self._housekeeping = Housekeeping(
-            database, files, uploads, pulls, revisions, registry, audit_keep=config.audit_keep, interval=_sweep_interval(config), chores=chores
+            database,
+            files,
+            uploads,
+            pulls,
+            revisions,
+            registry,
+            audit_keep=config.audit_keep,
+            interval=_sweep_interval(config),
+            chores=(Step("tokens", self._tokens.save_uses), Step("memory", give_memory_back)),
+            time_of_day=TimeOfDay(config.data_dir),
         )
         delivery = Delivery(config.blob_redirect, config.accel_redirect)
         api = Api(registry, uploads, revisions, PageLimits(config.page_size, config.page_limit), config.manifest_limit, delivery)
@@ -154,6 +163,7 @@ class _Service:
         listeners = _listeners(config, app, self._observations, revisions, certificates, self._access_log)
         self._server = Server(listeners, config.shutdown_timeout)
         self._observations.watch(listeners)
+        self._observations.watch_steps(self._housekeeping)
 
     def run(self) -> int:
         """Serve until a signal; returns the exit code."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import queue
 import re
@@ -21,7 +22,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from vex.blobs import FILE_MODE, REMOVED_PREFIX, BlobFiles
+from vex.blobs import COPY, FILE_MODE, REMOVED_PREFIX, BlobFiles
 from vex.errors import (
     BLOB_TOO_LARGE,
     BLOB_UPLOAD_UNKNOWN,
@@ -33,9 +34,12 @@ from vex.errors import (
     Disconnected,
     RegistryError,
 )
+from vex.files import sync
 from vex.names import ALGORITHMS, Digest, RepositoryName
 from vex.received import Received, read_received, write_received
 from vex.wire import Body
+
+_log = logging.getLogger("vex")
 
 _TOKEN = re.compile(r"[0-9a-f]{64}")
 # Two for each body being received.
@@ -105,10 +109,13 @@ class Uploads:
         self._open: dict[str, Upload | None] = {}
         self._buffers: list[bytearray] = []
         for entry in os.scandir(files.uploads):
-            if entry.name.startswith(REMOVED_PREFIX) or not _TOKEN.fullmatch(entry.name):
-                os.unlink(entry.path)
-            else:
+            ours = entry.is_file(follow_symlinks=False)
+            if ours and (entry.name.startswith(REMOVED_PREFIX) or entry.name == COPY):
+                files.discard(Path(entry.path))
+            elif ours and _TOKEN.fullmatch(entry.name):
                 self._open[entry.name] = None  # read when its client comes back
+            else:
+                _log.warning("uploads/%s is no upload of this registry: it is left alone", entry.name)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -202,8 +209,7 @@ class Uploads:
     def cancel(self, upload: Upload) -> None:
         """End a session and remove its file."""
         self._forget(upload)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(upload.path)
+        self._files.discard(upload.path)
 
     def expire(self) -> int:
         """End the sessions that have been idle for too long; returns how many."""
@@ -217,8 +223,7 @@ class Uploads:
                 continue
             with self._lock:
                 self._open.pop(token, None)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._files.uploads / token)
+            self._files.discard(self._files.uploads / token)
             if upload is not None:
                 upload.lock.release()
             ended += 1
@@ -300,7 +305,7 @@ class Uploads:
             received = upload.received
             write_received(descriptor, upload.durable, received)
             try:
-                os.fsync(descriptor)
+                sync(descriptor)
             except OSError:
                 # After a failed fsync the kernel may have dropped the pages, and a second one would succeed: nothing here can be trusted.
                 self.cancel(upload)
