@@ -18,9 +18,12 @@ PACKAGE = TOP / "vex"
 LEVELS = (
     {"errors", "routes", "metrics", "markup", "answers", "pulls", "received", "progress", "forwarded", "dashboard", "dockerfile", "files"},
     {"logs", "turns"},
+    {"compression", "foreign_json"},
     {"kinds"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote"},
     {"manifest", "blobs", "store", "accounts", "identity", "measures", "audit"},
+    {"folders"},
+    {"image_files"},
     {"message", "copying", "endpoints", "image", "references", "uploads", "users", "timekeeping"},
     {"connection", "catalog", "faults", "layout", "tokens", "bearer", "sockets", "tls", "notify"},
     {"server", "credentials"},

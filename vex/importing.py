@@ -308,7 +308,9 @@ class _Import:
             if child.media_type in ACCEPTED and child.digest not in tree and child.digest not in self._seen:
                 try:
                     self._gather(repository, child.digest, tree, depth - 1)
-                except (Refused, RegistryError) as error:
+                except Refused as refused:
+                    raise refused.of(f"its part {child.digest}") from refused
+                except RegistryError as error:
                     raise Refused(0, f"its part {child.digest}: {error}") from error
         tree[digest] = _Node(document._replace(media_type=manifest.media_type), manifest, present)
         if sum(len(node.document.content) for node in tree.values()) > _MAX_TREE_BYTES:
@@ -347,7 +349,7 @@ class _Import:
                 self._count(location)
             except Refused as refused:
                 self._cancel(location)
-                raise Refused(refused.status, f"blob {digest}: {refused}") from refused
+                raise refused.of(f"blob {digest}") from refused
             except Broken as broken:
                 # The pause comes first: until the registry notes that the connection has ended, it does not count what arrived.
                 if failures == len(_PAUSES) or self._stopped.wait(_PAUSES[failures]):

@@ -64,6 +64,10 @@ class Refused(VexError):
         super().__init__(message)
         self.status = status
 
+    def of(self, name: str) -> Refused:
+        """Say of what: the same refusal, with a name in front."""
+        return type(self)(self.status, f"{name}: {self}")
+
 
 class Origin(NamedTuple):
     """Scheme, host and port."""
