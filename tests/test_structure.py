@@ -174,4 +174,4 @@ class Contents(unittest.TestCase):
     def test_the_top_holds_what_belongs_there_and_nothing_else(self) -> None:
         ignored = [line.strip("/") for line in (TOP / ".gitignore").read_text().splitlines()]
         visible = {path.name for path in TOP.iterdir() if not any(fnmatch.fnmatch(path.name, pattern) for pattern in (".*", *ignored))}
-        self.assertEqual(visible, {"vex.py", "vex", "tests", "README.md", "LICENSE", "zipapp.sh"})
+        self.assertEqual(visible, {"vex.py", "vex", "tests", "findings", "README.md", "LICENSE", "zipapp.sh"})
