@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
@@ -41,7 +42,7 @@ def user_version(server: Server, name: str) -> int:
 class OnePortCase(ServerTestCase):
     """A registry with anonymous reading, and one image."""
 
-    flags: tuple[str, ...] = ("--anonymous-read", "yes", "--failed-logins", "1000000", "--upload-sessions", "1000")
+    flags: tuple[str, ...] = ("--anonymous-read", "yes", "--identity-tokens", "yes", "--failed-logins", "1000000", "--upload-sessions", "1000")
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -201,6 +202,20 @@ class Authorization(OnePortCase):
         expired = Signer(self.server.data, clock=lambda: 1).sign(Grant("", 0, {}))
         self.assert_challenge(self.request("GET", PATHS["manifest"], f"Bearer {expired}"), "repository:team/app:pull", "invalid_token")
 
+    def test_a_token_without_the_action_gets_told_what_it_does_not_allow(self) -> None:
+        scope, other = "repository:team/app:pull,push", self.bearer("repository:team/other:*", authorization=basic())
+        for authorization, method, path, words, error in (
+            (self.bearer("repository:team/app:pull", authorization=basic()), "POST", PATHS["uploads"], "not allow to push to team/app", "insufficient_scope"),
+            (self.bearer(scope, authorization=basic()), "DELETE", PATHS["manifest"], "not allow to delete from team/app", "insufficient_scope"),
+            (other, "GET", PATHS["upload"], "not allow to push to team/app", "insufficient_scope"),
+            (self.bearer(scope), "POST", PATHS["uploads"], "needed to push to team/app", ""),
+        ):
+            with self.subTest(words):
+                answer = self.request(method, path, authorization)
+                self.assert_challenge(answer, "repository:team/app:pull,delete" if method == "DELETE" else scope, error)
+                self.assertIn(words, answer.json["errors"][0]["message"])
+                self.assertEqual("log in" in answer.json["errors"][0]["message"], not error)
+
     def test_a_blob_of_another_repository_is_held_for_those_alone_who_may_push(self) -> None:
         path = PATHS["blob"].replace("team/app", "team/held")
         reader, limited = add_token(self.server, "hold-reader", "--read-only"), add_token(self.server, "hold-other", "--repository", "other/*")
@@ -290,6 +305,10 @@ class Endpoint(OnePortCase):
             self.assertEqual(answer.headers["WWW-Authenticate"], 'Basic realm="Vex", charset="UTF-8"')
         self.assertEqual(self.server.metric("vex_logins_refused_total") - before, 3)
 
+    def test_a_name_that_nobody_can_have_is_a_wrong_login(self) -> None:
+        for name in ("u" * 65, "u" * 3000, "two lines"):
+            self.assert_error(self.post(grant_type="password", username=name, password="wrong password"), 401, "UNAUTHORIZED")
+
     def test_what_is_no_scope_is_nothing(self) -> None:
         repositories = ("repository:a", "repository:A:push", "repository::push", "repository:a:fly", "repository:a/../b:push")
         for scope in (*repositories, "", "x", "registry:catalog:*", "r" * 4000):
@@ -328,7 +347,6 @@ class Endpoint(OnePortCase):
             b"grant_type=authorization_code&code=x",
             b"grant_type=password&grant_type=password&username=a&password=b",
             b"grant_type=password&username=%zz",
-            b"grant_type=password&password=x&username=" + b"u" * 65,
             b"grant_type=password&username=\xff",
             b"x=" + b"y" * 20_000,
             urlencode({"grant_type": "password", "username": USER, "password": PASSWORD, "scope": scopes}).encode(),
@@ -360,6 +378,29 @@ class Endpoint(OnePortCase):
         finally:
             key.write_bytes(good)
         self.assertEqual(self.request("GET", "/v2/", token).status, 200)
+
+
+class WithoutIdentityTokens(ServerTestCase):
+    """The default: no refresh token is given, and one that was given before is taken."""
+
+    flags = ("--anonymous-read", "yes")
+
+    def post(self, **form: str) -> Answer:
+        """Send the form of OAuth2."""
+        return Client(self.server.addresses["auth"]).request("POST", TOKEN, urlencode(form).encode())
+
+    def test_neither_form_gives_one(self) -> None:
+        by_form = self.post(grant_type="password", username=USER, password=PASSWORD, access_type="offline")
+        for answer in (by_form, self.server.auth.get(f"{TOKEN}?offline_token=true")):
+            self.assertEqual(answer.status, 200)
+            self.assertIn("token", answer.json)
+            self.assertNotIn("refresh_token", answer.json)
+
+    def test_one_that_was_given_before_is_taken(self) -> None:
+        given = Signer(self.server.data).sign(Grant(USER, user_version(self.server, USER), None))
+        answer = self.post(grant_type="refresh_token", refresh_token=given, access_type="offline")
+        self.assertEqual(answer.status, 200)
+        self.assertNotIn("refresh_token", answer.json)
 
 
 class Realms(unittest.TestCase):
@@ -444,6 +485,18 @@ class Signing(unittest.TestCase):
         self.assertEqual(json.dumps(self.signer.verify(token)), json.dumps(grant))
         self.now += 1
         self.assertIsNone(self.signer.verify(token))
+
+    def test_an_access_token_of_a_clock_that_was_ahead_is_not_valid_meanwhile(self) -> None:
+        today = self.now
+        self.now += 365 * 24 * 3600
+        token = self.signer.sign(Grant("alice", 7, {}))
+        for now, is_valid in ((today, False), (self.now - 61, False), (self.now - 60, True), (self.now + 299, True)):
+            self.now = now
+            self.assertEqual(self.signer.verify(token) is not None, is_valid, now)
+
+    def test_a_token_says_when_it_was_issued(self) -> None:
+        text = self.signer.sign(Grant("alice", 7, {})).partition(".")[0]
+        self.assertEqual(json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))["issued"], self.now)
 
     def test_a_refresh_token_is_valid_until_the_key_changes(self) -> None:
         token = self.signer.sign(Grant("alice", 7, None))

@@ -31,6 +31,7 @@ DEFAULTS = {
     "internal-tls-key": None,
     "public-url": "",
     "anonymous-read": False,
+    "identity-tokens": False,
     "trusted-proxies": (),
     "blob-redirect": "",
     "accel-redirect": "",

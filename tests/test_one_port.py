@@ -60,17 +60,21 @@ class DockerOnOnePort(DockerTestCase):
     def test_login_refuses_a_wrong_password(self) -> None:
         self.assertIn("the user name or the password is wrong", self.login(self.host, "wrong password", code=1, config="wrong"))
 
-    def test_docker_stores_no_password_and_what_it_stores_ends_with_the_password(self) -> None:
-        added = vex("user", "add", "carol", "--data-dir", str(self.server.data), text="first horse battery\n")
-        self.assertEqual(added.returncode, 0, added.stderr)
-        name = f"{self.host}/carol:v1"
-        self.load(name, tar_of({"c": b"carol"}))
-        self.login(self.host, "first horse battery", user="carol", config="carol")
-        stored = json.loads((self.directory / "carol" / "config.json").read_text())["auths"][self.host]
-        self.assertTrue(stored["identitytoken"])
-        self.docker("push", name, config="carol")
-        vex("user", "password", "carol", "--data-dir", str(self.server.data), text="second horse battery\n")
-        self.assertIn("log in again", self.docker("push", name, code=1, config="carol").stderr)
+    def test_what_docker_stores_is_good_for_skopeo_podman_and_buildah(self) -> None:
+        # Each with storage of its own: as root, podman and buildah would write to the machine's.
+        storage = self.directory / "storage.conf"
+        storage.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{self.directory}/graph"\nrunroot = "{self.directory}/run"\n')
+        self.login(self.host, config="shared")
+        file = self.directory / "shared" / "config.json"
+        self.assertEqual(set(json.loads(file.read_text())["auths"][self.host]), {"auth"})
+        for program in ("skopeo", "podman", "buildah"):
+            with self.subTest(program):
+                flags = ("login", "--tls-verify=false", "--authfile", str(file), "--username", USER, "--password-stdin", self.host)
+                ended = run(require(program, program), *flags, text=PASSWORD, environment={"CONTAINERS_STORAGE_CONF": str(storage)})
+                self.assertIn("Login Succeeded", ended.stdout)
+        name = f"{self.host}/shared:v1"
+        self.load(name, tar_of({"s": b"shared"}))
+        self.docker("push", name, config="shared")
 
     def test_a_token_of_a_machine_pushes_where_it_may_until_it_is_withdrawn(self) -> None:
         self.login(self.host, add_token(self.server, "ci", "--repository", "ci/*"), user="ci", config="ci")
@@ -82,6 +86,27 @@ class DockerOnOnePort(DockerTestCase):
         self.assertEqual(vex("token", "delete", "ci", "--data-dir", str(self.server.data)).returncode, 0)
         self.load(f"{self.host}/ci/app:v2", tar_of({"name": b"later"}))
         self.assertIn("unauthorized", self.docker("push", f"{self.host}/ci/app:v2", code=1, config="ci").stderr)
+
+
+class DockerWithIdentityTokens(DockerTestCase):
+    """docker, which stores a token where the operator wants that."""
+
+    flags = (*ONE_PORT, "--identity-tokens", "yes")
+
+    def setUp(self) -> None:
+        self.host = host_of(self.server)
+
+    def test_docker_stores_no_password_and_what_it_stores_ends_with_the_password(self) -> None:
+        added = vex("user", "add", "carol", "--data-dir", str(self.server.data), text="first horse battery\n")
+        self.assertEqual(added.returncode, 0, added.stderr)
+        name = f"{self.host}/carol:v1"
+        self.load(name, tar_of({"c": b"carol"}))
+        self.login(self.host, "first horse battery", user="carol", config="carol")
+        stored = json.loads((self.directory / "carol" / "config.json").read_text())["auths"][self.host]
+        self.assertTrue(stored["identitytoken"])
+        self.docker("push", name, config="carol")
+        vex("user", "password", "carol", "--data-dir", str(self.server.data), text="second horse battery\n")
+        self.assertIn("log in again", self.docker("push", name, code=1, config="carol").stderr)
 
 
 class SkopeoAndPodmanOnOnePort(ProgramTestCase):

@@ -16,11 +16,11 @@ PACKAGE = TOP / "vex"
 
 # A module imports only from rows above its own. `pages` is a package, which counts as one here.
 LEVELS = (
-    {"errors", "routes", "metrics", "markup", "answers", "pulls", "received", "progress", "forwarded", "dashboard", "dockerfile", "files"},
+    {"errors", "routes", "metrics", "markup", "answers", "pulls", "received", "progress", "forwarded", "dashboard", "dockerfile", "files", "attempts"},
     {"logs", "turns"},
     {"compression", "foreign_json"},
     {"kinds"},
-    {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote"},
+    {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote", "throttle"},
     {"manifest", "blobs", "store", "accounts", "identity", "measures", "audit"},
     {"folders"},
     {"image_files"},

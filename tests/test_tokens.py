@@ -9,6 +9,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from typing import Callable
 
 from tests.support import USER, Client, ServerTestCase, running, vex
 from vex.database import Database
@@ -29,7 +30,8 @@ class TokensCase(unittest.TestCase):
         self.now = 1_000_000.0
         self.database = Database(self.path)
         self.addCleanup(self.database.close)
-        self.tokens = Tokens(self.database, clock=lambda: self.now)
+        self.asked: list[Callable[[], None]] = []
+        self.tokens = Tokens(self.database, clock=lambda: self.now, monotonic=lambda: self.now, soon=self.asked.append)
         self.users = Users(self.database, failures_per_minute=3, clock=lambda: self.now)
 
     def used(self, name: str) -> int | None:
@@ -65,6 +67,25 @@ class Lifetimes(TokensCase):
             self.tokens.check("ci", secret)
         self.assertEqual(caught.exception.kind, UNAUTHORIZED)
         self.assertIn("has expired", caught.exception.message)
+
+    def test_a_token_that_ends_and_was_made_by_a_clock_that_was_ahead_is_not_valid_meanwhile(self) -> None:
+        today = self.now
+        self.now += 365 * DAY
+        secret, endless = self.tokens.add("ci", lifetime=90 * DAY, repositories="*"), self.tokens.add("cd", repositories="*")
+        identity = self.tokens.check("ci", secret)
+        assert identity is not None
+        for now in (today, today + 365 * DAY - 61):
+            self.now = now
+            with self.assertRaises(RegistryError) as caught:
+                self.tokens.check("ci", secret)
+            self.assertEqual(caught.exception.kind, UNAUTHORIZED)
+            self.assertIn("clock", caught.exception.message)
+            self.assertIsNone(self.tokens.find("ci", identity.version))
+            # One without an end is valid at any time.
+            self.assertTrue(self.tokens.check("cd", endless))
+        # Clocks of machines differ by some seconds.
+        self.now = today + 365 * DAY - 60
+        self.assertTrue(self.tokens.check("ci", secret))
 
     def test_what_is_stored_does_not_give_the_token(self) -> None:
         secret = self.tokens.add("ci", repositories="*")
@@ -117,6 +138,32 @@ class LastUse(TokensCase):
         self.tokens.save_uses()
         self.assertEqual(self.used("ci"), self.now - 1)
 
+    def test_it_is_written_down_soon_where_what_is_written_is_older_than_a_minute(self) -> None:
+        secret = self.tokens.add("ci", repositories="*")
+        for _ in range(3):
+            self.tokens.check("ci", secret)
+        [save] = self.asked
+        save()
+        self.assertEqual(self.used("ci"), self.now)
+        self.now += 59
+        self.tokens.check("ci", secret)
+        self.assertEqual(len(self.asked), 1)
+        self.now += 1
+        self.tokens.check("ci", secret)
+        self.asked[1]()
+        self.assertEqual(self.used("ci"), self.now)
+
+    def test_a_clock_that_goes_back_does_not_keep_it_from_being_written(self) -> None:
+        secret = self.tokens.add("ci", repositories="*")
+        self.tokens = Tokens(self.database, clock=lambda: self.now - 365 * DAY, monotonic=lambda: self.now, soon=self.asked.append)
+        self.now += 365 * DAY
+        self.tokens.check("ci", secret)
+        self.tokens.save_uses()
+        self.now += 60
+        self.tokens.check("ci", secret)
+        self.tokens.save_uses()
+        self.assertEqual(self.used("ci"), self.now - 365 * DAY)
+
     def test_wrong_tokens_are_no_use(self) -> None:
         secret = self.tokens.add("ci", repositories="*")
         self.tokens.check("ci", secret + "x")
@@ -158,6 +205,14 @@ class Commands(ServerTestCase):
         self.token("delete", "ci")
         self.assertEqual(self.status("ci", secret.strip()), 401)
         self.assertEqual(self.token("list"), "")
+
+    def test_a_use_is_in_the_list_a_moment_later(self) -> None:
+        secret = self.token("add", "seen").strip()
+        self.assertEqual(self.status("seen", secret), 200)
+        deadline = time.monotonic() + 20
+        while "never" in self.token("list").replace("never", "", 1):
+            self.assertLess(time.monotonic(), deadline, "the token that was used is listed as never used")
+        self.token("delete", "seen")
 
     def test_what_cannot_be_done_is_said(self) -> None:
         self.assertIn(f"there is a user {USER}", self.token("add", USER, code=1))

@@ -25,13 +25,13 @@ NEW_PASSWORD = "another horse battery"
 
 
 class UsersCase(unittest.TestCase):
-    """Users in a database of their own, with a clock that tests set."""
+    """Users in a database of their own; tests set the time that has passed, `now`, and the time of day, `wall`."""
 
     def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.path = Path(directory.name) / "vex.db"
-        self.now = 1_000_000.0
+        self.now = self.wall = 1_000_000.0
         self.users = self.open()
         self.users.add("alice", PASSWORD)
 
@@ -39,7 +39,7 @@ class UsersCase(unittest.TestCase):
         """Open the database as another process does."""
         database = Database(self.path)
         self.addCleanup(database.close)
-        return Users(database, failures_per_minute=3, clock=lambda: self.now)
+        return Users(database, failures_per_minute=3, clock=lambda: self.wall, monotonic=lambda: self.now)
 
     def execute(self, sql: str) -> list[tuple[bytes, bytes, int]]:
         with contextlib.closing(sqlite3.connect(self.path)) as connection, connection:
@@ -116,7 +116,7 @@ class Passwords(UsersCase):
 
 
 class Names(UsersCase):
-    """1 to 64 of letters, digits, `.`, `_`, `-`, `@`."""
+    """1 to 64 of letters, digits, `.`, `_`, `-`, `@`, a letter or a digit first."""
 
     def test_names_of_the_grammar_are_taken(self) -> None:
         for name in ("a", "A.b_c-d@example.com", "0", "x" * 64):
@@ -124,10 +124,18 @@ class Names(UsersCase):
         self.assertEqual(self.users.names(), ["0", "A.b_c-d@example.com", "a", "alice", "x" * 64])
 
     def test_other_names_are_refused(self) -> None:
-        for name in ("", "x" * 65, "a b", "a:b", "a/b", "\u00e9", "a\n", "a\0", "\uff11"):
+        for name in ("", "x" * 65, "a b", "a:b", "a/b", "\u00e9", "a\n", "a\0", "\uff11", "-u", "--help", ".", ".profile", "_a", "@a"):
             with self.subTest(name), self.assertRaises(Failure):
                 self.users.add(name, PASSWORD)
         self.assertEqual(self.users.names(), ["alice"])
+
+    def test_a_user_of_before_with_another_name_logs_in_and_is_changed(self) -> None:
+        self.execute("UPDATE user SET name = '-u'")
+        self.users.check("-u", PASSWORD, HERE)
+        self.users.set_password("-u", NEW_PASSWORD)
+        self.users.check("-u", NEW_PASSWORD, HERE)
+        self.users.delete("-u")
+        self.assertEqual(self.users.names(), [])
 
     def test_a_name_is_taken_once(self) -> None:
         with self.assertRaises(Failure):

@@ -175,7 +175,8 @@ class App:
         if denial:
             raise RegistryError(DENIED, denial)
         if not identity.has_scope(repository, action):
-            raise self._credentials.challenge(request, needed, error="insufficient_scope" if identity.name else "")
+            error, message = "insufficient_scope" if identity.name else "", identity.shortage(repository, action)
+            raise self._credentials.challenge(request, needed, error=error, message=message)
 
     def _error(self, request: Request, error: RegistryError) -> Response:
         self._incidents.request_refused(request.listener, error.kind)

@@ -2,7 +2,8 @@
 
 There are two kinds: an access token is sent with each request and lives for five minutes; a refresh token is what docker stores
 in place of a password, and lives as long as that. Both name the version of the user, so that they end with the next
-request after a change. The key is a file beside the database, not in it, so that who has a backup cannot sign; it is read at each use, so that
+request after a change. An access token says when it was issued, and is not valid while that lies ahead: it was signed by a clock that was wrong.
+The key is a file beside the database, not in it, so that who has a backup cannot sign; it is read at each use, so that
 a new one counts at once.
 """
 
@@ -18,12 +19,12 @@ import re
 import secrets
 import time
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from vex.blobs import sync_directory
 from vex.errors import UNAVAILABLE, RegistryError
 from vex.files import sync
-from vex.identity import Access
+from vex.identity import CLOCK_SECONDS, Access
 
 # Clients may assume that a token lives for 60 seconds at least.
 LIFETIME = 300
@@ -53,7 +54,8 @@ class Signer:
         """Write a token, an access token being valid from now on."""
         document = {"name": grant.name, "version": grant.version}
         if grant.access is not None:
-            document.update(access=grant.access, expires=int(self._clock()) + LIFETIME)
+            now = int(self._clock())
+            document.update(access=grant.access, issued=now, expires=now + LIFETIME)
         text = _encode(json.dumps(document, separators=(",", ":")).encode())
         return f"{text}.{self._signature(text)}"
 
@@ -64,9 +66,15 @@ class Signer:
             return None
         document = json.loads(base64.urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)))
         access = document.get("access")
-        if access is not None and document["expires"] <= self._clock():
+        if access is not None and not self._is_current(document):
             return None
         return Grant(document["name"], document["version"], access)
+
+    def _is_current(self, document: dict[str, Any]) -> bool:
+        # A Vex before this one did not write when it issued a token.
+        issued, now = document.get("issued", document["expires"] - LIFETIME), self._clock()
+        current: bool = issued - CLOCK_SECONDS <= now < document["expires"]
+        return current
 
     def rotate(self) -> None:
         """Make a new key; what was signed with the one before is no longer valid."""

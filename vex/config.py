@@ -116,6 +116,7 @@ class Config(NamedTuple):
         "Empty: what the browser or client asked for.",
     )
     anonymous_read: bool = _key("no", SWITCH, "Whether everyone can pull at the auth listener too, so that one address is enough; pushing needs a password.")
+    identity_tokens: bool = _key("no", SWITCH, "With anonymous-read: whether docker login stores a token and not the password, which only docker can use.")
     trusted_proxies: tuple[Any, ...] = _key("", PROXIES, "Proxies whose Forwarded and X-Forwarded-For, -Proto, -Host are believed: addresses, networks, unix.")
     blob_redirect: str = _key("", TEMPLATE, "Where public pulls of blobs go, such as https://cdn.example/{digest}; a file is at blobs/{algorithm}/{encoded}.")
     accel_redirect: str = _key("", PREFIX, "The internal location, such as /blobs/, from which an nginx among the trusted proxies sends the files in blobs/.")

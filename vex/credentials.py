@@ -3,7 +3,7 @@
 HTTP Basic (RFC 7617) carries the password of a user, or a machine's token under its name. With anonymous reading, there are
 Bearer tokens too (RFC 6750, Docker's "Token Authentication Specification"), and every challenge asks for one: docker would
 fail without stored credentials if it were offered Basic as well. What comes out is an Identity; what that may do is not decided here.
-Failed logins are logged, without what was tried.
+Failed logins are logged, without what was tried; the throttle logs those that it refuses.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ _BASIC_CHALLENGE = 'Basic realm="Vex", charset="UTF-8"'
 
 
 class OnePort(NamedTuple):
-    """What anonymous reading needs beside passwords: who signs Bearer tokens, and how clients reach this listener."""
+    """What anonymous reading needs beside passwords: who signs Bearer tokens, how clients reach this listener, and whether they get refresh tokens."""
 
     signer: Signer
     public_url: str
+    refresh_tokens: bool
 
     def address(self, request: Request) -> str:
         """Return the URL of this registry, without a path; "" where the request does not tell."""
@@ -69,10 +70,12 @@ class Credentials:
             # What is no token costs the time of a password, whoever the name belongs to.
             return self._tokens.check(name, password) or Identity(name, self._users.check(name, password, request.client))
         except RegistryError as error:
-            self._refused()
             if error.kind in (UNAUTHORIZED, TOOMANYREQUESTS):
-                event("login failed", user=name, address=request.client, reason=error.message)
-            raise self.challenge(request, scope, message=error.message) if error.kind is UNAUTHORIZED else error from None
+                self._refused()
+            if error.kind is not UNAUTHORIZED:
+                raise
+            event("login failed", user=name, address=request.client, reason=error.message)
+            raise self.challenge(request, scope, message=error.message) from None
 
     def find(self, name: str, version: int) -> Identity | None:
         """Return the identity that a Bearer token names, if nothing about it has changed since."""

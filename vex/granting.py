@@ -2,6 +2,8 @@
 
 It speaks both forms that clients do: GET with HTTP Basic or without (Docker's "Token Authentication Specification"), and the form of
 OAuth2 ("OAuth2 Token Authentication"). Of what is asked for, a token holds what its user may do: for anyone that is to pull.
+A refresh token, docker's identity token, is only given where the operator wants that: programs that share docker's file of passwords
+cannot use one. One that was given before goes on being taken.
 """
 
 from __future__ import annotations
@@ -9,13 +11,12 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from vex import routes
-from vex.bearer import LIFETIME, MAX_TOKEN, Grant, Signer
-from vex.credentials import Credentials
+from vex.bearer import LIFETIME, MAX_TOKEN, Grant
+from vex.credentials import Credentials, OnePort
 from vex.errors import BAD_REQUEST, RegistryError
 from vex.fields import parse_query
 from vex.identity import ANYONE, Identity, granted, scope
 from vex.message import Request, Response, json_response
-from vex.users import MAX_NAME
 
 _MAX_FORM = 16 * 1024
 _HEADERS = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
@@ -25,9 +26,10 @@ _Form = dict[str, list[str]]
 class Granting:
     """Answers requests for tokens."""
 
-    def __init__(self, credentials: Credentials, signer: Signer) -> None:
+    def __init__(self, credentials: Credentials, one_port: OnePort) -> None:
         self._credentials = credentials
-        self._signer = signer
+        self._signer = one_port.signer
+        self._gives_refresh_tokens = one_port.refresh_tokens
 
     def handle(self, request: Request) -> Response:
         """Answer a request for a token; raises UNAUTHORIZED, TOOMANYREQUESTS and BAD_REQUEST."""
@@ -46,11 +48,7 @@ class Granting:
     def _owner(self, request: Request, form: _Form) -> Identity:
         kind = _one(form, "grant_type")
         if kind == "password":
-            name = _one(form, "username")
-            if len(name) > MAX_NAME:
-                # What is remembered of failed logins is as large as their names.
-                raise RegistryError(BAD_REQUEST, f"a user name has at most {MAX_NAME} characters")
-            return self._credentials.log_in(request, name, _one(form, "password"))
+            return self._credentials.log_in(request, _one(form, "username"), _one(form, "password"))
         if kind != "refresh_token":
             raise RegistryError(BAD_REQUEST, "grant_type must be password or refresh_token")
         grant = self._signer.verify(_one(form, "refresh_token"))
@@ -71,7 +69,7 @@ class Granting:
             "issued_at": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "scope": " ".join(scope(repository, *actions) for repository, actions in access.items()),
         }
-        if offline and identity != ANYONE:
+        if offline and identity != ANYONE and self._gives_refresh_tokens:
             document["refresh_token"] = self._signer.sign(Grant(identity.name, identity.version, None))
         return json_response(200, document, _HEADERS)
 

@@ -16,6 +16,8 @@ from vex.names import RepositoryName
 PULL, PUSH, DELETE = "pull", "push", "delete"
 _ACTIONS = {PULL: (PULL,), PUSH: (PUSH,), DELETE: (DELETE,), "*": (PULL, PUSH, DELETE)}
 EVERYTHING = "*"
+# Clocks of machines differ. What was issued further ahead than this was issued by a clock that was wrong, or is looked at by one that is.
+CLOCK_SECONDS = 60
 # Characters of repository names, and *, which stands for any number of them, slashes included.
 _PATTERN = re.compile(r"[a-z0-9._/*-]{1,255}")
 # Docker's "Token Scope Documentation"; the class in parentheses is sent for plugins.
@@ -49,6 +51,15 @@ class Identity(NamedTuple):
         if self.access is None:
             return bool(self.name)
         return not action or (bool(self.name) and action in self.access.get(repository, ()))
+
+    def shortage(self, repository: str, action: str) -> str:
+        """Say what the Bearer token of this request does not allow; "" without such a token."""
+        if self.access is None:
+            return ""
+        what = f"{action} {'to' if action == PUSH else 'from'} {repository}"
+        if not self.name:
+            return f"a user name and a password are needed to {what}, and this token was given without; log in first"
+        return f"this token does not allow to {what}; ask for one with {scope(repository, action)}"
 
     def may_push(self, repository: str) -> bool:
         """Tell whether this identity can push to a repository with this request."""

@@ -148,7 +148,7 @@ class _Service:
             registry,
             audit_keep=config.audit_keep,
             interval=_sweep_interval(config),
-            chores=(Step("tokens", self._tokens.save_uses), Step("memory", give_memory_back)),
+            chores=(Step("tokens", self._tokens.save_uses), Step("logins", self._users.log_refusals), Step("memory", give_memory_back)),
             time_of_day=TimeOfDay(config.data_dir),
         )
         delivery = Delivery(config.blob_redirect, config.accel_redirect)
@@ -296,19 +296,18 @@ def _one_port(config: Config) -> OnePort | None:
     signer = Signer(config.data_dir)
     # A key that cannot be read or made is found out now.
     signer.key()
-    return OnePort(signer, config.public_url)
+    return OnePort(signer, config.public_url, config.identity_tokens)
 
 
 def _granting(credentials: Credentials, one_port: OnePort | None) -> Callable[[Request], Response] | None:
     if one_port is None:
         return None
-    signer = one_port.signer
 
     def answer(request: Request) -> Response:
         # Loaded once a client asks, as the pages are.
         from vex.granting import Granting
 
-        return Granting(credentials, signer).handle(request)
+        return Granting(credentials, one_port).handle(request)
 
     return answer
 

@@ -2,11 +2,13 @@
 
 A token's name takes the place of a user's, and is never that of a user too, so that a log tells them apart. The token itself is
 shown once, when it is made. It holds 256 random bits: only its SHA-256 is stored, since there is nothing that a slow hash would
-protect from guessing, and machines log in often. When one was last used is kept in memory, and written down once a minute.
+protect from guessing, and machines log in often. When one was last used is kept in memory, and written down by another thread than
+the one of the request: soon where what is written is older than a minute, and else once a minute.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -18,23 +20,45 @@ from vex import accounts
 from vex.accounts import TokenRow
 from vex.database import Database
 from vex.errors import UNAUTHORIZED, Failure, RegistryError
-from vex.identity import Identity, check_pattern
+from vex.identity import CLOCK_SECONDS, Identity, check_pattern
 from vex.users import check_user
 
 PREFIX = "vex_"
 _SECRET_BYTES = 32
 _MINUTE = 60
+_SOON_SECONDS = 1.0
+
+
+def _soon(work: Callable[[], None]) -> None:
+    timer = threading.Timer(_SOON_SECONDS, work)
+    timer.daemon = True
+    # Where the system gives no thread, it is done with the next round of what is done once a minute.
+    with contextlib.suppress(RuntimeError):
+        timer.start()
 
 
 class Tokens:
-    """All tokens of machines; any thread may use it."""
+    """All tokens of machines; any thread may use it.
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+    `clock` tells the time of day, `monotonic` the time that has passed, and `soon` has another thread do something.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        soon: Callable[[Callable[[], None]], None] = _soon,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._monotonic = monotonic
+        self._soon = soon
         self._lock = threading.Lock()
         self._uses: dict[str, int] = {}
-        self._written = 0.0
+        self._written = monotonic() - _MINUTE
+        self._is_due_soon = False
 
     def add(self, name: str, *, lifetime: float | None = None, repositories: str, read_only: bool = False) -> str:
         """Create a token; returns it. `lifetime` in seconds, `repositories` a pattern. Raises Failure."""
@@ -69,33 +93,51 @@ class Tokens:
             token = accounts.find_token(tx, name)
         if token is None or not hmac.compare_digest(token.hash, _hash(password)):
             return None
-        if self._has_expired(token):
-            raise RegistryError(UNAUTHORIZED, f"the token {name} has expired; ask for a new one")
+        if reason := self._refusal(token):
+            raise RegistryError(UNAUTHORIZED, f"the token {name} {reason}; ask for a new one")
         return self._used(token)
 
     def find(self, name: str, version: int) -> Identity | None:
         """Return the identity of a token that has not expired, and has had this version all the time."""
         with self._database.read() as tx:
             token = accounts.find_token(tx, name)
-        return None if token is None or _version(token) != version or self._has_expired(token) else self._used(token)
+        return None if token is None or _version(token) != version or self._refusal(token) else self._used(token)
 
     def save_uses(self, *, at_once: bool = False) -> None:
         """Write down when tokens were last used; once a minute, unless it is to be done at once."""
-        now = self._clock()
+        now = self._monotonic()
         with self._lock:
             if not self._uses or (now < self._written + _MINUTE and not at_once):
                 return
             uses, self._uses, self._written = self._uses, {}, now
+            self._is_due_soon = False
         with self._database.write() as tx:
             for name, used in uses.items():
                 accounts.note_token_use(tx, name, used)
 
-    def _has_expired(self, token: TokenRow) -> bool:
-        return token.expires is not None and token.expires <= self._clock()
+    def _save_soon(self) -> None:
+        # What cannot be written is as lost as it is when the process is killed; the next use asks again.
+        with contextlib.suppress(RegistryError):
+            self.save_uses(at_once=True)
+
+    def _refusal(self, token: TokenRow) -> str:
+        """Say why a token is not valid now; "" if it is. One that never expires is valid whatever the clock says."""
+        now = self._clock()
+        if token.expires is None:
+            return ""
+        if token.created > now + CLOCK_SECONDS:
+            return "was made at a time that is still to come, so the clock was or is wrong"
+        return "has expired" if token.expires <= now else ""
 
     def _used(self, token: TokenRow) -> Identity:
+        now = int(self._clock())
         with self._lock:
-            self._uses[token.name] = int(self._clock())
+            self._uses[token.name] = now
+            # What is written is about to be looked at by somebody who has just used the token; other uses can wait.
+            is_due = not self._is_due_soon and (token.used is None or not 0 <= now - token.used < _MINUTE)
+            self._is_due_soon = self._is_due_soon or is_due
+        if is_due:
+            self._soon(self._save_soon)
         return Identity(token.name, _version(token), token.read_only, token.repositories)
 
 

@@ -1,8 +1,9 @@
 """Users: adding and removing them, and telling whether a name and a password belong together.
 
 Passwords are stored as scrypt hashes. A password that was verified is remembered for five minutes under an HMAC with a key
-that lives only in this process, and not past a change of the user. An unknown user costs the time of a known one. Logins
-that fail are throttled per address and user; nobody is locked out, since a password that was right before is never throttled.
+that lives only in this process, and not past a change of the user. An unknown user costs the time of a known one, in the queue of
+those that wait to be verified too. Logins that fail are throttled per address and user; nobody is locked out, since a password that
+was right before is never throttled. What is remembered and throttled goes by a clock that nobody can set.
 """
 
 from __future__ import annotations
@@ -15,24 +16,25 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Callable, NamedTuple
 
 from vex import accounts
+from vex.attempts import Attempt, Attempts
 from vex.database import Database
-from vex.errors import TOOMANYREQUESTS, UNAUTHORIZED, Failure, RegistryError
+from vex.errors import UNAUTHORIZED, Failure, RegistryError
+from vex.throttle import MAX_NAME, Throttle
 
-MAX_NAME = 64
-_NAME = re.compile(rf"[A-Za-z0-9._@-]{{1,{MAX_NAME}}}")
+# A name that begins with a dash would be taken for an option by docker and others, and one with a dot for a hidden file.
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@-]{{0,{MAX_NAME - 1}}}")
 MIN_PASSWORD = 8
 MAX_PASSWORD = 1024
 # RFC 7914 section 2: 128 * N * r bytes, here 16 MiB. OpenSSL wants a little more than that.
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**14, 8, 1
 _SCRYPT_MEMORY = 32 * 1024 * 1024
 _REMEMBER_SECONDS = 300
-_MINUTE = 60.0
-# Bounds of what is remembered, whoever asks.
+# Bound of what is remembered, whoever asks.
 _MAX_VERIFIED = 10_000
-_MAX_THROTTLED = 10_000
 
 
 class _Verified(NamedTuple):
@@ -41,22 +43,35 @@ class _Verified(NamedTuple):
 
 
 class Users:
-    """All users; any thread may use it."""
+    """All users; any thread may use it. `clock` tells the time of day, and `monotonic` the time that has passed."""
 
-    def __init__(self, database: Database, *, failures_per_minute: int = 10, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        failures_per_minute: int = 10,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._monotonic = monotonic
         self._key = secrets.token_bytes(32)
         self._nobody = accounts.UserRow("", secrets.token_bytes(16), secrets.token_bytes(32), 0)
         self._hashing = threading.Lock()
-        self._doubtful = threading.Lock()
         self._lock = threading.Lock()
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
-        self._throttle = _Throttle(failures_per_minute, clock)
+        self._verifying: dict[tuple[str, bytes], _Holders] = {}
+        self._attempts = Attempts()
+        self._throttle = Throttle(failures_per_minute, monotonic)
 
     def limit_failures(self, per_minute: int) -> None:
         """Set how many failed logins are allowed from now on."""
         self._throttle.per_minute = per_minute
+
+    def log_refusals(self) -> None:
+        """Log how many logins were refused, where that is not in the log; to be called now and then."""
+        self._throttle.log_refusals()
 
     def add(self, name: str, password: str) -> None:
         """Create a user; raises Failure."""
@@ -96,73 +111,90 @@ class Users:
     def check(self, name: str, password: str, address: str) -> int:
         """Check that the password is that of the user, and return the user's version; raises UNAUTHORIZED, and TOOMANYREQUESTS after too many failures."""
         fingerprint = hmac.digest(self._key, f"{name}\0{password}".encode(), "sha256")
-        with self._lock:
-            verified = self._verified.get(fingerprint)
-        version, now = self.version(name), self._clock()
-        if verified and verified.version == version and now < verified.until:
-            return verified.version
-        was_right = verified is not None and verified.version == version
-        if not was_right:
-            self._throttle.refuse_early(address, name)
-        # One that was right before goes past those that wait here, so that failures of others do not keep its owner out.
-        with contextlib.nullcontext() if was_right else self._doubtful:
-            version = self._matches(name, password, fingerprint)
+        version = self._remembered(name, fingerprint)
         if version is None:
-            self._throttle.failed(address, name)
-            raise RegistryError(UNAUTHORIZED, "the user name or the password is wrong")
+            with self._alone(address, fingerprint):
+                # A client opens several connections at once, with the same password: one verification is enough for all.
+                version = self._remembered(name, fingerprint) or self._verify(name, password, address, fingerprint)
         return version
 
-    def _matches(self, name: str, password: str, fingerprint: bytes) -> int | None:
+    def _remembered(self, name: str, fingerprint: bytes) -> int | None:
+        with self._lock:
+            verified = self._verified.get(fingerprint)
+        return verified.version if verified and verified.version == self.version(name) and self._monotonic() < verified.until else None
+
+    @contextlib.contextmanager
+    def _alone(self, address: str, fingerprint: bytes) -> Iterator[None]:
+        """Keep others with the same name, password and address out for a block."""
+        key = address, fingerprint
+        with self._lock:
+            holders = self._verifying.setdefault(key, _Holders())
+            holders.count += 1
+        try:
+            with holders.lock:
+                yield
+        finally:
+            with self._lock:
+                holders.count -= 1
+                if not holders.count:
+                    del self._verifying[key]
+
+    def _verify(self, name: str, password: str, address: str, fingerprint: bytes) -> int:
         with self._database.read() as tx:
             user = accounts.find_user(tx, name)
-        with self._hashing:
-            right = hmac.compare_digest(_scrypt(password, (user or self._nobody).salt), (user or self._nobody).hash)
-        if not right or user is None:
-            return None
         with self._lock:
-            self._verified[fingerprint] = _Verified(user.version, self._clock() + _REMEMBER_SECONDS)
+            verified = self._verified.get(fingerprint)
+        if user and verified and verified.version == user.version:
+            # It was right before, and waits for nobody, so that failures of others do not keep its owner out.
+            is_right = self._matches(user, password)
+        else:
+            is_right = self._take_turn(Attempt(address, exists=user is not None, verify=lambda: self._matches(user, password)), name)
+        # While it waited, the user may have got another password.
+        if user is None or not is_right or self.version(name) != user.version:
+            self._forget(fingerprint)
+            raise RegistryError(UNAUTHORIZED, "the user name or the password is wrong")
+        self._remember(fingerprint, user.version)
+        return user.version
+
+    def _take_turn(self, attempt: Attempt, name: str) -> bool:
+        self._throttle.charge(attempt.address, name)
+        is_wrong = False
+        try:
+            is_wrong = not self._attempts.verify(attempt)
+        finally:
+            if not is_wrong:
+                self._throttle.refund(attempt.address, name)
+        return not is_wrong
+
+    def _matches(self, user: accounts.UserRow | None, password: str) -> bool:
+        with self._hashing:
+            is_equal = hmac.compare_digest(_scrypt(password, (user or self._nobody).salt), (user or self._nobody).hash)
+        return is_equal and user is not None
+
+    def _remember(self, fingerprint: bytes, version: int) -> None:
+        with self._lock:
+            self._verified[fingerprint] = _Verified(version, self._monotonic() + _REMEMBER_SECONDS)
             self._verified.move_to_end(fingerprint)
             if len(self._verified) > _MAX_VERIFIED:
                 self._verified.popitem(last=False)
-        return user.version
 
-
-class _Throttle:
-    """Failed logins per (address, user): as many as allowed at once, then one every part of a minute."""
-
-    def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
-        self.per_minute = per_minute
-        self._clock = clock
-        self._lock = threading.Lock()
-        # When the failures so far will have been paid off, at one per interval.
-        self._debts: OrderedDict[tuple[str, str], float] = OrderedDict()
-
-    @property
-    def _interval(self) -> float:
-        return _MINUTE / self.per_minute
-
-    def refuse_early(self, address: str, name: str) -> None:
-        """Raise TOOMANYREQUESTS while there were too many failures."""
+    def _forget(self, fingerprint: bytes) -> None:
         with self._lock:
-            wait = self._debts.get((address, name), 0) - self._clock() - (self.per_minute - 1) * self._interval
-        if wait > 0:
-            message = "too many failed logins with this name from this address; wait and log in again"
-            raise RegistryError(TOOMANYREQUESTS, message, headers={"Retry-After": str(int(wait) + 1)})
+            self._verified.pop(fingerprint, None)
 
-    def failed(self, address: str, name: str) -> None:
-        """Count a failure."""
-        with self._lock:
-            now = self._clock()
-            self._debts[address, name] = max(self._debts.get((address, name), 0), now) + self._interval
-            self._debts.move_to_end((address, name))
-            while len(self._debts) > _MAX_THROTTLED:
-                self._debts.popitem(last=False)
+
+class _Holders:
+    """A lock, and how many hold it or wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
 
 
 def check_user(name: str) -> None:
     """Check the name of a user who is to be added; raises Failure."""
     if not _NAME.fullmatch(name):
-        raise Failure(f"{name!r} is not a user name: use 1 to 64 letters, digits, '.', '_', '-' or '@'")
+        raise Failure(f"{name!r} is not a user name: use 1 to {MAX_NAME} letters, digits, '.', '_', '-' or '@', a letter or a digit first")
 
 
 def _hashed(name: str, password: str) -> accounts.UserRow:
