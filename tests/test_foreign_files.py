@@ -174,3 +174,64 @@ class Published(LayoutTestCase):
             self.assertIn("leads elsewhere", self.import_files(prepared, code=1))
         self.assertEqual(self.server.public.get("/v2/stolen/tags/list").status, 404)
         self.assertNotIn(digest_of(SECRET)[7:], self.server.files())
+
+
+class Prepared(LayoutTestCase):
+    """`vex export` and `vex backup` into a directory that somebody prepared with links."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server.auth.push_image("prepared/app", "1", b"layer")
+        self.victim = self.directory / "victim"
+        self.victim.write_bytes(b"kept")
+        self.elsewhere = self.directory / "elsewhere"
+        self.elsewhere.mkdir()
+        self.out = self.directory / "out"
+
+    def assert_kept(self) -> None:
+        self.assertEqual(self.victim.read_bytes(), b"kept")
+        self.assertEqual(list(self.elsewhere.iterdir()), [])
+
+    def test_an_export_writes_through_no_link_to_a_file(self) -> None:
+        for name in (".vex-export", "index.json", f"blobs/sha256/{digest_of(b'layer')[7:]}", f"blobs/sha256/{digest_of(b'{}')[7:]}"):
+            with self.subTest(name):
+                (self.out / name).parent.mkdir(parents=True)
+                (self.out / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+                (self.out / name).symlink_to(self.victim)
+                output = self.export("prepared/app:1", code=1 if name == "index.json" else 0)
+                self.assertIn("index.json is not a file" if name == "index.json" else "blobs linked", output)
+                self.assert_kept()
+                self.assertEqual((self.out / name).is_symlink(), name == "index.json")
+                shutil.rmtree(self.out)
+
+    def test_an_export_waits_for_no_fifo(self) -> None:
+        (self.out / "blobs/sha256").mkdir(parents=True)
+        (self.out / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+        os.mkfifo(self.out / ".vex-export")
+        os.mkfifo(self.out / f"blobs/sha256/{digest_of(b'layer')[7:]}")
+        self.export("prepared/app:1")
+        self.assertEqual((self.out / f"blobs/sha256/{digest_of(b'layer')[7:]}").read_bytes(), b"layer")
+
+    def test_an_export_and_a_backup_write_through_no_link_to_a_directory(self) -> None:
+        for name, marker in (("blobs", "oci-layout"), ("blobs/sha256", "oci-layout"), ("blobs", "backup"), ("blobs/sha256", "backup"), ("uploads", "backup")):
+            with self.subTest(f"{marker} {name}"):
+                (self.out / name).parent.mkdir(parents=True)
+                (self.out / marker).write_text("")
+                (self.out / name).symlink_to(self.elsewhere)
+                command = ["export", "prepared/app:1", str(self.out)] if marker == "oci-layout" else ["backup", str(self.out)]
+                output = self.vex(*command, "--data-dir", str(self.server.data), code=1)
+                self.assertIn(f"{name.rpartition('/')[2]} is a link, or no directory", output)
+                self.assert_kept()
+                shutil.rmtree(self.out)
+
+    def test_a_backup_writes_through_no_link_to_a_file(self) -> None:
+        names = ("backup", "backup.new", "vex.db.new", "vex.db.new-wal", "lock", "uploads/backup-copy", f"blobs/sha256/{digest_of(b'layer')[7:]}")
+        for name in names:
+            with self.subTest(name):
+                (self.out / name).parent.mkdir(parents=True)
+                if name != "backup":
+                    (self.out / "backup").write_text("")
+                (self.out / name).symlink_to(self.victim)
+                self.vex("backup", str(self.out), "--data-dir", str(self.server.data), code=int(name in ("backup", "lock")))
+                self.assert_kept()
+                shutil.rmtree(self.out)

@@ -16,19 +16,21 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from vex import store
 from vex.blobs import COPY, BlobFiles, make_directory, sync_directory
 from vex.check import each_blob, registry_in
-from vex.copying import FULL, WrongContent, copy_file, hash_of_file, link_file, private
+from vex.copying import FULL, WrongContent, copy_file, hash_of_file, link_file, write
 from vex.database import Database, DatabaseFault, fold_log
 from vex.errors import DISK_FULL, INTERNAL, Failure, RegistryError
-from vex.files import sync
+from vex.folders import Draft, Folder, Unsafe
 from vex.names import ALGORITHMS, Digest
 from vex.progress import Progress, mebibytes
 from vex.serve import locked
 
 MARKER = "backup"
+_NEW_MARKER = "backup.new"
 _DATABASE, _NEW_DATABASE = "vex.db", "vex.db.new"
 # Each round copies only what came since the one before, so a round that finds nothing removed comes soon.
 _ROUNDS = 20
@@ -43,9 +45,25 @@ def backup(data: Path, directory: Path, progress: Progress) -> str:
         _refuse_unsuitable(data, directory)
         make_directory(directory)
         _append_marker(directory, "")
-        with _held(directory):
+        with _held(directory), _opened(directory) as target:
             _refuse_changed(directory)
-            return _Backup(database, BlobFiles(data), directory, progress).run()
+            return _Backup(database, BlobFiles(data), directory, target, progress).run()
+
+
+class _Target(NamedTuple):
+    """Where files go: the folder of each algorithm, none of which is found through a link, and where they are until they are whole."""
+
+    folders: dict[str, Folder]
+    draft: Draft
+
+
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[_Target]:
+    with contextlib.ExitStack() as stack:
+        top = stack.enter_context(contextlib.closing(Folder.open(directory)))
+        uploads, blobs = (stack.enter_context(contextlib.closing(top.folder(name))) for name in ("uploads", "blobs"))
+        folders = {algorithm: stack.enter_context(contextlib.closing(blobs.folder(algorithm))) for algorithm in ALGORITHMS}
+        yield _Target(folders, Draft(uploads, COPY))
 
 
 class _Removed(Exception):
@@ -57,11 +75,12 @@ class _Damaged(Exception):
 
 
 class _Backup:
-    def __init__(self, database: Database, source: BlobFiles, directory: Path, progress: Progress) -> None:
+    def __init__(self, database: Database, source: BlobFiles, directory: Path, target: _Target, progress: Progress) -> None:
         self._database = database
         self._source = source
         self._directory = directory
         self._target = BlobFiles(directory)
+        self._folders, self._draft = target
         self._new = directory / _NEW_DATABASE
         self._progress = progress
         self._linked = self._copied = self._bytes = self._dropped = 0
@@ -117,7 +136,7 @@ class _Backup:
         if blob.damaged or self._source.size(blob.digest) != blob.size:
             self._explain_absence(blob)
         try:
-            if link_file(self._source.path(blob.digest), self._target.path(blob.digest)):
+            if link_file(self._source.path(blob.digest), self._folders[blob.digest.algorithm], blob.digest.encoded):
                 self._linked += 1
             else:
                 self._copy_content(blob)
@@ -141,7 +160,7 @@ class _Backup:
     def _copy_content(self, blob: store.BlobRow) -> None:
         try:
             with self._source.open(blob.digest) as source:
-                copy_file(source, self._target.uploads / COPY, self._target.path(blob.digest), blob.digest)
+                copy_file(source, self._draft, self._folders[blob.digest.algorithm], blob.digest.encoded, blob.digest)
         except WrongContent:
             raise _Damaged("its file does not have the content of this digest") from None
 
@@ -192,12 +211,15 @@ def _refuse_changed(directory: Path) -> None:
 
 def _append_marker(directory: Path, digest: str) -> None:
     """Add a digest to the marker, durably; before the database takes its place, since a crash may come in between."""
-    path = directory / MARKER
-    with open(path, "a", encoding="ascii", opener=private) as marker:
-        marker.write(f"{digest}\n" if digest else "")
-        marker.flush()
-        sync(marker.fileno())
-    sync_directory(directory)
+    with contextlib.closing(Folder.open(directory)) as folder:
+        old = None
+        with contextlib.suppress(FileNotFoundError), folder.open_file(MARKER) as file:
+            old = file.read()
+        if old is not None and not digest:
+            return
+        with Draft(folder, _NEW_MARKER).of(folder, MARKER) as file:
+            write(file.fileno(), (old or b"") + (f"{digest}\n" if digest else "").encode("ascii"))
+        folder.sync()
 
 
 def _remove_database(path: Path) -> None:
@@ -215,6 +237,8 @@ def _explained(directory: Path) -> Iterator[None]:
         if error.errno in FULL:
             raise Failure(full) from error
         raise Failure(f"cannot back up to {directory}: {error.filename or directory}: {error.strerror}; check its permissions and the disk") from error
+    except Unsafe as error:
+        raise Failure(f"cannot back up to {directory}: {error}") from error
     except (RegistryError, DatabaseFault) as error:
         kind = error.kind if isinstance(error, RegistryError) else INTERNAL
         unreadable = f"cannot copy the database: {error.__cause__ or error}; see vex check"

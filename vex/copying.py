@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
-from pathlib import Path
 from typing import BinaryIO
 
-from vex.blobs import FILE_MODE
-from vex.files import sync
+from vex.folders import Draft, Folder
 from vex.names import Digest
 
 BUFFER_BYTES = 1024 * 1024
@@ -23,12 +20,10 @@ class WrongContent(Exception):
     """A file does not have the content of its digest."""
 
 
-def link_file(source: str, target: str) -> bool:
+def link_file(source: str, folder: Folder, name: str) -> bool:
     """Give a file a second name, in the place of what has it; returns False when that is not possible."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(target)
     try:
-        os.link(source, target)
+        folder.link(source, name)
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
@@ -36,37 +31,31 @@ def link_file(source: str, target: str) -> bool:
     return True
 
 
-def copy_file(source: BinaryIO, temporary: Path, target: str, digest: Digest) -> None:
-    """Copy a file to a temporary name, compare it with its digest, sync it, and give it its name; raises WrongContent."""
+def copy_file(source: BinaryIO, draft: Draft, folder: Folder, name: str, digest: Digest) -> None:
+    """Copy a file, compare it with its digest, and give it its name when it is synced; raises WrongContent."""
     content_hash = hashlib.new(digest.algorithm)
     buffer = bytearray(BUFFER_BYTES)
-    try:
-        with open(temporary, "wb", buffering=0, opener=private) as file:
-            while count := source.readinto(buffer):  # type: ignore[attr-defined]
-                content_hash.update(memoryview(buffer)[:count])
-                write(file.fileno(), memoryview(buffer)[:count])
-            sync(file.fileno())
+    with draft.of(folder, name) as file:
+        while count := source.readinto(buffer):  # type: ignore[attr-defined]
+            content_hash.update(memoryview(buffer)[:count])
+            write(file.fileno(), memoryview(buffer)[:count])
         if content_hash.hexdigest() != digest.encoded:
             raise WrongContent
-        os.rename(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 def hash_of_file(path: os.PathLike[str] | str, algorithm: str = "sha256") -> str:
     """Hash a file; returns hex digits."""
+    with open(path, "rb", buffering=0) as file:
+        return hash_of(file, algorithm)
+
+
+def hash_of(file: BinaryIO, algorithm: str) -> str:
+    """Hash what is left of a file; returns hex digits."""
     content_hash = hashlib.new(algorithm)
     buffer = bytearray(BUFFER_BYTES)
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            content_hash.update(memoryview(buffer)[:count])
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]
+        content_hash.update(memoryview(buffer)[:count])
     return content_hash.hexdigest()
-
-
-def private(path: str, flags: int) -> int:
-    """Open a file so that others cannot read it; for `opener`."""
-    return os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
 
 
 def write(descriptor: int, view: memoryview | bytes) -> None:

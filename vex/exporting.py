@@ -1,8 +1,9 @@
 """`vex export`: images of a registry, running or not, as an OCI image layout (image specification 1.1, "Image Layout").
 
 Invariants: what index.json lists is there, whole: blobs are added and synced first, each compared with its digest, and then the
-new index.json takes the place of the old one. Manifests keep their bytes and their media types. A blob that the registry
-removes in between means that the image was removed or replaced: it is looked up again.
+new index.json takes the place of the old one. Nothing is written through a link, whoever prepared the directory. Manifests keep
+their bytes and their media types. A blob that the registry removes in between means that the image was removed or replaced: it
+is looked up again.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from vex import catalog, store
-from vex.blobs import BlobFiles, make_directory, sync_directory
+from vex.blobs import BlobFiles, make_directory
 from vex.check import registry_in
-from vex.copying import FULL, WrongContent, copy_file, hash_of_file, link_file, private, write
+from vex.copying import FULL, WrongContent, copy_file, hash_of, link_file, write
 from vex.database import Database
 from vex.errors import Failure
-from vex.files import sync
+from vex.folders import Draft, Folder, Unsafe
 from vex.layout import INDEX_FILE, LAYOUT_FILE, REF_NAME
 from vex.manifest import OCI_INDEX, parse_manifest
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag
@@ -57,72 +58,74 @@ class _Damaged(Exception):
 
 
 class _Layout:
-    """The layout that is written."""
+    """The layout that is written; nothing is written, or read, through a link that lies in the directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Make the directory a layout, and keep others from writing there; raises Failure."""
+        """Make the directory a layout, and keep others from writing there; raises Failure and Unsafe."""
         if self.directory.is_dir() and not (self.directory / LAYOUT_FILE).exists() and any(self.directory.iterdir()):
             raise Failure(f"{self.directory} is not empty, and no OCI image layout; choose an empty directory or a new one")
-        for algorithm in ALGORITHMS:
-            make_directory(self.directory / "blobs" / algorithm)
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        make_directory(self.directory)
+        with contextlib.ExitStack() as stack:
+            self._top = stack.enter_context(contextlib.closing(Folder.open(self.directory)))
+            blobs = stack.enter_context(contextlib.closing(self._top.folder("blobs")))
+            self._folders = {algorithm: stack.enter_context(contextlib.closing(blobs.folder(algorithm))) for algorithm in ALGORITHMS}
+            self.draft = Draft(self._top, _TEMPORARY)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._top.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Failure(f"another vex exports to {self.directory}; wait for it, or choose another directory") from None
-            if not (self.directory / LAYOUT_FILE).exists():
-                self.put(str(self.directory / LAYOUT_FILE), b'{"imageLayoutVersion":"1.0.0"}')
+            if self._content(LAYOUT_FILE) is None:
+                self._put(self._top, LAYOUT_FILE, b'{"imageLayoutVersion":"1.0.0"}')
             yield
-        finally:
-            os.close(descriptor)
 
-    @property
-    def temporary(self) -> Path:
-        """Where a file is until it is whole."""
-        return self.directory / _TEMPORARY
-
-    def path(self, digest: Digest) -> str:
-        """Return where the content of a digest belongs."""
-        return str(self.directory / "blobs" / digest.algorithm / digest.encoded)
+    def folder(self, digest: Digest) -> Folder:
+        """Return the folder that the content of a digest belongs to; its name there is the encoded digest."""
+        return self._folders[digest.algorithm]
 
     def has(self, digest: Digest, size: int) -> bool:
         """Tell whether the content of a digest is there already."""
         try:
-            return os.stat(self.path(digest)).st_size == size and hash_of_file(self.path(digest), digest.algorithm) == digest.encoded
-        except FileNotFoundError:
+            with self.folder(digest).open_file(digest.encoded) as file:
+                return os.fstat(file.fileno()).st_size == size and hash_of(file, digest.algorithm) == digest.encoded
+        except (FileNotFoundError, Unsafe):
             return False
 
-    def put(self, path: str, content: bytes) -> None:
-        """Write a small file, whole and synced."""
-        with open(self.temporary, "wb", opener=private) as file:
-            write(file.fileno(), content)
-            sync(file.fileno())
-        os.rename(self.temporary, path)
+    def put_manifest(self, digest: Digest, content: bytes) -> None:
+        """Write a manifest, whole and synced."""
+        self._put(self.folder(digest), digest.encoded, content)
 
     def index(self) -> _Entry:
         """Read index.json; raises Failure."""
-        path = self.directory / INDEX_FILE
-        if not path.exists():
+        content = self._content(INDEX_FILE)
+        if content is None:
             return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
-        with path.open("rb") as file:
-            content = file.read(MAX_DOCUMENT + 1)
         with contextlib.suppress(ValueError, RecursionError):
             document = json.loads(content)
             if isinstance(document, dict) and isinstance(document.get("manifests"), list) and all(isinstance(entry, dict) for entry in document["manifests"]):
                 return document
-        raise Failure(f"{path} is not the index of an image layout; choose another directory")
+        raise Failure(f"{self.directory / INDEX_FILE} is not the index of an image layout; choose another directory")
 
     def publish(self, index: _Entry) -> None:
         """Make the blobs durable, and then list them."""
-        for algorithm in ALGORITHMS:
-            sync_directory(self.directory / "blobs" / algorithm)
-        self.put(str(self.directory / INDEX_FILE), json.dumps(index, indent=2).encode())
-        sync_directory(self.directory)
+        for folder in self._folders.values():
+            folder.sync()
+        self._put(self._top, INDEX_FILE, json.dumps(index, indent=2).encode())
+        self._top.sync()
+
+    def _put(self, folder: Folder, name: str, content: bytes) -> None:
+        with self.draft.of(folder, name) as file:
+            write(file.fileno(), content)
+
+    def _content(self, name: str) -> bytes | None:
+        try:
+            with self._top.open_file(name) as file:
+                return file.read(MAX_DOCUMENT + 1)
+        except FileNotFoundError:
+            return None
 
 
 class _Export:
@@ -249,7 +252,7 @@ class _Export:
         for blob in manifest.blobs:
             self._blob(blob.digest)
         if not self._layout.has(digest, len(content)):
-            self._layout.put(self._layout.path(digest), content)
+            self._layout.put_manifest(digest, content)
         subjects.append(digest)
 
     def _is_manifest(self, repository: int, digest: Digest) -> bool:
@@ -277,16 +280,16 @@ class _Export:
         self._progress.show(self._news())
 
     def _write_blob(self, blob: store.BlobRow) -> None:
-        path = self._layout.path(blob.digest)
+        folder, name = self._layout.folder(blob.digest), blob.digest.encoded
         try:
-            if link_file(self._files.path(blob.digest), path):
-                if hash_of_file(path, blob.digest.algorithm) != blob.digest.encoded:
-                    os.unlink(path)
+            if link_file(self._files.path(blob.digest), folder, name):
+                if not self._layout.has(blob.digest, blob.size):
+                    folder.unlink(name)
                     raise WrongContent
                 self._linked += 1
             else:
                 with self._files.open(blob.digest) as source:
-                    copy_file(source, self._layout.temporary, path, blob.digest)
+                    copy_file(source, self._layout.draft, folder, name, blob.digest)
                 self._copied += 1
                 self._bytes += blob.size
         except WrongContent:
@@ -315,3 +318,5 @@ def _explained(directory: Path) -> Iterator[None]:
     except OSError as error:
         advice = "free space there, or choose another" if error.errno in FULL else "check its permissions and the disk"
         raise Failure(f"cannot export to {directory}: {error.filename or directory}: {error.strerror}; {advice}") from error
+    except Unsafe as error:
+        raise Failure(f"cannot export to {directory}: {error}") from error

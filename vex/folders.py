@@ -16,10 +16,10 @@ from typing import BinaryIO
 
 from vex.blobs import DIRECTORY_MODE, FILE_MODE
 from vex.errors import VexError
+from vex.files import sync
 
 _MAX_PATH = 1024
 _MAX_LINKS = 8
-_NEW = ".vex-new"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A FIFO would be waited for.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -97,20 +97,7 @@ class Folder:
         status = os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
         return open(_open_regular(name, status, self.descriptor), "rb", buffering=0)
 
-    # New files
-
-    @contextlib.contextmanager
-    def new_file(self, name: str) -> Iterator[BinaryIO]:
-        """Give a file to be written, which is synced at the end of the block, and put in the place of what has the name."""
-        self.unlink(_NEW)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            with open(os.open(_NEW, flags, FILE_MODE, dir_fd=self.descriptor), "wb", buffering=0) as file:
-                yield file
-                os.fsync(file.fileno())
-            os.rename(_NEW, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
-        finally:
-            self.unlink(_NEW)
+    # New names
 
     def link(self, source: str, name: str) -> None:
         """Give a file a second name, in the place of what has it; raises OSError."""
@@ -124,7 +111,28 @@ class Folder:
 
     def sync(self) -> None:
         """Make the names in it durable; raises OSError, after which nothing about them is certain."""
-        os.fsync(self.descriptor)
+        sync(self.descriptor)
+
+
+class Draft:
+    """Where files are until they are whole: a name that nobody else uses, in a folder of the same file system."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder = folder
+        self._name = name
+
+    @contextlib.contextmanager
+    def of(self, folder: Folder, name: str) -> Iterator[BinaryIO]:
+        """Give a new file, which is synced at the end of the block, and put in the place of what has the name."""
+        self._folder.unlink(self._name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with open(os.open(self._name, flags, FILE_MODE, dir_fd=self._folder.descriptor), "wb", buffering=0) as file:
+                yield file
+                sync(file.fileno())
+            os.rename(self._name, name, src_dir_fd=self._folder.descriptor, dst_dir_fd=folder.descriptor)
+        finally:
+            self._folder.unlink(self._name)
 
 
 def _open_regular(name: str, status: os.stat_result, folder: int) -> int:

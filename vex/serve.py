@@ -104,7 +104,7 @@ def open_data(directory: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold the data directory's lock, so that two servers never share it; raises Failure."""
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
