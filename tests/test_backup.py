@@ -308,7 +308,7 @@ class Program(unittest.TestCase):
         with running() as server, tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as other:
             server.auth.push_blob("app", b"layer")
             log = server.directory / "strace"
-            trace = [strace, "-f", "-y", "-e", "trace=fsync,fdatasync,rename,write", "-o", str(log)]
+            trace = [strace, "-f", "-y", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2,write", "-o", str(log)]
             command = [sys.executable, str(TOP / "vex.py"), "backup", f"{other}/backup", "--data-dir", str(server.data)]
             ended = subprocess.run([*trace, *command], capture_output=True, text=True, timeout=60, check=False)
             if "ptrace" in ended.stderr:
@@ -323,7 +323,7 @@ class Program(unittest.TestCase):
             r"write\(1<",
         ]
         if os.stat(other.rpartition("/")[0]).st_dev != os.stat(tempfile.gettempdir()).st_dev:
-            patterns[2:2] = [r"fsync\(\d+<[^>]*/uploads/backup-copy>", rf"rename\([^,]*, [^,]*/{digest_of(b'layer')[7:]}\"", r"fsync\(\d+<[^>]*/blobs/sha256>"]
+            patterns[2:2] = [r"fsync\(\d+<[^>]*/uploads/backup-copy>", rf"renameat2?\(.*\"{digest_of(b'layer')[7:]}\"", r"fsync\(\d+<[^>]*/blobs/sha256>"]
         position = 0
         for pattern in patterns:
             found = next((number for number in range(position, len(calls)) if re.search(pattern, calls[number])), None)
