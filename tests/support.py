@@ -209,7 +209,7 @@ class Server:
         for line in self.process.stdout:
             if line == "ready\n":
                 return
-            name, url = line.split()
+            name, url = line.split()[:2]
             self.urls[name] = url
             if url.startswith("unix:"):
                 continue

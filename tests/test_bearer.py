@@ -21,6 +21,7 @@ from vex.errors import UNAVAILABLE, RegistryError
 from vex.identity import ANYONE, Identity, granted
 
 TOKEN = "/v2/_token"
+SHARED = ("version", "catalog", "tags", "referrers", "manifest", "blob")
 READABLE = ("catalog", "tags", "referrers", "manifest", "blob")
 ALL = {"team/app": ("pull", "push", "delete")}
 
@@ -165,7 +166,11 @@ class Authorization(OnePortCase):
                     with self.subTest(credentials=name, operation=operation, method=method):
                         answer = self.request(method, path, authorization)
                         allowed = AUTH_ALLOWS[operation].get(method)
-                        if kind == "invalid":
+                        if operation == "healthz" and method in AUTH_ALLOWS[operation]:
+                            self.assertEqual(answer.status, 200)
+                        elif method == "OPTIONS" and operation in SHARED:
+                            self.assertEqual(answer.status, 204)
+                        elif kind == "invalid":
                             self.assertEqual(answer.status, 401)
                         elif operation in READABLE and method in ("GET", "HEAD"):
                             self.assertEqual(answer.status, 200)
@@ -177,7 +182,8 @@ class Authorization(OnePortCase):
                             self.assertIn(answer.status, (401, 403, 404, 405, 501))
 
     def test_nobody_writes_at_any_route_that_the_table_knows(self) -> None:
-        self.assertEqual({route.op for route in POLICIES["auth"].routes}, set(AUTH_ALLOWS) - {route.op for route in POLICIES["internal"].routes})
+        known = set(AUTH_ALLOWS) - {route.op for route in POLICIES["internal"].routes} | {"healthz"}
+        self.assertEqual({route.op for route in POLICIES["auth"].routes}, known)
 
     def test_a_denied_write_says_why(self) -> None:
         for flags, pattern in ((("--read-only",), "the token why[0-9] only reads"), (("--repository", "other"), "is for the repositories other alone")):
@@ -238,6 +244,44 @@ class Authorization(OnePortCase):
         self.assertEqual(self.server.public.request("POST", TOKEN, b"grant_type=password").status, 405)
         self.assertEqual(self.server.internal.get(TOKEN).status, 404)
         self.assertEqual(self.server.public.request("POST", PATHS["uploads"], headers={"Authorization": self.bearer(authorization=basic())}).status, 405)
+
+    def test_pages_of_other_sites_read_what_needs_no_password(self) -> None:
+        nobody, origin = Client(self.server.addresses["auth"]), {"Origin": "https://elsewhere.example"}
+        for operation in READABLE:
+            with self.subTest(operation):
+                answer = nobody.get(PATHS[operation], origin)
+                self.assertEqual((answer.status, answer.headers.get_all("Access-Control-Allow-Origin")), (200, ["*"]))
+        challenge = nobody.get("/v2/", origin)
+        self.assertEqual((challenge.status, challenge.headers["Access-Control-Allow-Origin"]), (401, "*"))
+        self.assertIn("WWW-Authenticate", challenge.headers["Access-Control-Expose-Headers"])
+        for path in (TOKEN, f"{PATHS['manifest']}-missing"):
+            self.assertEqual(nobody.get(path, origin).headers["Access-Control-Allow-Origin"], "*")
+
+    def test_a_preflight_for_a_read_is_answered_and_one_for_a_write_allows_nothing(self) -> None:
+        nobody = Client(self.server.addresses["auth"])
+        asked = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+        asked["Sec-Fetch-Site"] = "cross-site"
+        for path in (*(PATHS[operation] for operation in SHARED), TOKEN):
+            with self.subTest(path):
+                answer = nobody.request("OPTIONS", path, headers=asked)
+                self.assertEqual((answer.status, answer.headers["Access-Control-Allow-Origin"]), (204, "*"))
+                self.assertEqual(answer.headers["Access-Control-Allow-Methods"], "GET, HEAD, OPTIONS")
+                self.assertIn("authorization", answer.headers["Access-Control-Allow-Headers"].lower())
+                self.assertNotIn("Access-Control-Allow-Credentials", answer.headers)
+        for path in (PATHS["uploads"], PATHS["upload"]):
+            answer = nobody.request("OPTIONS", path, headers=asked)
+            self.assertEqual((answer.status, answer.headers["Access-Control-Allow-Origin"]), (401, None))
+
+    def test_pages_of_other_sites_read_no_answer_to_a_write_and_no_upload(self) -> None:
+        for method, path in (("POST", PATHS["uploads"]), ("DELETE", PATHS["manifest"]), ("GET", PATHS["upload"])):
+            self.assertNotIn("Access-Control-Allow-Origin", self.request(method, path, "").headers)
+
+    def test_rights_are_those_of_the_name_that_an_escaped_path_means(self) -> None:
+        token = basic("escaped", add_token(self.server, "escaped", "--repository", "team/*"))
+        self.assertEqual(self.request("POST", "/v2/team%2Fescaped/blobs/uploads/", token).status, 202)
+        self.assertEqual(self.request("POST", "/v2/team%2f..%2Fother/blobs/uploads/", token).status, 400)
+        for name in ("other%2Fapp", "team%252Fapp", "%6fther"):
+            self.assertIn(self.request("POST", f"/v2/{name}/blobs/uploads/", token).status, (400, 403))
 
     def test_writes_of_other_sites_are_refused_with_a_token_too(self) -> None:
         for path, authorization in ((PATHS["uploads"], self.bearer("repository:team/app:push", authorization=basic())), (TOKEN, "")):

@@ -288,6 +288,12 @@ class Starts(CommandCase):
         assert process.stdout is not None
         self.assertEqual((process.stdout.read(), process.wait(timeout=60)), ("", 0))
 
+    def test_a_listener_at_all_addresses_shows_one_that_can_be_asked(self) -> None:
+        for address in (":0", "0.0.0.0:0"):
+            lines = self.lines(self.start("--public-addr", address, "--auth-addr", "off", "--internal-addr", "off", "--data-dir", f"data{address}"))
+            self.assertRegex(lines[0], r"\Apublic +http://localhost:[1-9][0-9]* \(and all other addresses of this machine\)\n\Z")
+            self.assertEqual(Client(("localhost", int(lines[0].split()[1].rpartition(":")[2]))).get("/v2/").status, 200)
+
     def test_it_starts_without_anything_on_the_default_ports(self) -> None:
         for port in DEFAULT_PORTS:
             with socket.socket() as probe:

@@ -5,9 +5,11 @@ Limits of requests are those of the defaults; of blobs, sessions, connections an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import sqlite3
 import ssl
 import tempfile
 import threading
@@ -194,6 +196,16 @@ class Logins(LimitCase):
         self.assertEqual((self.refused("failed_logins"), self.server.metric("vex_logins_refused_total") - before), (1, len(answers)))
         self.assertEqual(Client(self.server.addresses["auth"], "another", PASSWORD).get("/v2/").status, 401)
         self.assertEqual(self.server.auth.get("/v2/").status, 200)
+
+
+class Failures(LimitCase):
+    """A registry that cannot look up users."""
+
+    def test_a_login_that_failed_by_itself_is_none_that_was_refused(self) -> None:
+        with contextlib.closing(sqlite3.connect(self.server.data / "vex.db")) as connection:
+            connection.execute("ALTER TABLE user RENAME TO lost")
+        self.assertIn(self.server.auth.get("/v2/").status, (500, 503))
+        self.assertEqual(self.server.metric("vex_logins_refused_total"), 0)
 
 
 class Times(LimitCase):

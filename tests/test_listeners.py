@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import Iterator, Mapping
 
-from tests.raw import basic
+from tests.raw import basic, connected
 from tests.support import OCI_MANIFEST, USER, Answer, Client, ServerTestCase, digest_of
 from vex import routes
 from vex.addresses import INDEX, STATIC
@@ -17,6 +17,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 UNKNOWN_METHODS = ("TRACE", "CONNECT", "BREW", "get", "PROPFIND")
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 READ = {"GET": 200, "HEAD": 200}
+ALIVE = {**READ, "OPTIONS": 200}
 
 # The status of each request that is allowed, by operation: the requests below are such that they change nothing but by opening an upload.
 PUBLIC_ALLOWS: dict[str, dict[str, int]] = {
@@ -29,7 +30,7 @@ PUBLIC_ALLOWS: dict[str, dict[str, int]] = {
     "uploads": {},
     "upload": {},
     "metrics": {},
-    "healthz": {},
+    "healthz": ALIVE,
     "readyz": {},
     "index": READ,
     "static": READ,
@@ -44,14 +45,15 @@ AUTH_ALLOWS: dict[str, dict[str, int]] = {
     "uploads": {"POST": 202},
     "upload": {"GET": 404, "PATCH": 404, "PUT": 404, "DELETE": 404},
     "metrics": {},
-    "healthz": {},
+    "healthz": ALIVE,
     "readyz": {},
     "index": {},
     "static": {},
 }
 INTERNAL_ALLOWS: dict[str, dict[str, int]] = {
     **{operation: {} for operation in AUTH_ALLOWS},
-    **dict.fromkeys(("metrics", "healthz", "readyz", "index", "static"), READ),
+    **dict.fromkeys(("metrics", "readyz", "index", "static"), READ),
+    "healthz": ALIVE,
 }
 
 ABSENT = digest_of(b"never pushed")
@@ -138,7 +140,7 @@ class Authorization(ListenerCase):
     """(listener, method, route, credentials): allow or deny."""
 
     def test_the_table_covers_every_route(self) -> None:
-        every = (*routes.REGISTRY, *routes.INTERNAL, INDEX, STATIC)
+        every = (*routes.REGISTRY, *routes.INTERNAL, routes.HEALTHZ, INDEX, STATIC)
         operations = {route.op for route in every}
         for table in (PUBLIC_ALLOWS, AUTH_ALLOWS, INTERNAL_ALLOWS, PATHS):
             self.assertEqual(set(table), operations)
@@ -165,7 +167,7 @@ class Authorization(ListenerCase):
             # Whoever is wrong is so at the price of a hash: the methods that nobody knows come without.
             methods = METHODS if authorization.startswith("Basic") else (*METHODS, *UNKNOWN_METHODS)
             for operation, method, path in requests():
-                if kind != RIGHT and method in methods:
+                if kind != RIGHT and method in methods and not (operation == "healthz" and method in ALIVE):
                     with self.subTest(operation=operation, method=method, credentials=kind):
                         self.assert_challenge(self.ask("auth", method, path, authorization), method)
         for user in (USER.upper(), "a b", "\u00e9", "x" * 200):
@@ -214,7 +216,7 @@ class Authorization(ListenerCase):
 
     def test_pages_are_on_the_public_listener_alone_and_only_read(self) -> None:
         known = {route.template for route in routes.REGISTRY}
-        pages = [route for route in POLICIES["public"].routes if route.template not in known]
+        pages = [route for route in POLICIES["public"].routes if route.template not in known and route is not routes.HEALTHZ]
         self.assertTrue(pages)
         for route in pages:
             path = re.sub(r"<\w+>", "x", route.template)
@@ -225,6 +227,15 @@ class Authorization(ListenerCase):
                     self.assertEqual((answer.status, allow(answer)), (405, {"GET", "HEAD", "OPTIONS"}))
                 self.assertEqual(self.server.auth.get(path).status, 404)
                 self.assertEqual(self.server.internal.get(path).status, 200 if path == "/" else 404, "the internal listener has a front page of its own")
+
+    def test_every_listener_says_without_credentials_and_with_any_that_it_is_alive(self) -> None:
+        for listener in self.server.addresses:
+            for credentials in CREDENTIALS.values():
+                for method in ALIVE:
+                    with self.subTest(listener=listener, credentials=credentials, method=method):
+                        answer = self.ask(listener, method, "/healthz", credentials)
+                        self.assertEqual((answer.status, answer.body, answer.headers["Content-Length"]), (200, b"", "0"))
+                        self.assertEqual((answer.headers["Cache-Control"], answer.headers["Access-Control-Allow-Origin"]), ("no-store", None))
 
     def test_a_denied_write_changes_nothing(self) -> None:
         manifest = self.server.public.get(PATHS["manifest"])
@@ -242,6 +253,72 @@ class Authorization(ListenerCase):
         self.assertRegex(answer.headers["WWW-Authenticate"], r'^Basic realm="[^"]+"')
         if method != "HEAD":
             self.assert_error(answer, 401, "UNAUTHORIZED")
+
+
+class Errors(ListenerCase):
+    """What errors say to caches, and to those who are at the wrong port."""
+
+    def test_no_cache_keeps_an_error(self) -> None:
+        nobody = Client(self.server.addresses["auth"])
+        for client, method, path, status in (
+            (self.server.public, "GET", "/v2/team/app/manifests/later", 404),
+            (self.server.public, "HEAD", "/v2/team/app/manifests/later", 404),
+            (self.server.public, "GET", f"/v2/team/app/blobs/{ABSENT}", 404),
+            (self.server.public, "GET", "/v2/later/tags/list", 404),
+            (self.server.public, "GET", "/v2/nothing", 404),
+            (self.server.public, "GET", "/v2/team/app/manifests/..", 400),
+            (self.server.public, "PUT", "/v2/team/app/manifests/v1", 405),
+            (self.server.public, "BREW", "/v2/", 501),
+            (nobody, "GET", "/v2/team/app/manifests/v1", 401),
+            (self.server.auth, "GET", "/v2/team/app/manifests/later", 404),
+            (self.server.auth, "BREW", "/v2/", 501),
+            (self.server.internal, "GET", "/v2/", 404),
+        ):
+            with self.subTest(method=method, path=path, status=status):
+                answer = client.request(method, path)
+                self.assertEqual((answer.status, answer.headers.get_all("Cache-Control")), (status, ["no-store"]))
+        self.assertEqual(self.server.public.get("/r/later/").headers["Cache-Control"], "no-cache")
+        answer = self.server.public.get(f"/v2/team/app/blobs/{LAYER}", {"Range": "bytes=99-"})
+        self.assertEqual((answer.status, answer.headers.get_all("Cache-Control")), (416, ["no-store"]))
+
+    def test_no_cache_keeps_an_error_of_a_request_that_is_not_well_formed(self) -> None:
+        for address in self.server.addresses.values():
+            with connected(address) as wire:
+                wire.send(b"GET /v2/ HTTP/1.1\r\n\r\n")
+                answer = wire.answer()
+                self.assertEqual((answer.status, answer.headers.get_all("Cache-Control")), (400, ["no-store"]))
+
+    def test_caches_ask_before_they_give_a_list_again(self) -> None:
+        for path in (PATHS["tags"], PATHS["catalog"], PATHS["referrers"], PATHS["manifest"]):
+            self.assertEqual(self.server.public.get(path).headers.get_all("Cache-Control"), ["no-cache"], path)
+
+    def test_ports_where_nobody_pushes_name_the_one_for_that(self) -> None:
+        port = self.server.addresses["auth"][1]
+        public, internal = self.server.public, self.server.internal
+        for client, method, status in ((public, "PUT", 405), (public, "DELETE", 405), (internal, "PUT", 404), (internal, "GET", 404)):
+            answer = client.request(method, "/v2/team/app/manifests/v1")
+            self.assertEqual(answer.status, status)
+            self.assertRegex(answer.json["errors"][0]["message"], rf"; push and delete at port {port}$")
+
+    def test_names_and_digests_may_be_escaped(self) -> None:
+        answer = self.server.auth.request("POST", f"/v2/escaped%2Fname/blobs/uploads/?digest={LAYER.replace(':', '%3A')}", b"layer")
+        self.assertEqual((answer.status, answer.headers["Location"]), (201, f"/v2/escaped/name/blobs/{LAYER}"))
+        session = self.server.auth.request("POST", "/v2/escaped%2fname/blobs/uploads/").headers["Location"]
+        self.assertEqual(self.server.auth.request("DELETE", session.replace("escaped/name", "escaped%2Fname")).status, 204)
+        self.server.auth.push_image("escaped/name", "v1.0", b"layer")
+        for client in (self.server.public, self.server.auth):
+            for path in (
+                "/v2/escaped%2Fname/manifests/v1.0",
+                "/v2/escaped%2fname/manifests/v1%2E0",
+                f"/v2/escaped%2Fname/blobs/{LAYER.replace(':', '%3A')}",
+                f"/v2/escaped/name/blobs/{LAYER.replace(':', '%3a')}",
+                f"/v2/escaped%2Fname/referrers/{ABSENT.replace(':', '%3A')}",
+                "/v2/escaped%2Fname/tags/list",
+            ):
+                for method in ("GET", "HEAD"):
+                    self.assertEqual(client.request(method, path).status, 200, (method, path))
+        page = self.server.public.get("/r/escaped%2Fname/")
+        self.assertEqual((page.status, page.headers["Location"]), (307, "/r/escaped/name/"))
 
 
 class CrossOrigin(ListenerCase):
@@ -270,6 +347,10 @@ class CrossOrigin(ListenerCase):
                 self.assertEqual({name.strip() for name in answer.headers["Access-Control-Allow-Methods"].split(",")}, {"GET", "HEAD", "OPTIONS"})
                 self.assertIn("accept", answer.headers["Access-Control-Allow-Headers"].lower())
                 self.assertEqual(answer.headers.get_all("Access-Control-Allow-Origin"), ["*"])
+
+    def test_a_preflight_on_auth_is_no_write(self) -> None:
+        headers = {**self.headers, "Access-Control-Request-Method": "GET", "Sec-Fetch-Site": "cross-site"}
+        self.assert_error(Client(self.server.addresses["auth"]).request("OPTIONS", PATHS["manifest"], headers=headers), 401, "UNAUTHORIZED")
 
     def test_auth_and_internal_can_be_read_by_no_page(self) -> None:
         nobody = Client(self.server.addresses["auth"])

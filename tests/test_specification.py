@@ -532,7 +532,7 @@ class Names(ServerTestCase):
                 self.assertEqual(self.server.public.get(f"/v2/{name}/tags/list").json, {"name": name, "tags": ["v1"]})
 
     def test_other_names_are_refused(self) -> None:
-        for name in ("A", "a/B", "-a", "a-", "a..b", "a___b", "a._b", "a//b", "a/", "a/../b", "%61", "a%2fb", "a b".replace(" ", "%20"), "a" * 256, "a@b", "~"):
+        for name in ("A", "a/B", "-a", "a-", "a..b", "a___b", "a._b", "a//b", "a/", "a/../b", "%2561", "a%252fb", "a%20b", "a" * 256, "a@b", "~"):
             with self.subTest(name):
                 for method, path in (("GET", f"/v2/{name}/manifests/v1"), ("GET", f"/v2/{name}/tags/list"), ("POST", f"/v2/{name}/blobs/uploads/")):
                     self.assert_error(self.server.auth.request(method, path), 400, "NAME_INVALID")
@@ -544,7 +544,7 @@ class Names(ServerTestCase):
                 self.assertEqual(self.server.public.get(f"/v2/tagged/manifests/{tag}").status, 200)
 
     def test_other_tags_are_refused(self) -> None:
-        for tag in (".a", "-a", "a" * 129, "a%41", "a+b", "a@b"):
+        for tag in (".a", "-a", "a" * 129, "a%2541", "a+b", "a@b"):
             with self.subTest(tag):
                 self.assert_error(self.server.public.get(f"/v2/tagged/manifests/{tag}"), 400, "TAG_INVALID")
 

@@ -86,21 +86,21 @@ class Api:
         """Answer Docker's catalog: the repositories that hold a manifest."""
         basis = self._revisions.basis("")
         names, link = self._page(request, routes.CATALOG.path(), self._registry.list_repositories)
-        return json_response(200, {"repositories": names}, [_NOSNIFF, *link], basis=basis)
+        return json_response(200, {"repositories": names}, [_REVALIDATE, _NOSNIFF, *link], basis=basis)
 
     def get_tags(self, request: Request, fields: Fields) -> Response:
         """Answer end-8: the tags of a repository."""
         name = RepositoryName.parse(fields["name"])
         basis = self._revisions.basis(name)
         tags, link = self._page(request, routes.TAGS.path(name=name), lambda last, limit: self._registry.list_tags(name, last, limit))
-        return json_response(200, {"name": name, "tags": tags}, [_NOSNIFF, *link], basis=basis)
+        return json_response(200, {"name": name, "tags": tags}, [_REVALIDATE, _NOSNIFF, *link], basis=basis)
 
     def get_referrers(self, request: Request, fields: Fields) -> Response:
         """Answer end-12: an index of the manifests with this subject."""
         name, subject = RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"])
         artifact_type = request.parameter("artifactType") or ""
         rows, more = self._registry.referrers(name, subject, artifact_type, request.parameter("last") or "", self._pages.usual)
-        headers = [_NOSNIFF]
+        headers = [_REVALIDATE, _NOSNIFF]
         if artifact_type:
             headers.append(("OCI-Filters-Applied", "artifactType"))
         if more:

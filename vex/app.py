@@ -39,15 +39,16 @@ _log = logging.getLogger("vex")
 PUBLIC, AUTH, INTERNAL_LISTENER = "public", "auth", "internal"
 OPTIONS = "OPTIONS"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", OPTIONS})
+_NO_STORE = ("Cache-Control", "no-store")
 _API_VERSION = ("Docker-Distribution-Api-Version", "registry/2.0")
 _CROSS_ORIGIN = [
     ("Access-Control-Allow-Origin", "*"),
-    ("Access-Control-Expose-Headers", "Docker-Content-Digest, Link, OCI-Filters-Applied, ETag, Content-Range"),
+    ("Access-Control-Expose-Headers", "Docker-Content-Digest, Link, OCI-Filters-Applied, ETag, Content-Range, WWW-Authenticate"),
 ]
 _PREFLIGHT = [
     *_CROSS_ORIGIN,
     ("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS"),
-    ("Access-Control-Allow-Headers", "Accept, Range, If-None-Match, If-Range"),
+    ("Access-Control-Allow-Headers", "Accept, Authorization, Range, If-None-Match, If-Range"),
     ("Access-Control-Max-Age", "86400"),
 ]
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -55,26 +56,36 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 
 class Policy(NamedTuple):
-    """What a listener serves: routes, methods, whether a user is needed for each of them, and for which operations and methods nobody is."""
+    """What a listener serves: routes, methods, whether a user is needed for each of them, and for which operations and methods nobody is.
+
+    `shared` are the operations that pages of other sites may use to read: those that need no password.
+    """
 
     routes: tuple[Route, ...]
     methods: frozenset[str]
     credentials: bool
     anonymous: frozenset[tuple[str, str]] = frozenset()
+    shared: frozenset[str] = frozenset()
+
+    def allowed(self, route: Route) -> set[str]:
+        """Return the methods that a route takes here."""
+        return {*self.methods.intersection(route.endpoints), *({OPTIONS} if route.op in self.shared or OPTIONS in route.endpoints else ())}
 
 
+_PUBLIC_ROUTES = (*(route for route in routes.REGISTRY if route not in (routes.UPLOADS, routes.UPLOAD)), *PAGES)
 POLICIES = {
-    PUBLIC: Policy((*(route for route in routes.REGISTRY if route not in (routes.UPLOADS, routes.UPLOAD)), *PAGES), READS | {OPTIONS}, credentials=False),
-    AUTH: Policy(routes.REGISTRY, _METHODS - {OPTIONS}, credentials=True),
-    INTERNAL_LISTENER: Policy((*routes.INTERNAL, INDEX, STATIC), READS, credentials=False),
+    PUBLIC: Policy((*_PUBLIC_ROUTES, routes.HEALTHZ), READS, credentials=False, shared=frozenset(route.op for route in _PUBLIC_ROUTES)),
+    AUTH: Policy((*routes.REGISTRY, routes.HEALTHZ), _METHODS - {OPTIONS}, credentials=True),
+    INTERNAL_LISTENER: Policy((*routes.INTERNAL, INDEX, STATIC, routes.HEALTHZ), READS, credentials=False),
 }
 _READABLE = (routes.MANIFEST, routes.BLOB, routes.TAGS, routes.REFERRERS, routes.CATALOG)
 # The auth listener with anonymous reading. At /v2/ clients learn how to log in, so that even anyone needs a token there.
 ONE_PORT = Policy(
-    (*routes.REGISTRY, routes.TOKEN),
+    (*routes.REGISTRY, routes.TOKEN, routes.HEALTHZ),
     _METHODS - {OPTIONS},
     credentials=True,
     anonymous=frozenset((route.op, method) for route in _READABLE for method in READS) | {(routes.TOKEN.op, method) for method in routes.TOKEN.endpoints},
+    shared=frozenset(route.op for route in (*_READABLE, routes.VERSION, routes.TOKEN)),
 )
 
 
@@ -91,7 +102,7 @@ class Incidents:
 class App:
     """Answers requests of all listeners; `pages` loads the web interface, `internal` maps an op of the internal listener to its text.
 
-    `granting` answers at the token endpoint; None without anonymous reading.
+    `granting` answers at the token endpoint; None without anonymous reading. `push_port` tells the port for pushes, None without one.
     """
 
     def __init__(
@@ -102,6 +113,7 @@ class App:
         granting: Callable[[Request], Response] | None,
         internal: dict[str, Callable[[], Response]],
         incidents: Incidents,
+        push_port: Callable[[], int | None],
     ) -> None:
         self._api = api
         self._pages = pages
@@ -110,11 +122,15 @@ class App:
         self._policies = {**POLICIES, AUTH: ONE_PORT} if granting else POLICIES
         self._internal = internal
         self._incidents = incidents
+        self._push_port = push_port
 
     def handle(self, request: Request) -> Response:
         """Answer a request; every failure but Disconnected becomes an answer."""
+        policy = self._policies[request.listener]
+        request.path = routes.canonical(request.path)
+        found = match(policy.routes, request.path)
         try:
-            response = self._respond(request)
+            response = self._respond(request, policy, found)
         except RegistryError as error:
             # A crawler that asks too much is counted, and fills no log.
             if error.kind.status >= 500 and error.kind is not BUSY:
@@ -124,14 +140,19 @@ class App:
             raise
         except Exception as error:  # the last resort; it is logged, counted and answered
             response = self._error(request, self._unexpected(request, error))
+        if response.status >= 400 and not any(name == "Cache-Control" for name, _ in response.headers):
+            # RFC 9110 section 15.1: a cache may keep a 404 that does not forbid it, and what was missing may be there a moment later.
+            response.headers.append(_NO_STORE)
         if _is_api(request):
             response.headers.append(_API_VERSION)
-            if request.listener == PUBLIC and request.method != OPTIONS:
+            if request.method != OPTIONS and (request.listener == PUBLIC or (request.method in READS and found and found[0].op in policy.shared)):
                 response.headers += _CROSS_ORIGIN
         return response
 
-    def _respond(self, request: Request) -> Response:
-        route, fields = self._authorize(request)
+    def _respond(self, request: Request, policy: Policy, found: tuple[Route, Fields] | None) -> Response:
+        route, fields = self._authorize(request, policy, found)
+        if route is routes.HEALTHZ:
+            return Response(200, [_NO_STORE])
         if request.method == OPTIONS:
             return Response(204, _PREFLIGHT)
         if route in routes.REGISTRY:
@@ -142,25 +163,30 @@ class App:
             return self._internal[route.op]()
         return self._pages().handle(route, request, fields)
 
-    def _authorize(self, request: Request) -> tuple[Route, Fields]:
+    def _authorize(self, request: Request, policy: Policy, found: tuple[Route, Fields] | None) -> tuple[Route, Fields]:
         """Allow or deny; returns the route of what is allowed. Raises what the client is told."""
-        policy = self._policies[request.listener]
-        found = match(policy.routes, request.path)
-        if policy.credentials:
+        open_to_all = found is not None and (found[0] is routes.HEALTHZ or request.method == OPTIONS) and request.method in policy.allowed(found[0])
+        if policy.credentials and not open_to_all:
             _refuse_cross_site(request)
             self._admit(request, policy, found)
         if request.method not in _METHODS:
             raise RegistryError(NOT_IMPLEMENTED)
-        if request.listener == PUBLIC and request.method not in policy.methods:
-            raise RegistryError(READ_ONLY, headers={"Allow": "GET, HEAD, OPTIONS"})
+        if request.listener == PUBLIC and request.method not in (*policy.methods, OPTIONS):
+            raise RegistryError(READ_ONLY, self._elsewhere(request, "this address only reads"), headers={"Allow": "GET, HEAD, OPTIONS"})
         if found is None:
-            raise RegistryError(NOT_FOUND)
+            raise RegistryError(NOT_FOUND, self._elsewhere(request, "this address has metrics and health") if request.listener == INTERNAL_LISTENER else "")
         route, fields = found
         request.op = route.op
-        allowed = policy.methods & {*route.endpoints, OPTIONS}
+        allowed = policy.allowed(route)
         if request.method not in allowed:
             raise RegistryError(METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(allowed))})
         return route, fields
+
+    def _elsewhere(self, request: Request, here: str) -> str:
+        """Say what this address is for, and where to push and delete instead."""
+        # Behind a proxy, the ports are those of the proxy.
+        port = None if request.proxied else self._push_port()
+        return f"{here}; push and delete at {'the address where users log in' if port is None else f'port {port}'}"
 
     def _admit(self, request: Request, policy: Policy, found: tuple[Route, Fields] | None) -> None:
         """Find out who sent a request; raises UNAUTHORIZED, TOOMANYREQUESTS and DENIED if that is nobody who may."""
@@ -212,7 +238,7 @@ def _needed_action(method: str, route: Route | None) -> str:
 
 def _refuse_cross_site(request: Request) -> None:
     """Refuse writes that a page of another site makes with the browser's stored password."""
-    if request.method in READS:
+    if request.method in (*READS, OPTIONS):
         return
     origin, host = request.header("origin"), request.host
     foreign = origin is not None and origin not in (f"http://{host}", f"https://{host}")

@@ -45,7 +45,7 @@ REFUSALS: dict[Kind, str] = {
 }
 _CODES = tuple(str(code) for code in (200, 201, 202, 204, 206, 304, 307, 400, 401, 403, 404, 405, 408, 413, 414, 416, 429, 431, 500, 501, 503, 505, 507))
 _ENDS = ("handshake", "idle", "head", "transfer", "linger", "stall", "rate", "limit", "shutdown")
-_OPS = tuple(route.op for route in (*routes.REGISTRY, routes.TOKEN, *routes.INTERNAL, INDEX, *PAGES))
+_OPS = tuple(route.op for route in (*routes.REGISTRY, routes.TOKEN, routes.HEALTHZ, *routes.INTERNAL, INDEX, *PAGES))
 _LISTENER = {"listener": ("public", "auth", "internal")}
 
 

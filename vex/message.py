@@ -121,6 +121,6 @@ def error_response(error: RegistryError) -> Response:
     entry: dict[str, object] = {"code": error.kind.code, "message": error.message}
     if error.detail is not None:
         entry["detail"] = error.detail
-    response = json_response(error.kind.status, {"errors": [entry]}, [("X-Content-Type-Options", "nosniff"), *error.headers])
+    response = json_response(error.kind.status, {"errors": [entry]}, [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), *error.headers])
     response.last = isinstance(error, MalformedRequest)
     return response

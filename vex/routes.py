@@ -11,6 +11,10 @@ from typing import NamedTuple
 
 GET, HEAD, POST, PUT, PATCH, DELETE = "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"
 READS = frozenset({GET, HEAD})
+# RFC 3986 section 3.3: what a segment can hold as it is.
+_SEGMENT_CHARACTER = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
+_SLASH = "%2F"
 # Fields that are more, or less, than any one segment. In addresses of pages, where names stand in front, a colon tells digests from names.
 _FIELDS = {"name": ".+", "manifest": "[^/:]+:[^/]+", "manifests": "[^/:]+:[^/]+:[^/]+", "layer": "[^/:]+:[^/]+"}
 
@@ -52,17 +56,38 @@ TOKEN = route("token", "/v2/_token", GET="Docker", POST="Docker")
 
 REGISTRY = (MANIFEST, UPLOADS, UPLOAD, BLOB, TAGS, REFERRERS, VERSION, CATALOG)
 
+# Of every listener, for those who balance load.
+HEALTHZ = route("healthz", "/healthz", GET="", HEAD="", OPTIONS="")
+
 INTERNAL = (
     route("metrics", "/metrics", GET="", HEAD=""),
-    route("healthz", "/healthz", GET="", HEAD=""),
     route("readyz", "/readyz", GET="", HEAD=""),
 )
 
 
+def canonical(path: str) -> str:
+    """Decode each escape of a path once (RFC 3986 section 2.4), but for those that would separate segments, or could not stand in one.
+
+    What stays escaped fits no grammar but that of a repository's name, which may hold slashes.
+    """
+    return _ESCAPE.sub(_decoded, path) if "%" in path else path
+
+
 def match(routes: tuple[Route, ...], path: str) -> tuple[Route, dict[str, str]] | None:
-    """Find the route of a path, and the fields in it, not yet checked."""
+    """Find the route of a canonical path, and the fields in it, not yet checked."""
     for route in routes:
         found = route.pattern.fullmatch(path)
         if found:
-            return route, found.groupdict()
+            fields = found.groupdict()
+            if "%" in path and "name" in fields:
+                fields["name"] = fields["name"].replace(_SLASH, "/")
+            return route, fields
     return None
+
+
+def _decoded(escape: re.Match[str]) -> str:
+    if escape[1] is None:
+        # It begins no escape, and must not become the beginning of one.
+        return "%25"
+    character = chr(int(escape[1], 16))
+    return character if _SEGMENT_CHARACTER.fullmatch(character) else escape[0].upper()

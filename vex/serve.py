@@ -55,6 +55,7 @@ _KEPT_BYTES = 128 * 1024
 _ENDINGS = {signal.SIGTERM, signal.SIGINT}
 # How long the end may take beyond the shutdown timeout.
 _END_SECONDS = 15
+_ELSEWHERE = " (and all other addresses of this machine)"
 _TEXT = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
 
 
@@ -155,10 +156,10 @@ class _Service:
         api = Api(registry, uploads, revisions, PageLimits(config.page_size, config.page_limit), config.manifest_limit, delivery)
         certificates = self._certificates = Certificates(config.certificates())
         self._observations = Observations(registry, uploads, database, files, lambda: uploads.limits.free_bytes, certificates)
-        internal = {"metrics": self._observations.response, "healthz": lambda: Response(200, _TEXT, b"ok\n"), "readyz": self._ready}
+        internal = {"metrics": self._observations.response, "readyz": self._ready}
         one_port = _one_port(config)
         credentials = Credentials(self._users, self._tokens, one_port, self._observations.login_refused)
-        app = App(api, self._pages(registry), credentials, _granting(credentials, one_port), internal, self._observations)
+        app = App(api, self._pages(registry), credentials, _granting(credentials, one_port), internal, self._observations, self._push_port)
         self._access_log = AccessLog(config.access_log, config.log_format) if config.access_log else None
         listeners = _listeners(config, app, self._observations, revisions, certificates, self._access_log)
         self._server = Server(listeners, config.shutdown_timeout)
@@ -185,7 +186,7 @@ class _Service:
         return 0
 
     def _announce(self, advice: str) -> None:
-        addresses = "".join(f"{listener.name:<8} {listener.url}\n" for listener in self._server.listeners)
+        addresses = "".join(f"{listener.name:<8} {listener.url}{_ELSEWHERE if listener.everywhere else ''}\n" for listener in self._server.listeners)
         try:
             print(addresses, end="", flush=True)
             # Whoever reads `ready` finds it ready.

@@ -42,7 +42,7 @@ _RATE_WINDOW_SECONDS = 60.0
 _TCP_INFO = struct.Struct("=24xI")
 _BUSY_BODY = b'{"errors":[{"code":"UNAVAILABLE","message":"the registry is out of threads or memory; try again"}]}\n'
 _BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nRetry-After: 1\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nRetry-After: 1\r\n"
     b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_BUSY_BODY), _BUSY_BODY)
 )
 
@@ -113,9 +113,14 @@ class Listener(ThreadingHTTPServer):
         """Where the listener can be reached."""
         if self.port is None:
             return f"unix:{self.server_address!s}"
-        host, port = self.server_address[:2]
+        host, port = ("localhost" if self.everywhere else str(self.server_address[0])), self.server_address[1]
         scheme = "http" if self.tls_context() is None else "https"
-        return f"{scheme}://[{host!s}]:{port}" if ":" in str(host) else f"{scheme}://{host!s}:{port}"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it listens at all addresses of this machine, for which nobody can ask by the one that stands for them."""
+        return self.port is not None and str(self.server_address[0]) in ("::", "0.0.0.0")  # noqa: S104 -- compared
 
     @property
     def port(self) -> int | None:

@@ -4,8 +4,8 @@ A head is checked as a whole by one regular expression, which is linear: no two 
 Its fields are looked up only when they are asked for. Whatever could be read in two ways, by us and by a proxy in front, is
 refused (MalformedRequest), and the connection is then of no more use. The values of single fields, and the query, are in `fields.py`.
 
-Deliberately not here: absolute-form and asterisk-form targets (Vex is no proxy), folded header lines, transfer codings other
-than chunked, and HTTP/0.9 and 2.
+Deliberately not here: targets of other hosts and asterisk-form targets (Vex is no proxy), folded header lines, transfer codings
+other than chunked, and HTTP/0.9 and 2.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from vex.errors import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, VERSION_NOT
 # RFC 9110 section 5.6.2; the methods that are registered have at most 17 characters.
 _TOKEN_CHARACTER = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _METHOD = _TOKEN_CHARACTER + rb"{1,32}"
-_REQUEST_LINE = rb"(" + _METHOD + rb") (/[!-~]*) HTTP/1\.([0-9])"
+# RFC 9112 sections 3.2.1 and 3.2.2: origin-form, or absolute-form, of which a path may be missing.
+_TARGET = rb"(?:[Hh][Tt][Tt][Pp][Ss]?://([!-.0->@-~]+)(/[!-~]*)?|(/[!-~]*))"
+_REQUEST_LINE = rb"(" + _METHOD + rb") " + _TARGET + rb" HTTP/1\.([0-9])"
 # RFC 9110 section 5.5, without the control characters that it leaves to the recipient.
 _FIELD_LINE = _TOKEN_CHARACTER + rb"+:[\t -~\x80-\xff]*"
 
@@ -64,13 +66,14 @@ class HeadLimits(NamedTuple):
 class Head:
     """A request head that was checked.
 
-    `target` is as received; `minor` is 0 for HTTP/1.0 and 1 for all later 1.x; `length` is Content-Length, None without one.
+    `target` is as received, of an absolute one what follows the authority; `minor` is 0 for HTTP/1.0 and 1 for all later 1.x; `length` is
+    Content-Length, None without one.
     """
 
     __slots__ = ("_data", "_lowered", "chunked", "expects_continue", "keep_alive", "length", "method", "minor", "target")
 
-    def __init__(self, data: bytes, method: str, target: str, minor: int) -> None:
-        """Take a head that matches the grammar; raises MalformedRequest where its fields contradict each other."""
+    def __init__(self, data: bytes, method: str, target: str, minor: int, authority: bytes | None = None) -> None:
+        """Take a head that matches the grammar, with the authority of an absolute target; raises MalformedRequest where its parts contradict each other."""
         self._data = data
         self._lowered = data.lower()
         self.method = method
@@ -79,7 +82,7 @@ class Head:
         framing: dict[bytes, list[bytes]] = {}
         for name, value in _FRAMING_FIELD.findall(self._lowered):
             framing.setdefault(name, []).append(value.rstrip(b" \t"))
-        _check_host(framing.get(b"host", []), minor)
+        _check_host(framing.get(b"host", []), minor, authority)
         self.chunked = b"transfer-encoding" in framing and _is_chunked(framing[b"transfer-encoding"], minor)
         self.length = _length(framing[b"content-length"], self.chunked) if b"content-length" in framing else None
         self.keep_alive = _is_kept_alive(framing[b"connection"], minor) if b"connection" in framing else minor > 0
@@ -128,9 +131,9 @@ def parse_head(data: bytes, limits: HeadLimits) -> Head:
     match = _HEAD.fullmatch(data)
     if match is None:
         raise _explain(data, limits)
-    _check_size(data, match.start(1), match.end(3), limits)
-    method, target, minor = match.groups()
-    return Head(data, method.decode("ascii"), target.decode("ascii"), 0 if minor == b"0" else 1)
+    method, authority, absolute, target, minor = match.groups()
+    _check_size(data, match.start(1), match.end(5), limits)
+    return Head(data, method.decode("ascii"), (target or absolute or b"/").decode("ascii"), 0 if minor == b"0" else 1, authority)
 
 
 @functools.lru_cache(maxsize=64)
@@ -143,12 +146,14 @@ def _members(values: list[bytes]) -> list[bytes]:
     return [member.strip(b" \t") for value in values for member in value.split(b",")]
 
 
-def _check_host(hosts: list[bytes], minor: int) -> None:
+def _check_host(hosts: list[bytes], minor: int, authority: bytes | None) -> None:
     # RFC 9112 section 3.2
     if len(hosts) != 1 and (hosts or minor > 0):
         raise MalformedRequest(BAD_REQUEST, "send exactly one Host header field")
     if hosts and not _HOST.fullmatch(hosts[0]):
         raise MalformedRequest(BAD_REQUEST, "the Host header field is not HOST or HOST:PORT")
+    if authority is not None and hosts != [authority.lower()]:
+        raise MalformedRequest(BAD_REQUEST, "the host in the request line is not that of the Host header field, and this is no proxy")
 
 
 def _is_chunked(codings: list[bytes], minor: int) -> bool:
