@@ -23,6 +23,7 @@ from tests.nginx import PROXY, Nginx, replaced, start_nginx, with_accel, write_c
 from tests.page import Page
 from tests.programs import require
 from tests.support import PASSWORD, TOP, USER, Client, digest_of, free_port, vex
+from tests.test_byteranges import read_parts
 
 TRUST = ("--trusted-proxies", "127.0.0.1")
 
@@ -70,6 +71,14 @@ class ProxyTestCase(ProgramTestCase):
     def skopeo(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run skopeo, which trusts the certificate of nginx alone."""
         return run(require("skopeo", "skopeo"), *arguments)
+
+    def check_parts(self, path: str, content: bytes) -> None:
+        """Ask for many parts of a blob in one request, whose field for them is more than 16 KiB."""
+        offsets = range(1_000_000, 1_000_000 + 999 * 2000, 2000)
+        answer = self.public.get(path, {"Range": "bytes=" + ",".join(f"{first}-{first + 299}" for first in offsets)})
+        self.assertEqual((answer.status, answer.headers["Docker-Content-Digest"]), (206, digest_of(content)))
+        expected = [(f"bytes {first}-{first + 299}/{len(content)}", content[first : first + 300]) for first in offsets]
+        self.assertEqual(read_parts(answer.headers["Content-Type"], answer.body), expected)
 
     def check_skopeo(self, repository: str) -> None:
         """Push an image through nginx and pull it again, byte for byte."""
@@ -138,6 +147,10 @@ class Proxied(ProxyTestCase):
         answer = self.public.get(f"/v2/ranges/blobs/{digest}", {"Range": "bytes=10-19"})
         self.assertEqual((answer.status, answer.body, answer.headers["Content-Range"]), (206, bytes(range(10, 20)), "bytes 10-19/256"))
 
+    def test_many_ranges_come_through(self) -> None:
+        content = os.urandom(3_000_000)
+        self.check_parts(f"/v2/ranges/blobs/{self.auth.push_blob('ranges', content)}", content)
+
 
 class Accelerated(ProxyTestCase):
     """With `accel-redirect`: nginx reads the files."""
@@ -197,6 +210,15 @@ class Accelerated(ProxyTestCase):
         self.assertEqual(self.public.get(self.path, {"Range": "bytes=0-0", "If-Range": '"other"'}).status, 200)
         head = self.public.request("HEAD", self.path)
         self.assertEqual((head.status, head.headers["Content-Length"]), (200, "300000"))
+
+    def test_many_ranges_come_from_nginx(self) -> None:
+        content = os.urandom(3_000_000)
+        path = f"/v2/accelerated/blobs/{self.auth.push_blob('accelerated', content)}"
+        self.server.wait_until_counted()
+        sent = self.server.metric("vex_sent_bytes_total")
+        self.check_parts(path, content)
+        self.server.wait_until_counted()
+        self.assertLess(self.server.metric("vex_sent_bytes_total") - sent, 50_000)
 
     def test_what_is_not_in_the_repository_is_404(self) -> None:
         digest = digest_of(self.content)

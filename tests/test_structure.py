@@ -21,6 +21,7 @@ LEVELS = (
     {"compression", "foreign_json"},
     {"kinds"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote", "throttle"},
+    {"byteranges"},
     {"manifest", "blobs", "store", "accounts", "identity", "measures", "audit"},
     {"folders"},
     {"image_files", "copying"},

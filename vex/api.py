@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 from urllib.parse import quote
 
 from vex import routes
 from vex.answers import Revisions
 from vex.audit import Actor
+from vex.byteranges import Range, content_range, multipart, parse_ranges
 from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, MANIFEST_TOO_LARGE, PAGINATION_NUMBER_INVALID, RegistryError
-from vex.fields import etag_matches, if_range_matches, parse_content_range, parse_range
+from vex.fields import etag_matches, if_range_matches, parse_content_range
 from vex.message import Request, Response, json_response
 from vex.names import Digest, RepositoryName, Tag, parse_algorithm
-from vex.registry import Reference, Registry
+from vex.registry import Reference, Registry, StoredBlob
 from vex.store import ReferrerRow
 from vex.uploads import OutOfOrder, Upload, Uploads, received_range
 from vex.wire import Body
@@ -35,8 +36,8 @@ _NOSNIFF = ("X-Content-Type-Options", "nosniff")
 _FOREVER = ("Cache-Control", "public, max-age=31536000, immutable")
 _REVALIDATE = ("Cache-Control", "no-cache")
 # A blob is whatever its pusher made it: a browser that is led to it shall store it, not show it.
+_BLOB_TYPE = "application/octet-stream"
 _BLOB_HEADERS = (
-    ("Content-Type", "application/octet-stream"),
     _NOSNIFF,
     ("Content-Disposition", "attachment"),
     ("Content-Security-Policy", "sandbox"),
@@ -174,26 +175,22 @@ class Api:
     # Blobs
 
     def get_blob(self, request: Request, fields: Fields) -> Response:
-        """Answer end-2 for GET: a blob, one range of it, 304, or where it is."""
+        """Answer end-2 for GET: a blob, ranges of it, 304, or where it is."""
         name, digest = RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"])
         if _not_modified(request, digest):
             self._registry.find_blob(name, digest)
             return Response(304, _content_headers(digest, _FOREVER))
         blob = self._registry.open_blob(name, digest)
-        headers = [*_BLOB_HEADERS, *_content_headers(digest)]
         if blob.file and (delivered := self._delivered(request, digest)):
             blob.file.close()
             return delivered
         try:
-            part = parse_range(request.header("range"), blob.size) if if_range_matches(request.header("if-range"), _etag(digest)) else None
+            ranges = parse_ranges(request.header("range"), blob.size) if if_range_matches(request.header("if-range"), _etag(digest)) else None
         except RegistryError:
             if blob.file:
                 blob.file.close()
             raise
-        first, end = part or (0, blob.size)
-        if part:
-            headers.append(("Content-Range", f"bytes {first}-{end - 1}/{blob.size}"))
-        return Response(206 if part else 200, headers, blob.content[first:end], file=blob.file, offset=first, length=end - first)
+        return _ranges_response(blob, ranges or ())
 
     def _delivered(self, request: Request, digest: Digest) -> Response | None:
         """Answer that a blob comes from elsewhere, if it does; whoever sends it answers ranges."""
@@ -204,7 +201,8 @@ class Api:
         if self._delivery.accel and request.proxied:
             # nginx says by itself that it takes ranges.
             headers = [header for header in _BLOB_HEADERS if header[0] != "Accept-Ranges"]
-            return Response(200, [("X-Accel-Redirect", f"{self._delivery.accel}{algorithm}/{encoded}"), *headers, *_content_headers(digest)])
+            accel = ("X-Accel-Redirect", f"{self._delivery.accel}{algorithm}/{encoded}")
+            return Response(200, [accel, ("Content-Type", _BLOB_TYPE), *headers, *_content_headers(digest)])
         return None
 
     def head_blob(self, request: Request, fields: Fields) -> Response:
@@ -219,7 +217,7 @@ class Api:
             size = self._registry.hold_blob(name, digest)
         if _not_modified(request, digest):
             return Response(304, _content_headers(digest, _FOREVER))
-        return Response(200, [*_BLOB_HEADERS, *_content_headers(digest)], length=size, basis=basis)
+        return Response(200, [("Content-Type", _BLOB_TYPE), *_BLOB_HEADERS, *_content_headers(digest)], length=size, basis=basis)
 
     def delete_blob(self, request: Request, fields: Fields) -> Response:
         """Answer end-10."""
@@ -349,6 +347,22 @@ def _not_modified(request: Request, digest: Digest) -> bool:
 
 def _content_headers(digest: Digest, *more: tuple[str, str]) -> list[tuple[str, str]]:
     return [("Docker-Content-Digest", digest), ("ETag", _etag(digest)), *more]
+
+
+def _ranges_response(blob: StoredBlob, ranges: Sequence[Range]) -> Response:
+    """Answer with ranges of a blob, or without any with the whole; with several in one answer (RFC 9110 section 14.6), unless the whole costs less."""
+    headers = [*_BLOB_HEADERS, *_content_headers(blob.digest)]
+    several = multipart(ranges, blob.size, _BLOB_TYPE) if len(ranges) > 1 else None
+    if several:
+        content = b"" if blob.file else b"".join(before + blob.content[slice(*part)] for before, part in several.parts)
+        headers = [("Content-Type", several.media_type), *headers]
+        return Response(206, headers, content, file=blob.file, parts=several.parts if blob.file else (), length=several.length)
+    headers = [("Content-Type", _BLOB_TYPE), *headers]
+    if len(ranges) != 1:
+        return Response(200, headers, blob.content, file=blob.file, length=blob.size)
+    first, end = ranges[0]
+    headers.append(("Content-Range", content_range(ranges[0], blob.size)))
+    return Response(206, headers, blob.content[first:end], file=blob.file, offset=first, length=end - first)
 
 
 def _link(path: str, query: str) -> tuple[str, str]:

@@ -17,9 +17,10 @@ import ssl
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from email.utils import formatdate
 from socketserver import BaseRequestHandler
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from vex.answers import Answer, Basis
 from vex.errors import REQUEST_TIMEOUT, Disconnected, Kind, MalformedRequest, RegistryError
@@ -46,6 +47,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLIENT_LEFT = 499
 # The peer has closed its side; where that cannot be told from having sent nothing, that all of the connection has ended.
 _LEFT = getattr(select, "POLLRDHUP", select.POLLHUP)
+_HAS_CORK = hasattr(socket, "TCP_CORK")
 _HAS_SENDFILE = hasattr(os, "sendfile") and sys.platform.startswith("linux")
 
 # What a connection is doing, and so what the reaper holds it to.
@@ -319,7 +321,7 @@ class Connection(BaseRequestHandler):
                 self._send_all(head)
                 return 0
             if response.file is not None:
-                return self._send_file(head, response)
+                return self._send_file(response.file, head, response)
             if response.stream is not None:
                 return self._send_stream(head, response, chunked=request.head.minor == 1)
             self._send_all(head + response.body if response.body else head)
@@ -342,12 +344,32 @@ class Connection(BaseRequestHandler):
                 self.progress += count
                 view = view[count:]
 
-    def _send_file(self, head: bytes, response: Response) -> int:
-        self._send_all(head)
-        if response.file is None or self.tls or not _HAS_SENDFILE:
-            return self._copy_file(response)
-        file, out = response.file.fileno(), self.socket.fileno()
-        offset, end = response.offset, response.offset + response.length
+    def _send_file(self, file: BinaryIO, head: bytes, response: Response) -> int:
+        send = self._copy_file if self.tls or not _HAS_SENDFILE else self._sendfile
+        if not response.parts:
+            self._send_all(head)
+            send(file, response.offset, response.length)
+            return response.length
+        with self._corked():
+            self._send_all(head)
+            for before, (first, end) in response.parts:
+                self._send_all(before)
+                send(file, first, end - first)
+        return response.length
+
+    @contextlib.contextmanager
+    def _corked(self) -> Iterator[None]:
+        """Have small pieces share packets, which TCP_NODELAY keeps apart (tcp(7))."""
+        corks = _HAS_CORK and self.socket.family != socket.AF_UNIX
+        if corks:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        yield
+        if corks:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+    def _sendfile(self, source: BinaryIO, offset: int, length: int) -> None:
+        file, out = source.fileno(), self.socket.fileno()
+        end = offset + length
         while offset < end:
             with contextlib.suppress(BlockingIOError):
                 count = os.sendfile(out, file, offset, min(end - offset, _FILE_PIECE_BYTES))
@@ -355,21 +377,18 @@ class Connection(BaseRequestHandler):
                     raise Disconnected("the file is shorter than it was")
                 self.progress += count
                 offset += count
-        return response.length
 
-    def _copy_file(self, response: Response) -> int:
-        assert response.file is not None  # noqa: S101 -- for the type checker
-        left = response.length
-        response.file.seek(response.offset)
+    def _copy_file(self, file: BinaryIO, offset: int, length: int) -> None:
+        left = length
+        file.seek(offset)
         buffer = bytearray(min(_TLS_PIECE_BYTES, left) or 1)
         view = memoryview(buffer)
         while left:
-            count: int = response.file.readinto(view[: min(len(buffer), left)])  # type: ignore[attr-defined]
+            count: int = file.readinto(view[: min(len(buffer), left)])  # type: ignore[attr-defined]
             if count == 0:
                 raise Disconnected("the file is shorter than it was")
             self._send_all(view[:count])
             left -= count
-        return response.length
 
     def _send_stream(self, head: bytes, response: Response, *, chunked: bool) -> int:
         self._send_all(head)

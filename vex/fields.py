@@ -1,6 +1,6 @@
-"""What requests say in the query and in single header fields: ranges, conditions, credentials (RFC 3986, 9110, 7617, 6750). Pure functions.
+"""What requests say in the query and in single header fields: conditions, credentials (RFC 3986, 9110, 7617, 6750). Pure functions.
 
-What a client may get wrong without harm is ignored, as RFC 9110 demands for Range and for conditions. Credentials that are
+What a client may get wrong without harm is ignored, as RFC 9110 demands for conditions. Credentials that are
 not well-formed are none, and a query that is not is an error.
 """
 
@@ -14,8 +14,6 @@ from urllib.parse import unquote_to_bytes
 
 from vex.errors import BAD_REQUEST, RANGE_INVALID, RegistryError
 
-# RFC 9110 section 14.1.2, one range; names of units are case-insensitive.
-_BYTE_RANGE = re.compile(r"(?i:bytes)=[ \t]*([0-9]*)-([0-9]*)[ \t]*")
 # OCI distribution specification 1.1, "Pushing a blob in chunks"; 19 digits hold 2^63 - 1.
 _CONTENT_RANGE = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")
 # RFC 9110 section 8.8.3, without the W/ of weak tags.
@@ -48,26 +46,6 @@ def parse_query(text: str) -> dict[str, list[str]]:
         name, _, value = pair.partition("=")
         query.setdefault(_decode_component(name), []).append(_decode_component(value))
     return query
-
-
-def parse_range(value: str | None, size: int) -> tuple[int, int] | None:
-    """Return the first offset and the one past the last of the part that is asked for, or None for the whole.
-
-    Raises RANGE_INVALID for what lies past the end, and for what ends before it starts.
-    """
-    match = _BYTE_RANGE.fullmatch(value or "")
-    if match is None or match.groups() == ("", ""):
-        return None
-    if size == 0 and (not _number(match[1]) if match[1] else _number(match[2])):
-        # Of no bytes, the first few and the last few are the whole, which no Content-Range can say; caches that fetch in slices ask for the first.
-        return None
-    if match[1]:
-        first, end = _number(match[1]), min(_number(match[2]) + 1, size) if match[2] else size
-    else:
-        first, end = max(size - _number(match[2]), 0), size
-    if first >= end:
-        raise RegistryError(RANGE_INVALID, f"the range is not within the {size} bytes of the content", headers={"Content-Range": f"bytes */{size}"})
-    return first, end
 
 
 def parse_content_range(value: str) -> tuple[int, int]:
@@ -105,11 +83,6 @@ def parse_bearer(value: str) -> str | None:
     """Return the token of an Authorization field of the scheme Bearer (RFC 6750); None for every other scheme."""
     match = _BEARER.fullmatch(value)
     return match[1] if match else None
-
-
-def _number(digits: str) -> int:
-    # 20 digits are past every size; int() of thousands is slow, or an error.
-    return int(digits.lstrip("0")[:20] or "0")
 
 
 def _decode_component(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Callable
 
 from vex.answers import Basis
+from vex.byteranges import Part
 from vex.errors import MalformedRequest, RegistryError
 from vex.fields import parse_query
 from vex.identity import ANYONE, Identity
@@ -77,13 +78,13 @@ class Request:
 
 
 class Response:
-    """An answer: `body`, or a part of `file` (closed by whoever sends it), or pieces of a `stream` whose length is not known.
+    """An answer: `body`, or a part of `file` (closed by whoever sends it) or several `parts`, or pieces of a `stream` whose length is not known.
 
     `length` is the Content-Length; for a HEAD it may be given without a body. With a `basis` the answer may be given again.
     `last` closes the connection after it.
     """
 
-    __slots__ = ("basis", "body", "file", "headers", "last", "length", "offset", "status", "stream")
+    __slots__ = ("basis", "body", "file", "headers", "last", "length", "offset", "parts", "status", "stream")
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class Response:
         *,
         file: BinaryIO | None = None,
         offset: int = 0,
+        parts: Sequence[Part] = (),
         length: int | None = None,
         stream: Iterator[bytes] | None = None,
         basis: Basis | None = None,
@@ -102,6 +104,7 @@ class Response:
         self.body = body
         self.file = file
         self.offset = offset
+        self.parts = parts
         self.length = len(body) if length is None else length
         self.stream = stream
         self.basis = basis

@@ -39,6 +39,8 @@ _FRAMING_FIELD = re.compile(rb"\r\n(host|content-length|transfer-encoding|connec
 # RFC 9110 section 7.2: uri-host [ ":" port ]; it may be empty.
 _HOST = re.compile(rb"(?:\[[0-9a-z:._~%-]+\]|[0-9a-z._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 _MAX_LENGTH_DIGITS = 19
+# Clients ask for many small parts of a layer at once: some thousand ranges of up to 32 bytes, and the name of the field.
+_MAX_RANGE_BYTES = 32 * 1024 + len(b"\r\nRange: ")
 
 # RFC 9112 section 7.1.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t -~\x80-\xff]*)?)\r\n")
@@ -56,7 +58,7 @@ _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" fo
 
 
 class HeadLimits(NamedTuple):
-    """What a request head may weigh: bytes of the request line, number of field lines, and bytes of all field lines together."""
+    """What a request head may weigh: bytes of the request line, number of field lines, and bytes of all field lines together, one Range apart."""
 
     request_line: int = 8192
     fields: int = 64
@@ -194,7 +196,8 @@ def _check_begun_fields(buffer: bytearray, start: int, line_end: int, limits: He
         raise MalformedRequest(URI_TOO_LONG)
     if not _VERSION.fullmatch(buffer, line_end - 9, line_end):
         raise _explain_request_line(b"")
-    if len(buffer) - line_end - 2 > limits.header_bytes + 1:
+    too_many = len(buffer) - line_end - 2 - limits.header_bytes - 1
+    if too_many > 0 and too_many > _range_bytes(buffer):
         raise MalformedRequest(HEADERS_TOO_LARGE)
     # In the middle of a line there is more to come: no need to look at every byte of all lines again.
     if buffer.endswith(b"\n"):
@@ -209,8 +212,16 @@ def _check_size(head: bytes, start: int, line_end: int, limits: HeadLimits) -> N
     if line_end - start > limits.request_line:
         raise MalformedRequest(URI_TOO_LONG)
     # The line end of the request line and the blank line are not those of fields.
-    if len(head) - line_end - 4 > limits.header_bytes or head.count(b"\n", line_end) - 2 > limits.fields:
+    too_many = len(head) - line_end - 4 - limits.header_bytes
+    if (too_many > 0 and too_many > _range_bytes(head)) or head.count(b"\n", line_end) - 2 > limits.fields:
         raise MalformedRequest(HEADERS_TOO_LARGE)
+
+
+def _range_bytes(head: bytes | bytearray) -> int:
+    """Return how many bytes of a head, or of the beginning of one, are a field that asks for ranges, and do not count with the others."""
+    at = head.lower().find(b"\r\nrange:")
+    end = head.find(b"\r\n", at + 2)
+    return min((len(head) if end < 0 else end) - at, _MAX_RANGE_BYTES) if at >= 0 else 0
 
 
 def _explain(head: bytes, limits: HeadLimits) -> MalformedRequest:
