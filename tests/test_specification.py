@@ -173,7 +173,7 @@ class PullBlobs(ServerTestCase):
                 self.assertEqual(answer.headers["Content-Range"], "bytes */1024")
 
     def test_a_range_that_is_not_understood_is_ignored(self) -> None:
-        for value in ("bytes=0-1,4-5", "lines=1-2", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=+1-2", "bytes=1_0-20", "0-5"):
+        for value in ("bytes=0-1,5-2", "lines=1-2", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=+1-2", "bytes=1_0-20", "0-5"):
             with self.subTest(value):
                 answer = self.get(Range=value)
                 self.assertEqual((answer.status, answer.body), (200, self.content))
