@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from collections.abc import Mapping
 from html.parser import HTMLParser
 
 from tests.in_process import InProcessTestCase
@@ -134,11 +135,13 @@ class PagesTestCase(PageAssertions, InProcessTestCase):
     def setUp(self) -> None:
         super().setUp()
         registry = self.site.registry
-        self.pages = Pages(Site(Browsing(self.site.database, registry), registry, "", lambda: 8201, self.site.clock, Turns()))
+        self.turns = Turns()
+        self.pages = Pages(Site(Browsing(self.site.database, registry), registry, "", lambda: 8201, self.site.clock, self.turns))
 
-    def respond(self, target: str, host: str = "registry.test:8200") -> Response:
+    def respond(self, target: str, host: str = "registry.test:8200", headers: Mapping[str, str] | None = None) -> Response:
         """Ask for a page."""
-        head = parse_head(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode(), HeadLimits())
+        fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": host, **(headers or {})}.items())
+        head = parse_head(f"GET {target} HTTP/1.1\r\n{fields}\r\n".encode(), HeadLimits())
         request = Request("public", head, body_of(head, Input(lambda _view: 0)), "192.0.2.1")
         try:
             found = match(PAGES, request.path)

@@ -18,8 +18,25 @@ _HAS_ZSTD = importlib.util.find_spec("compression") is not None
 _EMPTY_ZSTD = bytes.fromhex("28b52ffd2400010000" + "99e9d851")
 
 
+class Unhurried:
+    """Works without a rest."""
+
+    def step(self) -> None:
+        """Go on."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+
 def listed(content: bytes, limits: Limits | None = None) -> list[Entry]:
-    return list(list_files(io.BytesIO(content), limits or Limits()))
+    return list(list_files(io.BytesIO(content), limits or Limits(), Unhurried()))
+
+
+def with_sum(block: bytearray) -> bytes:
+    """Give a header that was changed its right sum."""
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
 
 
 def paths(content: bytes) -> list[str]:
@@ -31,7 +48,7 @@ def cut(content: bytes, limits: Limits | None = None, clock: Iterator[float] | N
     count = 0
     ticks = clock or itertools.repeat(0.0)
     try:
-        for _ in list_files(io.BytesIO(content), limits or Limits(), clock=lambda: next(ticks)):
+        for _ in list_files(io.BytesIO(content), limits or Limits(), Unhurried(), clock=lambda: next(ticks)):
             count += 1
     except Incomplete as error:
         return count, str(error)
@@ -119,10 +136,20 @@ class Compression(unittest.TestCase):
 
 
 class LimitsOfReading(unittest.TestCase):
-    def test_entries_are_limited(self) -> None:
+    def test_headers_are_limited(self) -> None:
         content = archive(*(member(str(number)) for number in range(11)))
-        self.assertEqual(cut(content, Limits(entries=10)), (10, "This list is cut: the layer has more than 10 entries."))
-        self.assertEqual(len(listed(content, Limits(entries=11))), 11)
+        self.assertEqual(cut(content, Limits(headers=10)), (10, "This list is cut: the layer has more than 10 headers."))
+        self.assertEqual(len(listed(content, Limits(headers=11))), 11)
+
+    def test_headers_of_headers_and_of_what_is_not_shown_count(self) -> None:
+        for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME):
+            self.assertEqual(cut(archive(*[member("x", kind, b"x")] * 11), Limits(headers=10))[0], 0)
+        self.assertEqual(cut(archive(*[member(".wh..wh.aufs")] * 11), Limits(headers=10))[0], 0)
+        sparse = bytearray(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT))
+        sparse[156:157], sparse[482] = tarfile.GNUTYPE_SPARSE, 1
+        more = bytearray(512)
+        more[504] = 1
+        self.assertEqual(cut(with_sum(sparse) + bytes(more) * 11, Limits(headers=10))[0], 0)
 
     def test_unpacked_bytes_are_limited(self) -> None:
         content = archive(member("first"), member("large", content=bytes(5 * 1024 * 1024)), member("last"))
@@ -130,14 +157,10 @@ class LimitsOfReading(unittest.TestCase):
         self.assertEqual(count, 2)
         self.assertIn("4 MiB", reason)
 
-    def test_a_bomb_is_recognised_by_its_ratio(self) -> None:
-        content = gzip.compress(archive(member("first"), member("bomb", content=bytes(20 * 1024 * 1024)), member("last")))
-        count, reason = cut(content)
-        self.assertEqual(count, 2)
-        self.assertIn("200 times", reason)
-
-    def test_a_small_archive_of_zeros_is_no_bomb(self) -> None:
-        self.assertEqual(paths(gzip.compress(archive(member("zeros", content=bytes(500_000))))), ["zeros"])
+    def test_zeros_are_listed_however_well_they_are_packed(self) -> None:
+        content = gzip.compress(archive(member("first"), member("zeros", content=bytes(64 * 1024 * 1024)), member("last")))
+        self.assertGreater(64 * 1024 * 1024 / len(content), 1000)
+        self.assertEqual([(entry.path, entry.size) for entry in listed(content)], [("first", 0), ("zeros", 64 * 1024 * 1024), ("last", 0)])
 
     def test_time_is_limited(self) -> None:
         content = archive(*(member(str(number), content=bytes(100_000)) for number in range(20)))
@@ -145,6 +168,12 @@ class LimitsOfReading(unittest.TestCase):
         self.assertTrue(0 < count < 20)
         self.assertIn("5 seconds", reason)
 
+    def test_headers_and_their_records_take_time_too(self) -> None:
+        records = member("x", tarfile.XHDTYPE, b"6 a=b\n" * 10_000)
+        for content in (archive(*[member(".wh..wh.aufs")] * 50), archive(records)):
+            count, reason = cut(content, Limits(seconds=20), itertools.count(0.0, 1.0))
+            self.assertEqual(count, 0)
+            self.assertIn("20 seconds", reason)
 
     def test_what_unpacks_to_nothing_takes_time_too(self) -> None:
         count, reason = cut(gzip.compress(b"") * 100, Limits(seconds=50), itertools.count(0.0, 1.0))
@@ -182,9 +211,7 @@ class Hostile(unittest.TestCase):
     def test_a_size_below_zero_is_refused(self) -> None:
         block = bytearray(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT))
         block[124:136] = b"\xff" * 12
-        block[148:156] = b" " * 8
-        block[148:156] = b"%06o\0 " % sum(block)
-        self.assertIn("below zero", cut(bytes(block))[1])
+        self.assertIn("below zero", cut(with_sum(block))[1])
 
     def test_every_single_wrong_byte_of_a_header_ends_well(self) -> None:
         content = bytearray(archive(member("a", content=b"x"), member("b")))

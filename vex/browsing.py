@@ -5,6 +5,7 @@ Nothing here changes anything; looking at a manifest is no pull. Names come in c
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
@@ -14,6 +15,8 @@ from vex.catalog import ManifestEntry, RepositoryEntry, View
 from vex.database import Database, Transaction
 from vex.errors import MANIFEST_UNKNOWN, NAME_UNKNOWN, RegistryError
 from vex.image import IMAGE, MAX_CONFIG_BYTES, ImageConfig, platform_name, read_config
+from vex.layer_lists import LayerList, LayerLists, make_list
+from vex.layers import Limits, Pace
 from vex.manifest import Descriptor, Manifest, parse_manifest
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import Registry
@@ -83,6 +86,7 @@ class Browsing:
     def __init__(self, database: Database, registry: Registry) -> None:
         self._database = database
         self._registry = registry
+        self._layers = LayerLists()
 
     def repositories(self, prefix: str, view: View) -> Listing[RepositoryEntry]:
         """List repositories whose name starts with `prefix`, from the last page when the one asked for is past it."""
@@ -169,6 +173,16 @@ class Browsing:
             while len(content) < MAX_CONFIG_BYTES and (piece := file.read(_READ_BYTES)):
                 content += piece
             return bytes(content)
+
+    def files(self, name: RepositoryName, layer: Digest, rows: int, pace: Pace) -> LayerList:
+        """List the files of a layer, so many rows a page; raises BLOB_UNKNOWN, and what the pace raises."""
+
+        def make() -> LayerList:
+            blob = self._registry.open_blob(name, layer)
+            with blob.file or io.BytesIO(blob.content) as file:
+                return make_list(file, Limits(), pace, rows)
+
+        return self._layers.get(layer, make, pace)
 
     def _children(self, repository: int, descriptors: Sequence[Descriptor]) -> dict[Digest, ManifestEntry]:
         with self._database.read() as tx:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Callable, Protocol, cast
 from vex.compression import BZIP2, GZIP, HEAD_BYTES, XZ, ZSTD, compression_of
 from vex.errors import Failure
 from vex.folders import Folder, Unsafe, parse_path
-from vex.layers import Incomplete, headers
+from vex.layers import Header, Incomplete, headers
 from vex.remote import Refused
 
 _MAX_ENTRIES = 100_000
@@ -96,7 +96,7 @@ class ArchiveFiles:
         except (Damaged, *READ_ERRORS) as error:
             raise Failure(f"cannot read {path}: {reason(error)}") from error
 
-    def _add(self, header: tarfile.TarInfo, position: int) -> None:
+    def _add(self, header: Header, position: int) -> None:
         if header.type not in _CONTENT_TYPES and not header.issym() and not header.islnk():
             return
         with contextlib.suppress(Unsafe):

@@ -1,36 +1,41 @@
 """What files a layer holds: a reader of tar archives, plain or compressed, that trusts nothing.
 
 A layer is whatever its pusher made it: a bomb, an endless name, no archive at all. It is read as a stream, in constant memory and
-within limits; what was listed before a limit or an error stands. Headers are read by `tarfile`, one block at a time: its own
-reader keeps names and extended headers of any size in memory, and recurses into chains of them.
-(OCI image specification 1.1, "Image Layer Filesystem Changeset"; POSIX pax.)
+within limits, each header, byte and record against the clock; what was listed before a limit or an error stands. Headers are read
+here and not by `tarfile`, whose reader keeps names and extended headers of any size in memory, and recurses into chains of them.
+Where readers differ this one does as Go's archive/tar, with which docker, containerd and podman unpack layers.
+(OCI image specification 1.1, "Image Layer Filesystem Changeset"; POSIX.1-2017, pax, "pax Interchange Format" and "ustar Interchange
+Format"; GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".)
 """
 
 from __future__ import annotations
 
-import importlib
 import stat
 import tarfile
 import time
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Callable, NamedTuple, Protocol
+from typing import BinaryIO, Callable, NamedTuple, Protocol
 
 from vex.errors import VexError
+from vex.unpacking import Unreadable, unpack
 
 _BLOCK = 512
-_READ_BYTES = 64 * 1024
-# The ratio of a few KiB says nothing: an empty archive is mostly zeros.
-_RATIO_FROM_BYTES = 1024 * 1024
-# More than any path, and more than extended attributes usually have.
+# More than extended attributes usually have, and than any path.
 _MAX_EXTENDED_HEADER = 256 * 1024
-# zstd needs as much memory as a window; encoders use up to 8 MiB unless told otherwise.
-_ZSTD_WINDOW_LOG = 23
-_GZIP_MAGIC = b"\x1f\x8b"
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_RECORDS_AT_ONCE = 100
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
-_PAX_NUMBERS = ("size", "uid", "gid")
+_USTAR, _STAR = b"ustar\x0000", b"tar\0"
+_SPARSE_NAME, _SPARSE_SIZES = "GNU.sparse.name", ("GNU.sparse.size", "GNU.sparse.realsize")
+_PAX_NAMES = {name.encode(): name for name in ("path", "linkpath", "size", "uid", "gid", _SPARSE_NAME, *_SPARSE_SIZES)}
+_MAX_PAX_NAME = max(map(len, _PAX_NAMES))
+_PAX_TYPES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_LONG_NAMES = {tarfile.GNUTYPE_LONGNAME: "path", tarfile.GNUTYPE_LONGLINK: "linkpath"}
+# Whatever size these claim, no content follows.
+_HEADER_ONLY = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
+_ENDS_EARLY = "This list ends here: the layer ends in the middle of a file."
+_NO_ARCHIVE = "This list ends here: what follows is not a tar archive."
 
 FILE, DIRECTORY, LINK, SYMLINK, DEVICE, DELETED, OPAQUE = "file", "directory", "hard link", "symbolic link", "device", "deleted", "opaque"
 _KINDS = {
@@ -44,12 +49,11 @@ _KINDS = {
 
 
 class Limits(NamedTuple):
-    """Where reading a layer ends: entries, unpacked bytes, unpacked bytes for each packed one, seconds of work."""
+    """Where reading a layer ends: headers, of which a file may have several, unpacked bytes, seconds."""
 
-    entries: int = 100_000
-    unpacked: int = 1024**3
-    ratio: int = 200
-    seconds: float = 10.0
+    headers: int = 1_000_000
+    unpacked: int = 16 * 1024**3
+    seconds: float = 30.0
 
 
 class Entry(NamedTuple):
@@ -67,107 +71,95 @@ class Incomplete(VexError):
     """The list ends before the layer does; the text says why, in a sentence."""
 
 
-def list_files(file: BinaryIO, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> Iterator[Entry]:
+class TooSlow(Incomplete):
+    """The list ends because the time was up: another time it may end later."""
+
+
+class Pace(Protocol):
+    """What is told of each small piece of work; whatever it raises ends the list."""
+
+    def step(self) -> None:
+        """Note a piece of work."""
+
+    def resume(self) -> None:
+        """Note that until now others could work: while data was read or unpacked."""
+
+
+class Header(NamedTuple):
+    """What the headers of one file say: `type` as tar writes it, `size` of the file in bytes, and how many of them are `stored`."""
+
+    type: bytes
+    name: str
+    linkname: str
+    size: int
+    stored: int
+    mode: int
+    uid: int
+    gid: int
+
+    def issym(self) -> bool:
+        """Tell whether it is a symbolic link."""
+        return self.type == tarfile.SYMTYPE
+
+    def islnk(self) -> bool:
+        """Tell whether it is a hard link."""
+        return self.type == tarfile.LNKTYPE
+
+
+class Meter:
+    """What reading headers is measured by; this one has no limits."""
+
+    def header(self) -> None:
+        """Note a block that is no content; raises Incomplete."""
+
+    def look(self) -> None:
+        """Look at the clock; raises Incomplete."""
+
+
+_UNLIMITED = Meter()
+
+
+class _Meter(Meter):
+    def __init__(self, limits: Limits, pace: Pace, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._pace = pace
+        self._clock = clock
+        self._deadline = clock() + limits.seconds
+        self._headers = self._unpacked = 0
+
+    def header(self) -> None:
+        self._headers += 1
+        if self._headers > self._limits.headers:
+            raise Incomplete(f"This list is cut: the layer has more than {self._limits.headers:,} headers.")
+        self.look()
+
+    def look(self) -> None:
+        self._pace.step()
+        if self._clock() > self._deadline:
+            raise TooSlow(f"This list is cut: reading the layer took more than {self._limits.seconds:g} seconds.")
+
+    def unpacked(self, count: int) -> None:
+        """Note that a piece was unpacked; raises Incomplete."""
+        self._pace.resume()
+        self._unpacked += count
+        if self._unpacked > self._limits.unpacked:
+            raise Incomplete(f"This list is cut: the layer unpacks to more than {self._limits.unpacked >> 20:,} MiB.")
+        self.look()
+
+
+def list_files(file: BinaryIO, limits: Limits, pace: Pace, *, clock: Callable[[], float] = time.monotonic) -> Iterator[Entry]:
     """List the files of a layer in their order in it; raises Incomplete at the end of what could be listed."""
-    archive = _Stream(_unpack(file, limits, clock))
-    for count, entry in enumerate(filter(None, map(_entry, headers(archive))), 1):
-        if count > limits.entries:
-            raise Incomplete(f"This list is cut: the layer has more than {limits.entries:,} entries.")
-        yield entry
+    meter = _Meter(limits, pace, clock)
+    return filter(None, map(_entry, headers(_Stream(_pieces(file, meter)), meter)))
 
 
-# Decompression
-
-
-def _unpack(file: BinaryIO, limits: Limits, clock: Callable[[], float]) -> Iterator[bytes]:
-    """Give the bytes of the archive in pieces of bounded size, and watch the limits."""
-    head = file.read(_READ_BYTES)
-    pieces = _unpacker(head)(file, head)
-    spent = 0.0
-    unpacked = 0
-    while True:
-        started = clock()
-        try:
-            piece = next(pieces, None)
-        except (zlib.error, EOFError, ValueError) as error:
-            raise Incomplete("This list is cut: the layer is damaged, its compression is broken here.") from error
-        spent += clock() - started
-        if piece is None:
-            return
-        unpacked += len(piece[0])
-        if unpacked > limits.unpacked:
-            raise Incomplete(f"This list is cut: the layer unpacks to more than {limits.unpacked >> 20:,} MiB.")
-        if unpacked > max(limits.ratio * piece[1], _RATIO_FROM_BYTES):
-            raise Incomplete(f"This list is cut: the layer unpacks to more than {limits.ratio} times its size.")
-        if spent > limits.seconds:
-            raise Incomplete(f"This list is cut: reading the layer took more than {limits.seconds:g} seconds.")
-        yield piece[0]
-
-
-# A piece of the archive, and how many bytes of the layer were read for all pieces so far.
-_Piece = tuple[bytes, int]
-
-
-def _unpacker(head: bytes) -> Callable[[BinaryIO, bytes], Iterator[_Piece]]:
-    if head.startswith(_GZIP_MAGIC):
-        return _gunzip
-    if head.startswith(_ZSTD_MAGIC):
-        return _unzstd
-    return _plain
-
-
-def _plain(file: BinaryIO, data: bytes) -> Iterator[_Piece]:
-    read = 0
-    while data:
-        read += len(data)
-        yield data, read
-        data = file.read(_READ_BYTES)
-
-
-def _gunzip(file: BinaryIO, data: bytes) -> Iterator[_Piece]:
-    """Decompress gzip members, one behind the other, as parallel compressors and lazy-loading formats write them."""
-    read = len(data)
-    while data.startswith(_GZIP_MAGIC):
-        member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        while not member.eof:
-            piece = member.decompress(data, _READ_BYTES)
-            data = member.unconsumed_tail
-            # Also when it is empty: what unpacks to nothing takes time too.
-            yield piece, read
-            if not piece and not data and not member.eof:
-                data = file.read(_READ_BYTES)
-                read += len(data)
-                if not data:
-                    raise EOFError
-        data = member.unused_data or file.read(_READ_BYTES)
-        if len(data) < len(_GZIP_MAGIC):
-            data += file.read(_READ_BYTES)
-
-
-def _unzstd(file: BinaryIO, data: bytes) -> Iterator[_Piece]:
-    """Decompress zstd frames, one behind the other, where the running Python can."""
+def _pieces(file: BinaryIO, meter: _Meter) -> Iterator[bytes]:
     try:
-        zstd: Any = importlib.import_module("compression.zstd")
-    except ImportError:
-        raise Incomplete("This layer is compressed with zstd, which the Python that runs this registry cannot read; Python 3.14 and newer can.") from None
-    read = len(data)
-    while data.startswith(_ZSTD_MAGIC):
-        frame = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
-        while not frame.eof:
-            try:
-                piece = frame.decompress(data, _READ_BYTES)
-            except zstd.ZstdError as error:
-                raise EOFError from error
-            data = b""
-            yield piece, read
-            if frame.needs_input and not frame.eof:
-                data = file.read(_READ_BYTES)
-                read += len(data)
-                if not data:
-                    raise EOFError
-        data = frame.unused_data or file.read(_READ_BYTES)
-        if len(data) < len(_ZSTD_MAGIC):
-            data += file.read(_READ_BYTES)
+        for piece in unpack(file):
+            meter.unpacked(len(piece))
+            yield piece
+    except Unreadable as error:
+        raise Incomplete(f"This list is cut: {error}.") from error
 
 
 class Archive(Protocol):
@@ -184,36 +176,37 @@ class _Stream:
     """Reads a given number of bytes from pieces."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._left = b""
+        self._pieces = filter(None, pieces)
+        self._piece = b""
+        self._at = 0
 
     def read(self, count: int) -> bytes:
         """Return that many bytes, or fewer at the end."""
         parts = []
-        while count and (self._left or self._fill()):
-            part = self._left[:count]
-            self._left = self._left[count:]
-            parts.append(part)
+        while count and (self._at < len(self._piece) or self._fill()):
+            part = self._piece[self._at : self._at + count]
+            self._at += len(part)
             count -= len(part)
+            parts.append(part)
         return b"".join(parts)
 
     def skip(self, count: int) -> int:
         """Skip that many bytes; returns how many are missing at the end."""
-        while count and (self._left or self._fill()):
-            part = min(count, len(self._left))
-            self._left = self._left[part:]
+        while count and (self._at < len(self._piece) or self._fill()):
+            part = min(count, len(self._piece) - self._at)
+            self._at += part
             count -= part
         return count
 
     def _fill(self) -> bool:
-        self._left = next(filter(None, self._pieces), b"")
-        return bool(self._left)
+        self._piece, self._at = next(self._pieces, b""), 0
+        return bool(self._piece)
 
 
 # The archive
 
 
-def headers(archive: Archive) -> Iterator[tarfile.TarInfo]:
+def headers(archive: Archive, meter: Meter = _UNLIMITED) -> Iterator[Header]:
     """Read the headers of an archive, each while its content comes next; raises Incomplete."""
     extended: dict[str, str] = {}
     while True:
@@ -221,73 +214,124 @@ def headers(archive: Archive) -> Iterator[tarfile.TarInfo]:
         # Two blocks of zeros end an archive; some writers leave them out, and what follows the first is of no use.
         if not block or not block.strip(b"\0"):
             return
+        meter.header()
         header = _header(block)
-        if header.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
-            extended.update(_extended_header(archive, header))
+        if header.type in _PAX_TYPES or header.type in _LONG_NAMES:
+            extended.update(_extended_header(archive, header, meter))
             continue
         if header.type == tarfile.XGLTYPE:
+            # What holds for all files that follow; those who unpack layers pass over it.
             _skip(archive, header.size)
             continue
-        _apply(header, extended)
-        extended = {}
+        header = _apply(header, extended)
+        extended.clear()
         if header.type == tarfile.GNUTYPE_SPARSE:
-            _skip_sparse_map(archive, block)
+            header = header._replace(size=max(_number(block[483:495]), 0))
+            _skip_sparse_map(archive, block, meter)
         yield header
-        if header.isreg() or header.type not in tarfile.SUPPORTED_TYPES:
-            _skip(archive, header.size)
+        if header.type not in _HEADER_ONLY:
+            _skip(archive, header.stored)
 
 
-def _header(block: bytes) -> tarfile.TarInfo:
-    try:
-        header = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
-    except (tarfile.HeaderError, ValueError) as error:
-        raise Incomplete("This list ends here: what follows is not a tar archive.") from error
-    if header.size < 0:
+def _header(block: bytes) -> Header:
+    """Read one block (POSIX, "ustar Interchange Format"); raises Incomplete."""
+    if len(block) < _BLOCK or not _is_sum(block, _number(block[148:156])):
+        raise Incomplete(_NO_ARCHIVE)
+    name, size = _text(block[:100]), _number(block[124:136])
+    # Others have times there, where the prefix of a long path is.
+    prefix = block[345:500] if block[257:265] == _USTAR else b""
+    if block[508:512] == _STAR:
+        prefix = prefix[:131]
+    if prefix and prefix[0]:
+        name = f"{_text(prefix)}/{name}"
+    kind = block[156:157]
+    if kind == tarfile.AREGTYPE and name.endswith("/"):
+        kind = tarfile.DIRTYPE
+    if size < 0:
         raise Incomplete("This list ends here: a file has a size below zero.")
-    return header
+    return Header(kind, name, _text(block[157:257]), size, size, _number(block[100:108]), _number(block[108:116]), _number(block[116:124]))
 
 
-def _extended_header(archive: Archive, header: tarfile.TarInfo) -> dict[str, str]:
+def _is_sum(block: bytes, claimed: int) -> bool:
+    """Compare the sum of a header, in which the sum itself counts as blanks; some old writers took bytes for signed numbers."""
+    summed = block[:148] + b"        " + block[156:]
+    # The lower half of Adler-32 is one more than the sum, modulo 65521 (RFC 1950 section 8.2), and takes a tenth of the time of sum().
+    if (zlib.adler32(summed) & 0xFFFF) == (claimed + 1) % 65521:
+        return True
+    return claimed == sum(summed) - 256 * sum(byte >> 7 for byte in summed)
+
+
+def _number(field: bytes) -> int:
+    """Read a number in octal digits, or, where the first bit is set, in the bytes that follow it (GNU tar); raises Incomplete."""
+    if field[0] & 0x80:
+        value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
+        return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
+    digits = field.strip(b" \0").partition(b"\0")[0] or b"0"
+    try:
+        return int(digits, 8)
+    except ValueError:
+        raise Incomplete(_NO_ARCHIVE) from None
+
+
+def _extended_header(archive: Archive, header: Header, meter: Meter) -> dict[str, str]:
     if header.size > _MAX_EXTENDED_HEADER:
         raise Incomplete("This list is cut: a file has a name, or attributes, of extraordinary length.")
     content = archive.read(header.size)
+    if len(content) < header.size:
+        raise Incomplete(_ENDS_EARLY)
     _skip_padding(archive, header.size)
-    if header.type == tarfile.GNUTYPE_LONGNAME:
-        return {"path": _decode(content.rstrip(b"\0"))}
-    if header.type == tarfile.GNUTYPE_LONGLINK:
-        return {"linkpath": _decode(content.rstrip(b"\0"))}
-    return dict(_pax_records(content))
+    if header.type in _LONG_NAMES:
+        return {_LONG_NAMES[header.type]: _text(content)}
+    return dict(_pax_records(content, meter))
 
 
-def _pax_records(content: bytes) -> Iterator[tuple[str, str]]:
-    """Read records of the form `LENGTH NAME=VALUE` and a line feed; what is none ends them."""
-    while content:
-        digits, _, _ = content[:20].partition(b" ")
-        if not digits.isdigit() or not len(digits) < int(digits) <= len(content):
+def _pax_records(content: bytes, meter: Meter) -> Iterator[tuple[str, str]]:
+    """Read those records of the form `LENGTH NAME=VALUE` and a line feed that are used here; what is none ends them."""
+    start = count = 0
+    while start < len(content):
+        digits, _, _ = content[start : start + 20].partition(b" ")
+        if not digits.isdigit() or not len(digits) < int(digits) <= len(content) - start:
             return
-        name, _, value = content[len(digits) + 1 : int(digits) - 1].partition(b"=")
-        yield _decode(name), _decode(value)
-        content = content[int(digits) :]
+        first, end = start + len(digits) + 1, start + int(digits)
+        name, equals, _ = content[first : min(end, first + _MAX_PAX_NAME + 1)].partition(b"=")
+        if equals and name in _PAX_NAMES:
+            yield _PAX_NAMES[name], _decode(content[first + len(name) + 1 : end - 1])
+        start = end
+        count += 1
+        if count % _RECORDS_AT_ONCE == 0:
+            meter.look()
 
 
-def _apply(header: tarfile.TarInfo, extended: dict[str, str]) -> None:
-    header.name = extended.get("path", header.name).rstrip("/")
-    header.linkname = extended.get("linkpath", header.linkname)
-    for name in _PAX_NUMBERS:
-        text = extended.get(name, "")
-        if text.isdecimal() and text.isascii() and len(text) < 20:
-            setattr(header, name, int(text))
+def _apply(header: Header, extended: dict[str, str]) -> Header:
+    """Have extended headers count; of a sparse file they name it, and say its size, as the header has another name and what is stored."""
+    if extended:
+        stored = _decimal(extended, "size", header.stored)
+        size = stored
+        for field in _SPARSE_SIZES:
+            size = _decimal(extended, field, size)
+        header = header._replace(
+            name=extended.get(_SPARSE_NAME) or extended.get("path") or header.name,
+            linkname=extended.get("linkpath") or header.linkname,
+            size=size,
+            stored=stored,
+            uid=_decimal(extended, "uid", header.uid),
+            gid=_decimal(extended, "gid", header.gid),
+        )
+    return header._replace(name=header.name.rstrip("/")) if header.name.endswith("/") else header
 
 
-def _entry(header: tarfile.TarInfo) -> Entry | None:
+def _decimal(extended: dict[str, str], field: str, otherwise: int) -> int:
+    text = extended.get(field, "")
+    return int(text) if text.isdecimal() and text.isascii() and len(text) < 20 else otherwise
+
+
+def _entry(header: Header) -> Entry | None:
     directory, slash, name = header.name.rpartition("/")
-    if name == _OPAQUE:
-        return Entry(OPAQUE, directory or "/", 0, "", "", "")
-    if name.startswith(_WHITEOUT + _WHITEOUT):
-        # Files that union file systems keep for themselves.
-        return None
     if name.startswith(_WHITEOUT):
-        return Entry(DELETED, directory + slash + name[len(_WHITEOUT) :], 0, "", "", "")
+        if name == _OPAQUE:
+            return Entry(OPAQUE, directory or "/", 0, "", "", "")
+        # The others with two dots are files that union file systems keep for themselves.
+        return None if name.startswith(_WHITEOUT + _WHITEOUT) else Entry(DELETED, directory + slash + name[len(_WHITEOUT) :], 0, "", "", "")
     kind, file_type = _KINDS.get(header.type, (FILE, stat.S_IFREG))
     path = header.name + ("/" if kind == DIRECTORY else "")
     target = header.linkname if kind in (SYMLINK, LINK) else ""
@@ -295,21 +339,26 @@ def _entry(header: tarfile.TarInfo) -> Entry | None:
     return Entry(kind, path, header.size if kind == FILE else 0, mode, f"{header.uid}:{header.gid}", target)
 
 
-def _skip_sparse_map(archive: Archive, block: bytes) -> None:
+def _skip_sparse_map(archive: Archive, block: bytes, meter: Meter) -> None:
     """Skip the blocks in which GNU tar goes on with the map of a sparse file; a byte in each says whether another follows."""
     more = block[482:483]
     while more.strip(b"\0"):
+        meter.header()
         more = archive.read(_BLOCK)[504:505]
 
 
 def _skip(archive: Archive, size: int) -> None:
     if archive.skip(size):
-        raise Incomplete("This list ends here: the layer ends in the middle of a file.")
+        raise Incomplete(_ENDS_EARLY)
     _skip_padding(archive, size)
 
 
 def _skip_padding(archive: Archive, size: int) -> None:
     archive.skip(-size % _BLOCK)
+
+
+def _text(field: bytes) -> str:
+    return _decode(field.partition(b"\0")[0])
 
 
 def _decode(content: bytes) -> str:

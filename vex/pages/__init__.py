@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Callable
 
 from vex import VERSION
-from vex.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, HISTORY, INDEX, LAYER, MANIFEST, REPOSITORY, STATIC
+from vex.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, HISTORY, INDEX, LAYER, MANIFEST, REPOSITORY, ROBOTS, STATIC
 from vex.errors import NOT_FOUND, RegistryError
 from vex.markup import Templates, local
 from vex.message import Request, Response
@@ -30,6 +30,17 @@ from vex.routes import Route
 Fields = dict[str, str]
 
 _FOREVER = ("Cache-Control", "public, max-age=31536000, immutable")
+_FOR_A_DAY = ("Cache-Control", "public, max-age=86400")
+# RFC 9309 section 2.2: what costs much to make, or is a list that other pages have already.
+_ROBOTS = b"""User-agent: *
+Disallow: /v2/
+Disallow: /r/*/m/*/layer/
+Disallow: /r/*/m/*/json/
+Disallow: /r/*/m/*/image.tar
+Disallow: /r/*/diff/sha
+Disallow: /*?q=
+Disallow: /*?*sort=
+"""
 _internal = Templates("internal.html")
 _TITLES = {400: "This address is not right", 404: "Not here", 405: "Only for reading"}
 
@@ -96,6 +107,10 @@ def _history(seen: Visit, fields: Fields) -> Response:
     return _moved(seen, HISTORY.path(name=name, tag=tag)) or history.history_page(seen, name, tag)
 
 
+def _robots(_seen: Visit, _fields: Fields) -> Response:
+    return Response(200, [("Content-Type", "text/plain; charset=utf-8"), NOSNIFF, _FOR_A_DAY], _ROBOTS)
+
+
 def _static(_seen: Visit, fields: Fields) -> Response:
     file = STATIC_FILES.get(fields["file"])
     if file is None:
@@ -106,6 +121,7 @@ def _static(_seen: Visit, fields: Fields) -> Response:
 _HANDLERS: dict[str, Callable[[Visit, Fields], Response]] = {
     FRONT.op: _front,
     INDEX.op: _index,
+    ROBOTS.op: _robots,
     STATIC.op: _static,
     LAYER.op: _layer,
     ARCHIVE.op: _archive,

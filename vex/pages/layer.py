@@ -1,15 +1,18 @@
-"""The files of a layer, and an image as a tar archive: both are made while they are sent."""
+"""The files of a layer, in pages, and an image as a tar archive, which is made while it is sent."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+import hashlib
+import sys
 
+from vex import VERSION
 from vex.archive import ArchiveImage, check_complete, image_archive
 from vex.browsing import ManifestView
 from vex.errors import BAD_REQUEST, BLOB_UNKNOWN, NOT_FOUND, RegistryError
+from vex.fields import etag_matches
 from vex.image import is_image
-from vex.layers import DELETED, FILE, OPAQUE, Entry, Incomplete, Limits, list_files
+from vex.layer_lists import LayerList
+from vex.layers import DELETED, FILE, OPAQUE, Entry
 from vex.manifest import Descriptor
 from vex.markup import Markup, Templates, escape, join
 from vex.message import Response
@@ -18,6 +21,7 @@ from vex.pages.manifests import current_tag, layer_steps, short_type
 from vex.pages.parts import (
     EMPTY,
     NOSNIFF,
+    PAGE_ENTRIES,
     Visit,
     blob_url,
     copy_digest,
@@ -25,17 +29,18 @@ from vex.pages.parts import (
     facts,
     link,
     manifest_url,
-    page_stream,
+    page,
+    pager,
     reference,
     short_digest,
     size,
     size_text,
     warning,
 )
-from vex.registry import Registry
+from vex.turns import Turn
 
-# Rows that are sent at once.
-_ROWS = 100
+# How the media type of a layer ends that ocicrypt has encrypted.
+_ENCRYPTED = "+encrypted"
 _GONE = {DELETED: "deleted", OPAQUE: "what lower layers have here is hidden"}
 
 _image = Templates("image.html")
@@ -45,23 +50,43 @@ _image = Templates("image.html")
 
 
 def layer_page(seen: Visit, name: RepositoryName, digest: Digest, layer: Digest) -> Response:
-    """Answer with the files of a layer; raises MANIFEST_UNKNOWN and BLOB_UNKNOWN."""
-    view = seen.site.browsing.manifest(name, digest)
-    number, descriptor = next(((index, item) for index, item in enumerate(view.manifest.layers, 1) if item.digest == layer), (0, None))
-    if descriptor is None:
-        raise RegistryError(BLOB_UNKNOWN, "this manifest has no such layer")
-    # Before the first byte is sent, while an error can still be answered as one.
-    seen.site.registry.find_blob(name, layer)
-    tag = current_tag(seen, view)
-    title = f"Layer {number} of {name}{':' + tag if tag else ''}"
-    start = _image(
-        "layer",
-        crumbs=crumbs(name, (manifest_url(name, digest, tag), tag or short_digest(digest)), f"layer {number}"),
-        title=title,
-        summary=join((size(descriptor.size), escape(short_type(descriptor.media_type))), " · "),
-        facts=facts(_layer_facts(seen, name, view, descriptor, number)),
-    )
-    return page_stream(seen, f"{title} · {seen.host}", _layer_pieces(start, seen.site.registry, name, layer))
+    """Answer with the files of a layer; raises MANIFEST_UNKNOWN, BLOB_UNKNOWN, and BUSY."""
+    with seen.turn() as turn:
+        view = seen.site.browsing.manifest(name, digest)
+        number, descriptor = next(((index, item) for index, item in enumerate(view.manifest.layers, 1) if item.digest == layer), (0, None))
+        if descriptor is None:
+            raise RegistryError(BLOB_UNKNOWN, "this manifest has no such layer")
+        # Also when the list is kept: the layer may be gone.
+        seen.site.registry.find_blob(name, layer)
+        tag = seen.parameter("tag") if seen.parameter("tag") in view.tags else ""
+        title = f"Layer {number} of {name}{':' + tag if tag else ''}"
+        etag = _etag(seen, title, layer)
+        known = seen.request.header("if-none-match")
+        if known is not None and etag_matches(known, etag):
+            return Response(304, _caching(etag, tag))
+        listed = _listed(seen, name, descriptor, turn)
+        start = _image(
+            "layer",
+            crumbs=crumbs(name, (manifest_url(name, digest, tag), tag or short_digest(digest)), f"layer {number}"),
+            title=title,
+            summary=join((size(descriptor.size), escape(short_type(descriptor.media_type))), " · "),
+            facts=facts(_layer_facts(seen, name, view, descriptor, number)),
+        )
+        response = page(seen, f"{title} · {seen.host}", join((start, _files(seen, listed, turn, tag))))
+    if listed.certain:
+        response.headers = [*(field for field in response.headers if field[0] != "Cache-Control"), *_caching(etag, tag)]
+    return response
+
+
+def _etag(seen: Visit, *parts: str) -> str:
+    """Make an entity tag of all that a page depends on: its address and how it was asked for, and who makes it."""
+    depends = "\0".join((VERSION, sys.version, seen.host, seen.request.path, str(seen.number("page")), *parts))
+    return f'"{hashlib.sha256(depends.encode()).hexdigest()[:32]}"'
+
+
+def _caching(etag: str, tag: str) -> list[tuple[str, str]]:
+    # A tag may move; what is found by digests alone stays as it is, until another version of Vex shows it in another way.
+    return [("Cache-Control", "no-cache" if tag else "public, max-age=86400, immutable"), ("ETag", etag)]
 
 
 def _layer_facts(seen: Visit, name: RepositoryName, view: ManifestView, layer: Descriptor, number: int) -> list[tuple[str, Markup]]:
@@ -74,24 +99,22 @@ def _layer_facts(seen: Visit, name: RepositoryName, view: ManifestView, layer: D
     ]
 
 
-def _layer_pieces(start: Markup, registry: Registry, name: RepositoryName, layer: Digest) -> Iterator[Markup]:
-    yield start
-    rows: list[Markup] = []
-    count = unpacked = 0
-    problem = ""
-    try:
-        with registry.open_blob(name, layer).file or io.BytesIO() as file:
-            for entry in list_files(file, Limits()):
-                rows.append(_row(entry))
-                count, unpacked = count + 1, unpacked + entry.size
-                if len(rows) == _ROWS:
-                    yield join(rows)
-                    rows.clear()
-    except (Incomplete, RegistryError) as error:
-        problem = str(error)
-    yield join(rows)
-    entries = f"{count:,} {'entry' if count == 1 else 'entries'}, {size_text(unpacked)}"
-    yield _image("layer_end", count=entries, warning=warning(problem))
+def _listed(seen: Visit, name: RepositoryName, layer: Descriptor, turn: Turn) -> LayerList:
+    if layer.media_type.endswith(_ENCRYPTED):
+        return LayerList((), 0, 0, "This layer is encrypted: what is in it can be seen only with a key, where it is unpacked.", certain=True)
+    return seen.site.browsing.files(name, layer.digest, PAGE_ENTRIES, turn)
+
+
+def _files(seen: Visit, listed: LayerList, turn: Turn, tag: str) -> Markup:
+    """Show the part of a list that the query asks for."""
+    part = min(seen.number("page"), max(len(listed.pages), 1)) - 1
+    rows = []
+    for entry in listed.page(part):
+        rows.append(_row(entry))
+        turn.step()
+    entries = f"{listed.entries:,} {'entry' if listed.entries == 1 else 'entries'}, {size_text(listed.unpacked)}"
+    pages = pager(seen.request.path, "Files", part * PAGE_ENTRIES, listed.entries, {"tag": tag}, heavy=True)
+    return _image("layer_files", rows=join(rows), pager=pages, count=entries, warning=warning(listed.problem))
 
 
 def _row(entry: Entry) -> Markup:

@@ -155,18 +155,6 @@ def page(seen: Visit, title: str, body: Markup, status: int = 200, headers: Sequ
     return Response(status, [*_HEADERS, *headers], str(join((page_start(seen, title), body, page_end(footer)))).encode())
 
 
-def page_stream(seen: Visit, title: str, pieces: Iterable[Markup]) -> Response:
-    """Answer with a page whose content is made while it is sent."""
-
-    def stream() -> Iterable[bytes]:
-        yield str(page_start(seen, title)).encode()
-        for piece in pieces:
-            yield str(piece).encode()
-        yield str(page_end()).encode()
-
-    return Response(200, _HEADERS, stream=iter(stream()))
-
-
 def redirect(url: Url) -> Response:
     """Send the browser to another page of this registry."""
     return Response(307, [("Location", url.text), NOSNIFF, ("Content-Type", "text/plain; charset=utf-8")])
@@ -330,13 +318,14 @@ def column(path: str, view: View, order: str, text: str, style: str = "") -> Mar
     )
 
 
-def pager(path: str, label: str, offset: int, total: int, query: dict[str, str], parameter: str = "page") -> Markup:
-    """Link to the part of a list before and after this one; nothing when there is one part only."""
+def pager(path: str, label: str, offset: int, total: int, query: dict[str, str], parameter: str = "page", *, heavy: bool = False) -> Markup:
+    """Link to the part of a list before and after this one; nothing when there is one part only. To `heavy` pages no crawler shall go."""
     if total <= PAGE_ENTRIES:
         return EMPTY
     number = offset // PAGE_ENTRIES + 1
-    before = _page("before", url=local(path, {**query, parameter: str(number - 1)})) if number > 1 else EMPTY
-    after = _page("after", url=local(path, {**query, parameter: str(number + 1)})) if offset + PAGE_ENTRIES < total else EMPTY
+    follow = " nofollow" if heavy else ""
+    before = _page("before", follow=follow, url=local(path, {**query, parameter: str(number - 1)})) if number > 1 else EMPTY
+    after = _page("after", follow=follow, url=local(path, {**query, parameter: str(number + 1)})) if offset + PAGE_ENTRIES < total else EMPTY
     last = min(offset + PAGE_ENTRIES, total)
     return _page("pager", label=label, before=before, after=after, first=f"{offset + 1:,}", last=f"{last:,}", total=f"{total:,}")
 
