@@ -27,6 +27,7 @@ LEVELS = (
     {"layer_lists", "folders"},
     {"image_files", "copying"},
     {"message", "endpoints", "image", "references", "uploads", "users", "timekeeping"},
+    {"directory"},
     {"connection", "catalog", "faults", "layout", "tokens", "bearer", "sockets", "tls", "notify"},
     {"server", "credentials"},
     {"summaries", "reload"},

@@ -20,14 +20,14 @@ from typing import NamedTuple
 
 from vex import store
 from vex.blobs import COPY, BlobFiles, make_directory, sync_directory
-from vex.check import each_blob, registry_in
+from vex.check import each_blob
 from vex.copying import FULL, WrongContent, copy_file, hash_of_file, link_file, write
 from vex.database import Database, DatabaseFault, fold_log
+from vex.directory import locked, registry_in
 from vex.errors import DISK_FULL, INTERNAL, Failure, RegistryError
 from vex.folders import Draft, Folder, Unsafe
 from vex.names import ALGORITHMS, Digest
 from vex.progress import Progress, mebibytes
-from vex.serve import locked
 
 MARKER = "backup"
 _NEW_MARKER = "backup.new"
@@ -108,7 +108,7 @@ class _Backup:
             _remove_database(self._new)
             self._database.copy_to(self._new)
             self._progress.say(f"copied the database, {mebibytes(self._new.stat().st_size)}")
-            with contextlib.closing(Database(self._new)) as copy:
+            with contextlib.closing(Database(self._new, oldest=1)) as copy:
                 blobs, removed = self._copy_blobs(copy)
             if not removed:
                 return blobs
@@ -171,7 +171,7 @@ class _Backup:
         _append_marker(self._directory, hash_of_file(self._new))
         os.rename(self._new, self._directory / _DATABASE)
         sync_directory(self._directory)
-        with contextlib.closing(Database(self._directory / _DATABASE)) as database, database.read() as tx:
+        with contextlib.closing(Database(self._directory / _DATABASE, oldest=1)) as database, database.read() as tx:
             for file in self._target.files():
                 if store.find_blob(tx, file.digest) is None:
                     os.unlink(self._target.path(file.digest))

@@ -22,11 +22,11 @@ from typing import Callable, NamedTuple, Optional
 from vex import faults, store
 from vex.blobs import REMOVED_PREFIX, BlobFiles
 from vex.database import Database, DatabaseFault, Transaction
+from vex.directory import locked, open_data, registry_in
 from vex.errors import INTERNAL, Failure, RegistryError
 from vex.manifest import parse_manifest
 from vex.names import Digest
 from vex.progress import Progress, mebibytes
-from vex.serve import locked, open_data
 from vex.summaries import STORED
 
 _BATCH = 200
@@ -71,19 +71,6 @@ class _Litter(NamedTuple):
     path: str
     digest: Digest
     identity: _Found
-
-
-@contextlib.contextmanager
-def registry_in(directory: Path) -> Iterator[Database]:
-    """Open the database of a registry that is there, running or not; raises Failure."""
-    path = directory / "vex.db"
-    if not os.path.exists(path):
-        raise Failure(f"there is no registry in {directory}, or none that this user may read: no vex.db; name its data directory with --data-dir")
-    database = Database(path)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def each_blob(database: Database) -> Iterator[store.BlobRow]:

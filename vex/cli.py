@@ -12,11 +12,12 @@ from typing import Callable
 
 from vex import VERSION
 from vex.config import KEYS, Config, Key, default_path, describe, load
-from vex.database import Database
+from vex.database import WITH_TOKENS
+from vex.directory import registry_in, registry_made_in
 from vex.errors import Failure, VexError
 from vex.kinds import DURATION, SIZE
 from vex.logs import log_to_standard_error
-from vex.serve import open_data, serve
+from vex.serve import serve
 from vex.users import Users
 
 Command = Callable[[argparse.Namespace], int]
@@ -283,18 +284,16 @@ def _version(_options: argparse.Namespace) -> int:
 
 
 def _with_users(options: argparse.Namespace, work: Callable[[Users], None]) -> int:
-    directory = _config(options).data_dir
-    with open_data(directory):
-        database = Database(directory / "vex.db")
-        try:
-            work(Users(database))
-        finally:
-            database.close()
+    with registry_in(_config(options).data_dir) as database:
+        work(Users(database))
     return 0
 
 
 def _user_add(options: argparse.Namespace) -> int:
-    return _with_users(options, lambda users: users.add(options.name, _read_password()))
+    # A name is not that of a token too, so there must be those.
+    with registry_made_in(_config(options).data_dir, WITH_TOKENS) as database:
+        Users(database).add(options.name, _read_password())
+    return 0
 
 
 def _user_password(options: argparse.Namespace) -> int:

@@ -25,9 +25,13 @@ from vex.files import sync
 from vex.metrics import Buckets
 
 MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql", "005-audit.sql")
+LATEST = len(MIGRATIONS)
+# The schemas from which on there is what the lists of the web interface show, tokens, the audit trail.
+WITH_LISTS, WITH_TOKENS, WITH_TRAIL = 2, 4, 5
 # What queries raise on a file that is damaged, or no database, without a translation.
 DatabaseFault = sqlite3.DatabaseError
 _BUSY_SECONDS = 5.0
+_RETRY_SECONDS = 0.01
 _FILE_MODE = 0o640
 # Past this the write-ahead log is cut back to it at a checkpoint; at most this part of the disk, so that it never keeps what a deletion freed.
 _WAL_BYTES = 16 * 1024 * 1024
@@ -100,9 +104,10 @@ class _Lock:
 class Database:
     """The shared connection; any thread may use it. `waits` and `commits` count how long a transaction waited for those before it, and a commit took."""
 
-    def __init__(self, path: Path, *, on_failure: Callable[[str], None] = lambda _reason: None) -> None:
-        """Open the database, create or migrate its schema; raises Failure.
+    def __init__(self, path: Path, *, oldest: int = 0, create: bool = True, on_failure: Callable[[str], None] = lambda _reason: None) -> None:
+        """Open the database; create it where there is none, and bring its schema up to date. Raises Failure.
 
+        With `oldest`, the schema stays as it is, and has to be that or a later one: another process may serve the database, and know no later one.
         `on_failure` is called once, when the outcome of a transaction is unknown and the process has to stop.
         """
         self._path = path
@@ -110,11 +115,20 @@ class Database:
         self._lock = _Lock(self.waits)
         self._on_failure = on_failure
         self._failed = ""
+        self.created = False
         try:
-            self._connection = _connect(path)
-            self._migrate()
+            self._connection = _connect(path, create)
+            self._settle_schema(oldest, create)
         except sqlite3.Error as error:
+            if "locked" in str(error):
+                raise Failure(f"another process is writing to the database {path}; try again") from error
             raise Failure(f"cannot use the database {path}: {error}; check its permissions and the disk, or restore it from a backup") from error
+
+    @property
+    def schema(self) -> int:
+        """The number of the last migration that the database has seen; 0 where it is empty."""
+        version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        return version
 
     def close(self) -> None:
         """Close the connection; what was committed is safe already."""
@@ -194,20 +208,47 @@ class Database:
         if self._failed:
             raise RegistryError(UNAVAILABLE, "the registry's storage failed; it has to be restarted", headers={"Retry-After": "5"})
 
-    def _migrate(self) -> None:
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(MIGRATIONS):
-            raise Failure(f"{self._path} was written by a newer Vex (schema {version}, this one knows {len(MIGRATIONS)}); use that version or a newer one")
+    def _settle_schema(self, oldest: int, create: bool) -> None:
+        version = self.schema
+        if version == 0 and create:
+            self._refuse_blobs_without_rows()
+        if not oldest or (version == 0 and create):
+            _turn_on_log(self._connection)
+            if version < LATEST:
+                self._migrate(oldest)
+                version = self.schema
+        if version > LATEST:
+            raise Failure(f"{self._path} was written by a newer Vex (schema {version}, this one knows {LATEST}); use that version or a newer one")
+        if version == 0:
+            raise Failure(f"there is no registry in {self._path.parent.resolve()}: its vex.db is empty; name its data directory with --data-dir")
+        if version < oldest:
+            raise Failure(
+                f"the database {self._path} is that of an older Vex (schema {version}, and this needs {oldest}): start this Vex on it with vex serve,"
+                " which brings it up to date, or use the older one"
+            )
+
+    def _refuse_blobs_without_rows(self) -> None:
         blobs = self._path.parent / "blobs"
-        if version == 0 and any(_BLOB.fullmatch(path.name) for path in blobs.glob("*/*")):
+        if any(_BLOB.fullmatch(path.name) for path in blobs.glob("*/*")):
             # Files without a row are litter, which a start removes.
             raise Failure(f"the database {self._path} is gone or empty, and {blobs} has files: restore it from a backup, or move {blobs} away to begin anew")
-        for number, name in enumerate(MIGRATIONS[version:], version + 1):
-            self._connection.execute("BEGIN IMMEDIATE")
-            for statement in _statements(_script(name)):
-                self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA user_version = {number}")
+
+    def _migrate(self, oldest: int) -> None:
+        """Bring the schema up to date, in one transaction; another process may have done it a moment ago."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = self.schema
+            if version < LATEST and not (oldest and version):
+                for name in MIGRATIONS[version:]:
+                    for statement in _statements(_script(name)):
+                        self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version = {LATEST}")
+                self.created = version == 0
             self._connection.execute("COMMIT")
+        except BaseException:
+            self.created = False
+            self._rollback()
+            raise
 
 
 def fold_log(path: Path) -> None:
@@ -216,21 +257,36 @@ def fold_log(path: Path) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, create: bool) -> sqlite3.Connection:
     # SQLite would create the file as the umask allows; it gives the files beside it the mode of this one.
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE))
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), _FILE_MODE))
     except OSError as error:
         raise Failure(f"cannot open the database {path}: {error.strerror}; check the permissions of the data directory") from error
     connection = sqlite3.connect(os.fspath(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    # As `sync`, for SQLite: only macOS knows of these.
+    connection.execute("PRAGMA fullfsync = ON")
+    connection.execute("PRAGMA checkpoint_fullfsync = ON")
     connection.execute("PRAGMA foreign_keys = ON")
     disk = os.statvfs(path)
-    part = disk.f_blocks * disk.f_frsize // _WAL_PART_OF_DISK
+    # No blocks at all: the file system does not tell, as ramfs.
+    part = disk.f_blocks * disk.f_frsize // _WAL_PART_OF_DISK or _WAL_BYTES
     connection.execute(f"PRAGMA journal_size_limit = {min(_WAL_BYTES, part)}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {max(1, min(_CHECKPOINT_BYTES, part) // 4096)}")
     return connection
+
+
+def _turn_on_log(connection: sqlite3.Connection) -> None:
+    """Have a new database use a write-ahead log; where several processes do so at once, SQLite lets none of them wait."""
+    for left in reversed(range(int(_BUSY_SECONDS / _RETRY_SECONDS))):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or not left:
+                raise
+            time.sleep(_RETRY_SECONDS)
 
 
 def _script(name: str) -> str:

@@ -19,8 +19,8 @@ from typing import Callable
 from vex.blobs import FILE_MODE
 from vex.certificate import canonical_host, create_certificate
 from vex.database import Database
+from vex.directory import open_data
 from vex.errors import Failure
-from vex.serve import open_data
 from vex.users import Users, check_user
 
 PUBLIC_PORT, AUTH_PORT, INTERNAL_PORT = 8200, 8201, 8202

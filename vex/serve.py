@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import functools
 import gc
 import logging
@@ -13,17 +11,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from vex.answers import Answers, Revisions
 from vex.api import Api, Delivery, PageLimits
 from vex.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
-from vex.blobs import FILE_MODE, BlobFiles, make_directory
+from vex.blobs import BlobFiles
 from vex.config import Config
 from vex.credentials import Credentials, OnePort
 from vex.database import Database
+from vex.directory import locked, open_data
 from vex.errors import Failure, RegistryError
 from vex.housekeeping import Housekeeping, Step
 from vex.logs import AccessLog
@@ -89,33 +86,6 @@ def _give_memory_back() -> Callable[[], None]:
             library.mallopt(option, _KEPT_BYTES)
         return lambda: trim(0)
     return lambda: None
-
-
-@contextlib.contextmanager
-def open_data(directory: Path) -> Iterator[None]:
-    """Create the data directory if it is missing; problems with its files become a Failure."""
-    try:
-        make_directory(directory)
-        yield
-    except OSError as error:
-        where = error.filename or directory
-        raise Failure(f"cannot use the data directory {directory}: {where}: {error.strerror}; check its permissions and the disk") from error
-
-
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the data directory's lock, so that two servers never share it; raises Failure."""
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            raise Failure(f"another vex uses the data directory {directory}; end it first, or choose another with --data-dir") from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 class _Service:

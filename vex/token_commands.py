@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Callable
 
 from vex.bearer import Signer
-from vex.database import Database
-from vex.serve import open_data
+from vex.database import WITH_TOKENS
+from vex.directory import open_data, registry_in, registry_made_in
 from vex.tokens import Tokens
 
 _HEADINGS = ("NAME", "CREATED", "EXPIRES", "LAST USE", "REPOSITORIES", "RIGHTS")
@@ -19,11 +18,14 @@ _HEADINGS = ("NAME", "CREATED", "EXPIRES", "LAST USE", "REPOSITORIES", "RIGHTS")
 
 def run(options: argparse.Namespace, data: Path) -> None:
     """Run one of the commands on a data directory; raises Failure."""
-    with open_data(data):
+    if options.verb == "add":
+        with registry_made_in(data, WITH_TOKENS) as database:
+            _add(options, Tokens(database))
+        return
+    with registry_in(data, WITH_TOKENS) as database, open_data(data):
         if options.verb == "rotate-key":
             Signer(data).rotate()
-            return
-        with contextlib.closing(Database(data / "vex.db")) as database:
+        else:
             _VERBS[options.verb](options, Tokens(database))
 
 
@@ -50,4 +52,4 @@ def _time(seconds: int | None) -> str:
     return "never" if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%MZ")
 
 
-_VERBS: dict[str, Callable[[argparse.Namespace, Tokens], None]] = {"add": _add, "delete": _delete, "list": _list}
+_VERBS: dict[str, Callable[[argparse.Namespace, Tokens], None]] = {"delete": _delete, "list": _list}

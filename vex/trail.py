@@ -13,8 +13,8 @@ from typing import Callable, NamedTuple
 
 from vex import audit
 from vex.audit import Change
-from vex.check import registry_in
-from vex.database import Database
+from vex.database import WITH_TRAIL, Database
+from vex.directory import registry_in
 from vex.logs import escaped, utc
 from vex.names import RepositoryName, Tag
 
@@ -39,7 +39,7 @@ def wanted(text: str, seconds: float, now: float) -> Wanted:
 def show(directory: Path, what: Wanted, *, as_json: bool, say: Callable[[str], None] = print) -> int:
     """Say a line for each change, and return how many those were; the registry may be running. Raises Failure."""
     count = 0
-    with registry_in(directory) as database:
+    with registry_in(directory, WITH_TRAIL) as database:
         for change in _each(database, what):
             say(_json(change) if as_json else _text(change))
             count += 1
