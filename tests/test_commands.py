@@ -199,7 +199,7 @@ class FailedStarts(CommandCase):
         self.assert_failed(self.serve("--auth-tls-key", "a.pem"), "auth-tls-cert", "auth-tls-key")
 
     def test_a_database_of_a_newer_version_is_left_alone(self) -> None:
-        self.run_vex("user", "list")
+        self.run_vex("token", "add", "ci")
         database = self.directory / "data" / "vex.db"
         with contextlib.closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA user_version = 999")
@@ -217,7 +217,7 @@ class FailedStarts(CommandCase):
         self.assertEqual(Path(path).read_bytes(), before)
 
     def test_blobs_without_their_database_are_left_alone(self) -> None:
-        self.run_vex("user", "list")
+        self.run_vex("token", "add", "ci")
         blob = self.directory / "data/blobs/sha256" / ("0" * 64)
         blob.parent.mkdir(parents=True)
         blob.write_bytes(b"x")

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import pty
+import re
 import sqlite3
 import subprocess
 import sys
@@ -200,6 +201,7 @@ class Commands(unittest.TestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.data = Path(directory.name) / "data"
+        self.data.mkdir()
 
     def user(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
         return vex("user", *arguments, "--data-dir", str(self.data), text=text)
@@ -216,7 +218,12 @@ class Commands(unittest.TestCase):
     def names(self) -> list[str]:
         return self.user("list").stdout.splitlines()
 
+    def make_registry(self) -> None:
+        """Make the registry that commands work on."""
+        Database(self.data / "vex.db").close()
+
     def test_users_are_added_listed_changed_and_deleted(self) -> None:
+        self.make_registry()
         self.assert_done(self.user("add", "bob", text="a long password\n"))
         self.assert_done(self.user("add", "alice", text="a long password\r\n"))
         self.assert_done(self.user("list"), "alice\nbob\n")
@@ -225,9 +232,11 @@ class Commands(unittest.TestCase):
         self.assert_done(self.user("list"), "bob\n")
 
     def test_no_users_are_an_empty_list(self) -> None:
+        self.make_registry()
         self.assert_done(self.user("list"))
 
     def test_failures_say_what_and_what_to_do(self) -> None:
+        self.make_registry()
         self.assert_done(self.user("add", "bob", text="a long password\n"))
         self.assert_failed(self.user("add", "bob", text="a long password\n"), "bob", "vex user password")
         self.assert_failed(self.user("add", "no name", text="a long password\n"), "no name", "letters")
@@ -268,7 +277,7 @@ class Commands(unittest.TestCase):
         os.close(slave)
         shown = b""
         for count, password in enumerate(passwords, 1):
-            while shown.count(b": ") < count:
+            while len(re.findall(b"(?:Password|Again): ", shown)) < count:
                 shown += os.read(master, 1024)
             os.write(master, password.encode() + b"\n")
         # A terminal whose other end is closed gives an error at its end.

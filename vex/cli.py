@@ -18,7 +18,7 @@ from vex.errors import Failure, VexError
 from vex.kinds import DURATION, SIZE
 from vex.logs import log_to_standard_error
 from vex.serve import serve
-from vex.users import Users
+from vex.users import Users, check_password, check_user
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -290,9 +290,13 @@ def _with_users(options: argparse.Namespace, work: Callable[[Users], None]) -> i
 
 
 def _user_add(options: argparse.Namespace) -> int:
+    # Whatever is refused is refused before a registry is made for it.
+    check_user(options.name)
+    password = _read_password()
+    check_password(password)
     # A name is not that of a token too, so there must be those.
     with registry_made_in(_config(options).data_dir, WITH_TOKENS) as database:
-        Users(database).add(options.name, _read_password())
+        Users(database).add(options.name, password)
     return 0
 
 

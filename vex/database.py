@@ -210,7 +210,7 @@ class Database:
 
     def _settle_schema(self, oldest: int, create: bool) -> None:
         version = self.schema
-        if version == 0 and create:
+        if version == 0:
             self._refuse_blobs_without_rows()
         if not oldest or (version == 0 and create):
             _turn_on_log(self._connection)

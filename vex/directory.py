@@ -56,6 +56,6 @@ def registry_in(directory: Path, oldest: int = 1) -> Iterator[Database]:
 def registry_made_in(directory: Path, oldest: int) -> Iterator[Database]:
     """Open the database of a registry, as `registry_in`, or make one, and say on standard error where. Raises Failure."""
     with open_data(directory), contextlib.closing(Database(directory / "vex.db", oldest=oldest)) as database:
-        if database.created:
-            print(f"vex: there was no registry in {directory.resolve()}: a new one is there now", file=sys.stderr, flush=True)
         yield database
+        if database.created:
+            print(f"vex: there was no registry in {directory.resolve()}: a new one is there now", file=sys.stderr)

@@ -11,7 +11,9 @@ from typing import Callable
 from vex.bearer import Signer
 from vex.database import WITH_TOKENS
 from vex.directory import open_data, registry_in, registry_made_in
+from vex.identity import check_pattern
 from vex.tokens import Tokens
+from vex.users import check_user
 
 _HEADINGS = ("NAME", "CREATED", "EXPIRES", "LAST USE", "REPOSITORIES", "RIGHTS")
 
@@ -19,6 +21,9 @@ _HEADINGS = ("NAME", "CREATED", "EXPIRES", "LAST USE", "REPOSITORIES", "RIGHTS")
 def run(options: argparse.Namespace, data: Path) -> None:
     """Run one of the commands on a data directory; raises Failure."""
     if options.verb == "add":
+        # Whatever is refused is refused before a registry is made for it.
+        check_user(options.name)
+        check_pattern(options.repository)
         with registry_made_in(data, WITH_TOKENS) as database:
             _add(options, Tokens(database))
         return

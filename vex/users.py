@@ -197,11 +197,16 @@ def check_user(name: str) -> None:
         raise Failure(f"{name!r} is not a user name: use 1 to {MAX_NAME} letters, digits, '.', '_', '-' or '@', a letter or a digit first")
 
 
-def _hashed(name: str, password: str) -> accounts.UserRow:
+def check_password(password: str) -> None:
+    """Check a password that is to be given to a user; raises Failure."""
     if len(password) < MIN_PASSWORD or len(password.encode()) > MAX_PASSWORD:
         raise Failure(f"the password must have {MIN_PASSWORD} characters or more, and at most {MAX_PASSWORD} bytes")
     if "\0" in password or "\n" in password or "\r" in password:
         raise Failure("the password must not hold line breaks or NUL")
+
+
+def _hashed(name: str, password: str) -> accounts.UserRow:
+    check_password(password)
     salt = secrets.token_bytes(16)
     return accounts.UserRow(name, salt, _scrypt(password, salt), secrets.randbits(62))
 
