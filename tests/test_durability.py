@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable
 
-from tests.crash.points import Trap
+from tests.crash.points import SKIP, Trap
 from tests.crash.server import TrapServer
 from tests.in_process import InProcess, Options, directory_in_memory
 from tests.programs import require
@@ -88,6 +88,64 @@ class UploadOrderTest(DurabilityTestCase):
             self.assertIsNotNone(found, f"no {pattern} from call {position} on: {calls}")
             position = (found or 0) + 1
         self.assertFalse([call for call in calls[position:] if re.match(patterns[0], call)], calls)
+
+
+class SyncTest(DurabilityTestCase):
+    """Syncs of uploads, counted: what is published, and each offset that a client is told, was synced as it is."""
+
+    server: TrapServer
+
+    def setUp(self) -> None:
+        context = directory_in_memory()
+        self.addCleanup(context.__exit__, None, None, None)
+        self.server = TrapServer(Path(context.__enter__()))
+        self.addCleanup(self.server.kill)
+
+    def count(self) -> None:
+        self.server.points.arm(Trap("fsync uploads", SKIP, forever=True))
+
+    def test_what_is_left_of_a_chunk_that_contradicts_its_range_is_synced_before_it_is_published(self) -> None:
+        location = self.start(self.server.auth)
+        self.assertEqual(self.server.auth.request("PATCH", location, b"first").status, 202)
+        answer = self.server.auth.request("PATCH", location, iter([b"more"]), {"Content-Range": "5-20"})
+        self.assertEqual((answer.status, answer.codes), (400, ["SIZE_INVALID"]))
+        self.count()
+        self.assertEqual(self.server.auth.request("PUT", f"{location}&digest={digest_of(b'first')}").status, 201)
+        self.assertEqual(self.server.points.sprung, 1)
+
+    def test_what_a_client_that_vanished_left_is_synced_before_anybody_is_told(self) -> None:
+        for method, headers, status in (("GET", {}, 204), ("PATCH", {"Content-Range": "7-8"}, 416), ("PUT", {"Content-Range": "7-8"}, 416)):
+            with self.subTest(method):
+                location = self.start(self.server.auth)
+                with half_sent(self.server.auth, location, bytes(1000), 600):
+                    pass
+                self.server.wait_until_counted()
+                self.count()
+                answer = self.server.auth.request(method, f"{location}&digest={digest_of(b'')}", None if method == "GET" else b"xx", headers)
+                self.assertEqual((answer.status, answer.headers["Range"]), (status, "0-599"))
+                self.assertEqual(self.server.points.sprung, 1)
+                self.server.points.disarm()
+
+    def test_what_has_arrived_of_a_body_is_synced_before_anybody_is_told(self) -> None:
+        location = self.start(self.server.auth)
+        self.count()
+        with half_sent(self.server.auth, location, bytes(2 * MIB), 1_300_000):
+            self.wait_for(lambda: received(self.server.auth, location) > 1_000_000, "nothing arrives")
+            self.assertGreaterEqual(self.server.points.sprung, 1)
+            synced = self.server.points.sprung
+            self.assertEqual(self.server.auth.request("PATCH", location, b"x").status, 416)
+            self.assertEqual(self.server.points.sprung, synced, "nothing new has arrived")
+
+    def test_what_a_process_left_that_was_killed_is_synced_before_anybody_is_told(self) -> None:
+        location = self.start(self.server.auth)
+        with half_sent(self.server.auth, location, bytes(1000), 600):
+            pass
+        self.server.wait_until_counted()
+        self.server.kill()
+        self.server.start()
+        self.count()
+        self.assertEqual(received(self.server.auth, location), 600)
+        self.assertEqual(self.server.points.sprung, 1)
 
 
 class FilesTest(DurabilityTestCase):
@@ -218,7 +276,7 @@ class FilesTest(DurabilityTestCase):
         with running() as server:
             old, young = self.start(server.auth), self.start(server.auth)
             server.stop()
-            aged = server.data / "uploads" / old.rpartition("/")[2]
+            aged = server.data / "uploads" / old.partition("?")[0].rpartition("/")[2]
             os.utime(aged, (time.time() - 25 * 3600,) * 2)
             server.start()
             # Asked for before the first sweep, it would go on.

@@ -56,8 +56,22 @@ class Styles(UploadCase):
                 self.assert_session(answer, 202, "0-0")
                 self.assertTrue(answer.headers["Location"].startswith("/v2/post/blobs/uploads/"))
 
+    def test_the_location_has_a_query_and_a_digest_is_appended_with_and_without_looking(self) -> None:
+        for number, separator in enumerate("&?"):
+            with self.subTest(separator):
+                location = self.begin(f"query{number}")
+                self.assertRegex(location, r"^/v2/query\d/blobs/uploads/[0-9a-f]{32,}\?[^?]+$")
+                location = str(self.patch(location, b"con").headers["Location"])
+                answer = self.server.auth.request("PUT", f"{location}{separator}digest={digest_of(b'content')}", b"tent")
+                self.assert_created(answer, f"query{number}", b"content")
+
+    def test_a_session_is_found_without_the_query_of_its_location(self) -> None:
+        path = self.begin("path").partition("?")[0]
+        self.assert_session(self.patch(path, b"content"), 202, "0-6")
+        self.assert_created(self.put(path, digest_of(b"content")), "path", b"content")
+
     def test_sessions_cannot_be_guessed(self) -> None:
-        first, second = (self.begin("guess").rpartition("/")[2] for _ in range(2))
+        first, second = (self.begin("guess").partition("?")[0].rpartition("/")[2] for _ in range(2))
         self.assertNotEqual(first, second)
         self.assertGreaterEqual(len(first), 32)
 
@@ -182,13 +196,35 @@ class Refusals(UploadCase):
         self.assert_session(self.server.auth.get(location), 204, "0-4")
         self.assert_created(self.put(location, digest_of(b"0123456789"), b"56789", {"Content-Range": "5-9"}), "order", b"0123456789")
 
-    def test_a_content_range_that_is_not_first_and_last_is_416_with_where_to_go_on(self) -> None:
+    def test_a_content_range_that_cannot_be_read_is_400_and_the_session_goes_on(self) -> None:
         location = self.begin("grammar")
-        for value in ("bytes 0-4/5", "bytes=0-4", "0-", "-4", "4-0", "0 - 4", "0-4/5", "+0-4", "0-4-5", "", "\u0660-4", "0" * 30 + "-4"):
+        for value in ("bytes 0-4/5", "bytes=0-4", "0-", "-4", "4-0", "0 - 4", "0-4/", "0-4/x", "+0-4", "0-4-5", "", "\u0660-4", "0" * 30 + "-4"):
             with self.subTest(value):
-                answer = self.patch(location, b"01234", {"Content-Range": value.encode().decode("latin-1")})
-                self.assert_out_of_order(answer, location, "0-0")
+                sent = {"Content-Range": value.encode().decode("latin-1")}
+                self.assert_error(self.patch(location, b"01234", sent), 400, "BLOB_UPLOAD_INVALID")
+                self.assert_error(self.put(location, digest_of(b"01234"), b"01234", sent), 400, "BLOB_UPLOAD_INVALID")
         self.assert_session(self.server.auth.get(location), 204, "0-0")
+
+    def test_a_content_range_with_a_size_is_one_without(self) -> None:
+        for number, size in enumerate(("", "/*", "/10", "/5")):
+            with self.subTest(size):
+                location = self.begin(f"size{number}")
+                self.assert_session(self.patch(location, b"01234", {"Content-Range": f"0-4{size}"}), 202, "0-4")
+                self.assert_out_of_order(self.patch(location, b"01234", {"Content-Range": f"0-4{size}"}), location, "0-4")
+                put = self.put(location, digest_of(b"0123456789"), b"56789", {"Content-Range": f"5-9{size}"})
+                self.assert_created(put, f"size{number}", b"0123456789")
+
+    def test_of_the_last_chunk_the_first_offset_is_checked_and_the_digest_decides_the_rest(self) -> None:
+        content = b"0123456789"
+        for number, last in enumerate((9, 10, 8, 99)):
+            with self.subTest(last):
+                location = self.begin(f"last{number}")
+                self.patch(location, content[:5])
+                self.assert_out_of_order(self.put(location, digest_of(content), content[5:], {"Content-Range": f"4-{last}"}), location, "0-4")
+                answer = self.put(location, digest_of(content), content[5:], {"Content-Range": f"5-{last}"})
+                self.assert_created(answer, f"last{number}", content)
+        location = self.begin("last/short")
+        self.assert_error(self.put(location, digest_of(content), content[:9], {"Content-Range": "0-10"}), 400, "DIGEST_INVALID")
 
     def test_a_length_that_differs_from_content_range_is_refused_and_nothing_of_it_stays(self) -> None:
         location = self.begin("length")

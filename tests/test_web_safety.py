@@ -219,7 +219,7 @@ class Headers(WebTestCase):
 
     def test_redirects_stay_here(self) -> None:
         planted = self.plant("app", HARMLESS)
-        for path in ("/r/app", f"/r/app/m/{planted.image.digest}", f"/r/app/m/{planted.image.digest.upper().replace('SHA', 'sha')}/"):
+        for path in ("/r/app", f"/r/app/m/{planted.image.digest}"):
             response = self.respond(path)
             self.assertEqual(response.status, 307)
             self.assertTrue(dict(response.headers)["Location"].startswith("/r/app/"))

@@ -48,6 +48,11 @@ def list_users(tx: Transaction) -> list[tuple[str, int]]:
     return [(row[0], row[1]) for row in tx.rows("SELECT name, created FROM user ORDER BY name")]
 
 
+def user_versions(tx: Transaction) -> list[tuple[str, int]]:
+    """Return name and version of every user."""
+    return [(row[0], row[1]) for row in tx.rows("SELECT name, version FROM user")]
+
+
 def save_user(tx: Transaction, user: UserRow, now: int) -> None:
     """Create a user, or give one a new password."""
     tx.execute(

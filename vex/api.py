@@ -18,18 +18,21 @@ from vex.answers import Revisions
 from vex.audit import Actor
 from vex.byteranges import Range, content_range, multipart, parse_ranges
 from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, MANIFEST_TOO_LARGE, PAGINATION_NUMBER_INVALID, RegistryError
-from vex.fields import etag_matches, if_range_matches, parse_content_range
+from vex.fields import Preconditions, etag_matches, if_range_matches, parse_content_range
+from vex.locations import Locations
 from vex.message import Request, Response, json_response
-from vex.names import Digest, RepositoryName, Tag, parse_algorithm
-from vex.registry import Reference, Registry, StoredBlob
+from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_algorithm
+from vex.registry import Condition, Reference, Registry, StoredBlob
 from vex.store import ReferrerRow
-from vex.uploads import OutOfOrder, Upload, Uploads, received_range
+from vex.upload_files import Upload
+from vex.uploads import OutOfOrder, Uploads, received_range
 from vex.wire import Body
 
 Fields = dict[str, str]
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _READ_BYTES = 64 * 1024
+_OPEN = "state=open"
 # As in app.py; those who may push are not sent to a mirror, which may not have what they have just pushed.
 _PUBLIC = "public"
 _NOSNIFF = ("X-Content-Type-Options", "nosniff")
@@ -64,7 +67,14 @@ class Api:
     """The handlers, by route and method in `HANDLERS`."""
 
     def __init__(
-        self, registry: Registry, uploads: Uploads, revisions: Revisions, pages: PageLimits, manifest_bytes: int, delivery: Delivery | None = None
+        self,
+        registry: Registry,
+        uploads: Uploads,
+        revisions: Revisions,
+        pages: PageLimits,
+        manifest_bytes: int,
+        delivery: Delivery | None = None,
+        locations: Locations | None = None,
     ) -> None:
         self._registry = registry
         self._revisions = revisions
@@ -72,6 +82,7 @@ class Api:
         self._pages = pages
         self._manifest_bytes = manifest_bytes
         self._delivery = delivery or Delivery()
+        self._locations = locations or Locations()
 
     def handle(self, route: routes.Route, request: Request, fields: Fields) -> Response:
         """Answer a request whose method the route takes."""
@@ -144,9 +155,11 @@ class Api:
         """Answer end-7: store a manifest under a tag, or under its digest with the tags of the query."""
         name, reference = RepositoryName.parse(fields["name"]), _reference(fields["reference"])
         tags = [Tag.parse(tag) for tag in request.query.get("tag", [])]
+        condition = _condition(request)
         content = self._read_manifest(request)
-        pushed = self._registry.put_manifest(name, reference, tags, content, request.header("content-type"), _actor(request))
-        headers = [("Location", routes.MANIFEST.path(name=name, reference=pushed.digest)), ("Docker-Content-Digest", pushed.digest), _NOSNIFF]
+        pushed = self._registry.put_manifest(name, reference, tags, content, request.header("content-type"), _actor(request), condition)
+        location = self._locations.of(request, routes.MANIFEST.path(name=name, reference=pushed.digest))
+        headers = [("Location", location), ("Docker-Content-Digest", pushed.digest), _NOSNIFF]
         if pushed.subject:
             headers.append(("OCI-Subject", pushed.subject))
         headers += [("OCI-Tag", tag) for tag in tags]
@@ -229,64 +242,75 @@ class Api:
     def post_upload(self, request: Request, fields: Fields) -> Response:
         """Answer end-4a, end-4b, end-4c and end-11: open a session, take a whole blob, or mount one."""
         name = RepositoryName.parse(fields["name"])
-        mounted = _digest_or_none(request.parameter("mount"))
+        mounted = _mounted(request.parameter("mount"))
         if mounted and self._registry.mount(name, mounted):
-            return _created_blob(name, mounted)
+            return self._created_blob(request, name, mounted)
         digest = None if request.parameter("digest") is None else _digest_parameter(request)
         algorithm = digest.algorithm if digest else parse_algorithm(request.parameter("digest-algorithm") or "sha256")
-        upload = self._uploads.start(name, algorithm)
         if digest is None or (not request.head.has_body and digest != Digest.of(b"", algorithm)):
-            return _upload_response(202, upload)
-        try:
-            with self._uploads.session(name, upload.token):
-                self._uploads.receive(upload, request.body, request.head.length)
-                self._registry.finish_upload(upload, digest)
-        finally:
-            # The client was not told of this session, and cannot come back to it.
-            self._uploads.cancel(upload)
-        return _created_blob(name, digest)
+            return self._upload_response(202, request, self._uploads.start(name, algorithm, request.identity))
+        with self._uploads.single(name, algorithm) as upload:
+            self._uploads.receive(upload, request.body, request.head.length)
+            self._registry.finish_upload(upload, digest)
+        return self._created_blob(request, name, digest)
 
     def patch_upload(self, request: Request, fields: Fields) -> Response:
         """Answer end-5: append a chunk, or a stream of unknown length."""
         name = RepositoryName.parse(fields["name"])
-        with _resumable(), self._uploads.session(name, fields["token"]) as upload:
-            self._receive(upload, request)
-            return _upload_response(202, upload)
+        chunk = _content_range(request)
+        with self._resumable(request), self._uploads.session(name, fields["token"], request.identity) as upload:
+            self._uploads.receive(upload, request.body, request.head.length, *chunk)
+            return self._upload_response(202, request, upload)
 
     def put_upload(self, request: Request, fields: Fields) -> Response:
         """Answer end-6: append what the body holds, and publish the blob. Repeated by a client that missed the answer, it is 201 again."""
-        name, digest = RepositoryName.parse(fields["name"]), _digest_parameter(request)
+        # Clients append `?digest=` to the location, whatever query it has.
+        request.query_text = request.query_text.replace("?", "&")
+        name, digest, (first, _) = RepositoryName.parse(fields["name"]), _digest_parameter(request), _content_range(request)
         try:
-            with _resumable(), self._uploads.session(name, fields["token"]) as upload:
-                self._receive(upload, request)
+            with self._resumable(request), self._uploads.session(name, fields["token"], request.identity) as upload:
+                # Clients count the last offset in more than one way; whether all has arrived is for the digest to tell.
+                self._uploads.receive(upload, request.body, request.head.length, first)
                 self._registry.finish_upload(upload, digest)
         except RegistryError as error:
             if error.kind is not BLOB_UPLOAD_UNKNOWN or not self._registry.has_blob(name, digest):
                 raise
             for _ in _pieces(request.body):
                 pass
-        response = _created_blob(name, digest)
+        response = self._created_blob(request, name, digest)
         response.headers.append(("Docker-Upload-UUID", fields["token"]))
         return response
 
-    def get_upload(self, _request: Request, fields: Fields) -> Response:
+    def get_upload(self, request: Request, fields: Fields) -> Response:
         """Answer end-13: how far an upload is."""
-        return _upload_response(204, self._uploads.peek(RepositoryName.parse(fields["name"]), fields["token"]))
+        return self._upload_response(204, request, self._uploads.peek(RepositoryName.parse(fields["name"]), fields["token"], request.identity))
 
-    def delete_upload(self, _request: Request, fields: Fields) -> Response:
+    def delete_upload(self, request: Request, fields: Fields) -> Response:
         """Answer end-14: cancel an upload."""
         name = RepositoryName.parse(fields["name"])
-        with _resumable(), self._uploads.session(name, fields["token"]) as upload:
+        with self._resumable(request), self._uploads.session(name, fields["token"], request.identity) as upload:
             self._uploads.cancel(upload)
         return Response(204, [_NOSNIFF])
 
-    def _receive(self, upload: Upload, request: Request) -> None:
-        content_range = request.header("content-range")
+    def _created_blob(self, request: Request, name: RepositoryName, digest: Digest) -> Response:
+        location = self._locations.of(request, routes.BLOB.path(name=name, digest=digest))
+        return Response(201, [("Location", location), ("Docker-Content-Digest", digest), _NOSNIFF])
+
+    def _upload_headers(self, request: Request, upload: Upload) -> dict[str, str]:
+        # With a query, as clients expect that append `&digest=` without looking.
+        path = f"{routes.UPLOAD.path(name=upload.repository, token=upload.token)}?{_OPEN}"
+        return {"Location": self._locations.of(request, path), "Range": received_range(upload.durable.size), "Docker-Upload-UUID": upload.token}
+
+    def _upload_response(self, status: int, request: Request, upload: Upload) -> Response:
+        return Response(status, [*self._upload_headers(request, upload).items(), _NOSNIFF])
+
+    @contextlib.contextmanager
+    def _resumable(self, request: Request) -> Iterator[None]:
+        """Tell a client whose chunk came out of order where to go on (OCI distribution specification, "Pushing a blob in chunks")."""
         try:
-            part = None if content_range is None else parse_content_range(content_range)
-        except RegistryError as error:
-            raise OutOfOrder(upload, error.message) from None
-        self._uploads.receive(upload, request.body, request.head.length, part)
+            yield
+        except OutOfOrder as error:
+            raise RegistryError(error.kind, error.message, headers=self._upload_headers(request, error.upload)) from error
 
 
 HANDLERS: dict[tuple[str, str], Callable[[Api, Request, Fields], Response]] = {
@@ -329,11 +353,15 @@ def _digest_parameter(request: Request) -> Digest:
     return Digest.parse(text)
 
 
-def _digest_or_none(text: str | None) -> Digest | None:
-    # A mount that is not possible is never an error: the client uploads instead.
-    with contextlib.suppress(RegistryError):
-        return Digest.parse(text or "")
-    return None
+def _content_range(request: Request) -> tuple[int, int] | tuple[None, None]:
+    value = request.header("content-range")
+    return (None, None) if value is None else parse_content_range(value)
+
+
+def _mounted(text: str | None) -> Digest | None:
+    # A mount that is not possible is no error: the client uploads instead. A digest that is none is one, as everywhere.
+    known = (text or "").partition(":")[0] in ALGORITHMS
+    return Digest.parse(text or "") if known else None
 
 
 def _etag(digest: Digest) -> str:
@@ -343,6 +371,14 @@ def _etag(digest: Digest) -> str:
 def _not_modified(request: Request, digest: Digest) -> bool:
     tags = request.header("if-none-match")
     return tags is not None and etag_matches(tags, _etag(digest))
+
+
+def _condition(request: Request) -> Condition | None:
+    if_match, if_none_match = request.header("if-match"), request.header("if-none-match")
+    if if_match is None and if_none_match is None:
+        return None
+    preconditions = Preconditions(if_match, if_none_match)
+    return lambda before: preconditions.hold(*(digest and _etag(digest) for digest in before))
 
 
 def _content_headers(digest: Digest, *more: tuple[str, str]) -> list[tuple[str, str]]:
@@ -377,28 +413,6 @@ def _referrer(row: ReferrerRow) -> dict[str, object]:
     if annotations:
         descriptor["annotations"] = annotations
     return descriptor
-
-
-def _created_blob(name: RepositoryName, digest: Digest) -> Response:
-    return Response(201, [("Location", routes.BLOB.path(name=name, digest=digest)), ("Docker-Content-Digest", digest), _NOSNIFF])
-
-
-def _upload_headers(upload: Upload) -> dict[str, str]:
-    location = routes.UPLOAD.path(name=upload.repository, token=upload.token)
-    return {"Location": location, "Range": received_range(upload.offset), "Docker-Upload-UUID": upload.token}
-
-
-def _upload_response(status: int, upload: Upload) -> Response:
-    return Response(status, [*_upload_headers(upload).items(), _NOSNIFF])
-
-
-@contextlib.contextmanager
-def _resumable() -> Iterator[None]:
-    """Tell a client whose chunk came out of order where to go on (OCI distribution specification, "Pushing a blob in chunks")."""
-    try:
-        yield
-    except OutOfOrder as error:
-        raise RegistryError(error.kind, error.message, headers=_upload_headers(error.upload)) from error
 
 
 def _pieces(body: Body) -> Iterator[memoryview]:

@@ -17,10 +17,9 @@ from vex.errors import MANIFEST_UNKNOWN, NAME_UNKNOWN, RegistryError
 from vex.image import IMAGE, MAX_CONFIG_BYTES, ImageConfig, platform_name, read_config
 from vex.layer_lists import LayerList, LayerLists, make_list
 from vex.layers import Limits, Pace
-from vex.manifest import Descriptor, Manifest, parse_manifest
+from vex.manifest import Descriptor, Manifest, parse_stored
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import Registry
-from vex.summaries import STORED
 
 Entry = TypeVar("Entry")
 
@@ -133,7 +132,7 @@ class Browsing:
             referrers, more = store.referrers(tx, repository, digest, "", "", MOST_NAMED, _REFERRERS_BYTES)
             # cosign 2 attaches signatures, attestations and SBOMs by tag.
             signature_tags = catalog.tags_with_prefix(tx, repository, f"{digest.algorithm}-{digest.encoded}.", _SIGNATURE_TAGS)
-        manifest = parse_manifest(content, row.media_type, STORED)
+        manifest = parse_stored(content, row.media_type)
         children = self._children(repository, manifest.manifests)
         return ManifestView(entry, row.media_type, content, manifest, tags, parents, referrers, more, signature_tags, children)
 

@@ -24,10 +24,9 @@ from vex.blobs import REMOVED_PREFIX, BlobFiles
 from vex.database import Database, DatabaseFault, Transaction
 from vex.directory import locked, open_data, registry_in
 from vex.errors import INTERNAL, Failure, RegistryError
-from vex.manifest import parse_manifest
+from vex.manifest import parse_stored
 from vex.names import Digest
 from vex.progress import Progress, mebibytes
-from vex.summaries import STORED
 
 _BATCH = 200
 _BUFFER_BYTES = 1024 * 1024
@@ -311,7 +310,7 @@ def _manifest_fault(tx: Transaction, held: faults.HeldManifest) -> str:
     if Digest.of(content, held.digest.algorithm) != held.digest:
         return "its bytes do not have this digest"
     try:
-        manifest = parse_manifest(content, held.media_type, STORED)
+        manifest = parse_stored(content, held.media_type)
     except RegistryError as error:
         return f"it cannot be read: {error.message}"
     needed = {descriptor.digest for descriptor in (*manifest.blobs, *manifest.manifests) if descriptor.required}

@@ -51,6 +51,8 @@ _TITLE = """\
 # Port 0 is any free one.
 # Times are written 90s, 10m, 24h or 7d; sizes in bytes, or 256KiB, 4MiB or 64GiB; switches yes or no.
 """
+# What `locations` may be; see locations.py.
+LOCATIONS = ("auto", "absolute", "relative")
 _LISTENERS = ("public", "auth", "internal")
 
 
@@ -118,6 +120,12 @@ class Config(NamedTuple):
     anonymous_read: bool = _key("no", SWITCH, "Whether everyone can pull at the auth listener too, so that one address is enough; pushing needs a password.")
     identity_tokens: bool = _key("no", SWITCH, "With anonymous-read: whether docker login stores a token and not the password, which only docker can use.")
     trusted_proxies: tuple[Any, ...] = _key("", PROXIES, "Proxies whose Forwarded and X-Forwarded-For, -Proto, -Host are believed: addresses, networks, unix.")
+    locations: str = _key(
+        "auto",
+        choice(LOCATIONS),
+        "Whether Location fields hold scheme and host, which some clients need. auto: where they are certain, that is with public-url, where a trusted proxy "
+        "tells both, or with TLS here for the name that the client asked for; relative elsewhere, which every proxy passes on rightly.",
+    )
     blob_redirect: str = _key("", TEMPLATE, "Where public pulls of blobs go, such as https://cdn.example/{digest}; a file is at blobs/{algorithm}/{encoded}.")
     accel_redirect: str = _key("", PREFIX, "The internal location, such as /blobs/, from which an nginx among the trusted proxies sends the files in blobs/.")
 
@@ -136,11 +144,16 @@ class Config(NamedTuple):
     header_fields_limit: int = _key("64", NUMBER, "The most header fields in a request.", "16")
     header_bytes_limit: int = _key("32KiB", SIZE, "The largest header section of a request.", "1KiB")
     manifest_limit: int = _key("4MiB", SIZE, "The largest manifest. Clients rely on 4MiB.", "1KiB")
-    manifest_descriptors_limit: int = _key("1000", NUMBER, "The most descriptors in a manifest.", "1")
+    manifest_descriptors_limit: int = _key("20000", NUMBER, "The most descriptors in a manifest.", "1")
     manifest_depth_limit: int = _key("64", DEPTH, "The deepest nesting of a manifest's JSON.", "8")
     blob_limit: int = _key("64GiB", SIZE, "The largest blob.", "1")
     free_space: int = _key("256MiB", SIZE, "Disk space to keep free: uploads that would leave less are refused.")
-    upload_sessions: int = _key("256", NUMBER, "The most uploads in progress.", "1")
+    upload_sessions: int = _key(
+        "256",
+        NUMBER,
+        "The most uploads in progress. A user or token has at most half; the one idle for longest, and for five minutes, gives way to a new one.",
+        "1",
+    )
     page_size: int = _key("1000", NUMBER, "Entries on a page of a list when the client does not ask for a number.", "1")
     page_limit: int = _key("10000", NUMBER, "The most entries on a page of a list, whatever the client asks for.", "1")
     failed_logins: int = _key("10", NUMBER, "Failed logins in a minute, per address and user name, after which more are refused.", "1")

@@ -88,6 +88,7 @@ class Connection(BaseRequestHandler):
         """Prepare the socket, with TLS where the listener has it."""
         self.socket: socket.socket = self.request
         self.tls = False
+        self.server_name = ""
         self.phase = HANDSHAKE
         self.phase_since = time.monotonic()
         self.reason = ""
@@ -151,6 +152,7 @@ class Connection(BaseRequestHandler):
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True)
             self.tls = True
             self.socket.do_handshake()
+            self.server_name = self.socket.server_hostname or ""
         # The first head is due at once; only later ones may let the connection idle.
         self.enter(HEAD)
 
@@ -178,7 +180,7 @@ class Connection(BaseRequestHandler):
         source = Input(self._receive_into, self.buffer)
         self.buffer = b""
         body = body_of(head, source)
-        request = Request(self.server.name, head, body, self.client, "https" if self.tls else "http")
+        request = Request(self.server.name, head, body, self.client, "https" if self.tls else "http", self.server_name)
         if self.proxies is not None:
             request.pass_on(*self.proxies.origin(head))
         request.left = self.left

@@ -45,6 +45,10 @@ MANIFEST_TOO_COMPLEX = Kind("MANIFEST_INVALID", 400, "the manifest has more desc
 REFERENCED = Kind("DENIED", 405, "it is still referenced")
 READ_ONLY = Kind("UNSUPPORTED", 405, "this address only reads; push and delete at the registry's authenticated address")
 
+PRECONDITION_FAILED = Kind(
+    "PRECONDITION_FAILED", 412, "what is here is not what If-Match or If-None-Match demands; look at it again, then decide whether to push"
+)
+
 # HTTP itself (RFC 9110 and 9112, RFC 4918 section 11.5)
 BAD_REQUEST = Kind("BAD_REQUEST", 400, "the request is not well-formed HTTP")
 NOT_FOUND = Kind("NOT_FOUND", 404, "there is nothing at this path")

@@ -25,11 +25,10 @@ from vex.directory import registry_in
 from vex.errors import Failure
 from vex.folders import Draft, Folder, Unsafe
 from vex.layout import INDEX_FILE, LAYOUT_FILE, REF_NAME
-from vex.manifest import OCI_INDEX, parse_manifest
+from vex.manifest import OCI_INDEX, parse_stored
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag
 from vex.progress import Progress, mebibytes
 from vex.remote import MAX_DOCUMENT
-from vex.summaries import STORED
 
 _TEMPORARY = ".vex-export"
 _ROUNDS = 20
@@ -242,7 +241,7 @@ class _Export:
             content: bytes | None = None if row is None else store.manifest_content(tx, row.id)
         if row is None or content is None:
             raise _Removed
-        manifest = parse_manifest(content, row.media_type, STORED)
+        manifest = parse_stored(content, row.media_type)
         for child in manifest.manifests:
             # BuildKit's cache images are indexes of layers.
             if self._is_manifest(repository, child.digest):

@@ -51,6 +51,7 @@ _MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}")
 _ESCAPE = re.compile(rb"\\.")
 _STRING = re.compile(rb'"[^"]*"')
 _NOT_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+_DIGEST_FIELD = re.compile(rb'("digest"\s*:\s*"sha[0-9]+:)([0-9A-Fa-f]+)')
 _NOT_IN_TAG = re.compile(r"[^a-zA-Z0-9._-]")
 
 
@@ -58,8 +59,11 @@ class ManifestLimits(NamedTuple):
     """What a manifest may weigh: bytes, descriptors in all its fields together, levels of nested JSON."""
 
     bytes: int = 4 * 1024 * 1024
-    descriptors: int = 1000
+    descriptors: int = 20_000
     depth: int = 64
+
+
+_STORED = ManifestLimits(bytes=MAX_SIZE, descriptors=MAX_SIZE, depth=500)
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,12 @@ def parse_manifest(content: bytes, content_type: str | None, limits: ManifestLim
     )
     _check_sizes((config, *manifest.layers, *manifest.manifests))
     return manifest
+
+
+def parse_stored(content: bytes, media_type: str) -> Manifest:
+    """Parse a manifest that was accepted once, whatever the limits for pushes are now; hex digits in capitals were taken before, and are folded."""
+    folded = _DIGEST_FIELD.sub(lambda found: found[1] + found[2].lower(), content)
+    return parse_manifest(folded, media_type, _STORED)
 
 
 def referrer_fallback_tag(digest: Digest) -> str:
@@ -252,7 +262,7 @@ class _Object:
         try:
             return Digest.parse(self.string(name))
         except RegistryError:
-            self._must(name, "sha256: with 64 or sha512: with 128 hex digits")
+            self._must(name, "sha256: with 64 or sha512: with 128 lower-case hex digits")
 
     def mapping(self, name: str) -> Mapping[str, object]:
         """Read an object as it is; empty when it is missing."""

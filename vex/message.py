@@ -24,12 +24,16 @@ class Request:
     """A request whose head was parsed and whose body has not been read.
 
     `listener` is `public`, `auth` or `internal`; `client` the address of the peer, or, if that is a trusted proxy (`proxied`), of whom it
-    speaks for; `identity` who was authenticated; `left` tells whether the client has gone.
+    speaks for, and `vouched` says that it told scheme and host; `server_name` is what the TLS handshake asked for; `identity` who was
+    authenticated; `left` tells whether the client has gone.
     """
 
-    __slots__ = ("_host", "_query", "body", "client", "head", "identity", "left", "listener", "method", "op", "path", "proxied", "query_text", "scheme")
+    __slots__ = (
+        *("_host", "_query", "body", "client", "head", "identity", "left", "listener", "method", "op", "path", "proxied", "query_text", "scheme"),
+        *("server_name", "vouched"),
+    )
 
-    def __init__(self, listener: str, head: Head, body: Body, client: str, scheme: str = "http") -> None:
+    def __init__(self, listener: str, head: Head, body: Body, client: str, scheme: str = "http", server_name: str = "") -> None:
         self.listener = listener
         self.head = head
         self.method = head.method
@@ -37,7 +41,8 @@ class Request:
         self.body = body
         self.client = client
         self.scheme = scheme
-        self.proxied = False
+        self.server_name = server_name
+        self.proxied = self.vouched = False
         self.left: Callable[[], bool] = _stays
         self._host = ""
         self.identity: Identity = ANYONE
@@ -47,7 +52,7 @@ class Request:
     def pass_on(self, client: str, scheme: str, host: str) -> None:
         """Take over what a trusted proxy says of whom it speaks for; "" where it says nothing."""
         # Programs on the proxy's own machine may ask directly.
-        self.proxied = bool(client or scheme or host)
+        self.proxied, self.vouched = bool(client or scheme or host), bool(scheme and host)
         self.client, self.scheme, self._host = client or self.client, scheme or self.scheme, host
 
     @property

@@ -14,7 +14,7 @@ from vex.errors import DIGEST_INVALID, NAME_INVALID, TAG_INVALID, RegistryError
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_HEX = re.compile(r"[0-9a-fA-F]+")
+_HEX = re.compile(r"[0-9a-f]+")
 
 # Clients limit host, "/" and name together to 255 characters.
 MAX_REPOSITORY_NAME = 255
@@ -55,11 +55,11 @@ class Digest(str):
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """Check a digest and fold its hex digits to lower case, which old Docker clients need; raises DIGEST_INVALID."""
+        """Check a digest; raises DIGEST_INVALID, for hex digits in capitals too (image specification, "SHA-256"): clients cannot pull what has them."""
         algorithm, _, encoded = text.partition(":")
         if len(encoded) != ALGORITHMS.get(algorithm, -1) or not _HEX.fullmatch(encoded):
-            raise RegistryError(DIGEST_INVALID, "not a digest this registry takes: use sha256: with 64 or sha512: with 128 hex digits")
-        return cls(f"{algorithm}:{encoded.lower()}")
+            raise RegistryError(DIGEST_INVALID, "not a digest this registry takes: use sha256: with 64 or sha512: with 128 lower-case hex digits")
+        return cls(text)
 
     @classmethod
     def of(cls, content: bytes, algorithm: str = "sha256") -> Digest:

@@ -24,6 +24,7 @@ from vex.errors import (
     DIGEST_INVALID,
     MANIFEST_UNKNOWN,
     NAME_UNKNOWN,
+    PRECONDITION_FAILED,
     REFERENCED,
     RegistryError,
 )
@@ -31,9 +32,12 @@ from vex.metrics import Value
 from vex.names import Digest, RepositoryName, Tag
 from vex.pulls import Pulls
 from vex.references import drop_unheld_blobs, point_tag, release_manifest
-from vex.uploads import Upload, Uploads
+from vex.upload_files import Upload
+from vex.uploads import Uploads
 
 Reference = Union[Tag, Digest]
+# Tells whether a push may go on, by what its reference, and then its tags, point to so far; None for what is not there.
+Condition = Callable[[Sequence[Union[Digest, None]]], bool]
 
 _log = logging.getLogger("vex")
 
@@ -235,12 +239,19 @@ class Registry:
         return False
 
     def put_manifest(
-        self, name: RepositoryName, reference: Reference, tags: Sequence[Tag], content: bytes, content_type: str | None, actor: Actor
+        self,
+        name: RepositoryName,
+        reference: Reference,
+        tags: Sequence[Tag],
+        content: bytes,
+        content_type: str | None,
+        actor: Actor,
+        condition: Condition | None = None,
     ) -> PushedManifest:
         """Store a manifest, and point tags at it.
 
-        Raises MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN naming each reference that is missing, and DIGEST_INVALID when the
-        reference is a digest and not that of the content.
+        Raises MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN naming each reference that is missing, DIGEST_INVALID when the
+        reference is a digest and not that of the content, and PRECONDITION_FAILED.
         """
         digest = Digest.of(content, reference.algorithm if isinstance(reference, Digest) else "sha256")
         if isinstance(reference, Digest) and reference != digest:
@@ -255,7 +266,11 @@ class Registry:
         with self._writing(name, actor) as (tx, gone):
             now = int(self._clock())
             repository = store.ensure_repository(tx, name, now)
+            before = [_digest(tx, repository, written) for written in (reference, *tags)] if condition else []
             row = pushing.save_manifest(tx, repository, digest, content, pushed, now)
+            # Last: of a push that is refused without it too, the condition does not count (RFC 9110 section 13.2.1).
+            if condition and not condition(before):
+                raise RegistryError(PRECONDITION_FAILED)
             manifest_pushed(tx, actor, repository, row, all_tags)
             for tag in all_tags:
                 gone.extend(point_tag(tx, actor, repository, tag, row, now=now, keep_replaced=self._rules.keep_replaced, grace=self._pulls.grace))
@@ -382,6 +397,11 @@ def _find_manifest(tx: Transaction, name: RepositoryName, reference: Reference) 
         if row is not None:
             return repository, row
     raise RegistryError(MANIFEST_UNKNOWN)
+
+
+def _digest(tx: Transaction, repository: int, reference: Reference) -> Digest | None:
+    row = store.find_manifest(tx, repository, reference) if isinstance(reference, Digest) else store.find_tagged_manifest(tx, repository, reference)
+    return row and row.digest
 
 
 def _named(one: str, several: str, names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from vex.database import Database
 from vex.directory import locked, open_data
 from vex.errors import Failure, RegistryError
 from vex.housekeeping import Housekeeping, Step
+from vex.locations import Locations
 from vex.logs import AccessLog
 from vex.message import Request, Response
 from vex.notify import Notifier
@@ -63,6 +64,7 @@ def serve(config: Config, reread: Callable[[], Config]) -> int:
     """
     # Blocked and waited for: a handler that comes just before its thread waits for a lock would leave it waiting for ever.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    sys.unraisablehook = _tell_unraisable
     threading.stack_size(_STACK_BYTES)
     give_memory_back = _give_memory_back()
     with contextlib.ExitStack() as held:
@@ -70,6 +72,12 @@ def serve(config: Config, reread: Callable[[], Config]) -> int:
             held.enter_context(locked(config.data_dir))
             service = _Service(config, reread, give_memory_back)
         return service.run()
+
+
+def _tell_unraisable(found: sys.UnraisableHookArgs) -> None:
+    """Log what nobody can catch: such as a TLS handshake for a name that is not ASCII, which any client can send, and which then fails."""
+    level = logging.DEBUG if isinstance(found.exc_value, UnicodeDecodeError) else logging.ERROR
+    _log.log(level, "%s: %s", found.err_msg or "an error was ignored", found.exc_value)
 
 
 def _give_memory_back() -> Callable[[], None]:
@@ -98,7 +106,9 @@ class _Service:
         self._turns = Turns()
         database = self._database = Database(config.data_dir / "vex.db", on_failure=self._fail)
         files = self._files = BlobFiles(config.data_dir)
-        uploads = self._uploads = Uploads(files, _upload_limits(config))
+        users = self._users = Users(database, failures_per_minute=config.failed_logins)
+        tokens = self._tokens = Tokens(database)
+        uploads = self._uploads = Uploads(files, _upload_limits(config), identities=lambda: [*users.identities(), *tokens.identities()])
         pulls, revisions = Pulls(int(config.pull_grace)), Revisions()
         rules = Rules(
             int(config.upload_expiry),
@@ -109,7 +119,6 @@ class _Service:
             config.manifest_depth_limit,
         )
         registry = Registry(database, files, uploads, pulls, revisions, rules)
-        self._users, self._tokens = Users(database, failures_per_minute=config.failed_logins), Tokens(database)
         self._housekeeping = Housekeeping(
             database,
             files,
@@ -119,16 +128,17 @@ class _Service:
             registry,
             audit_keep=config.audit_keep,
             interval=_sweep_interval(config),
-            chores=(Step("tokens", self._tokens.save_uses), Step("logins", self._users.log_refusals), Step("memory", give_memory_back)),
+            chores=(Step("tokens", tokens.save_uses), Step("logins", users.log_refusals), Step("memory", give_memory_back)),
             time_of_day=TimeOfDay(config.data_dir),
         )
         delivery = Delivery(config.blob_redirect, config.accel_redirect)
-        api = Api(registry, uploads, revisions, PageLimits(config.page_size, config.page_limit), config.manifest_limit, delivery)
+        locations = Locations(config.locations, config.public_url, one_port=config.anonymous_read)
+        api = Api(registry, uploads, revisions, PageLimits(config.page_size, config.page_limit), config.manifest_limit, delivery, locations)
         certificates = self._certificates = Certificates(config.certificates())
         self._observations = Observations(registry, uploads, database, files, lambda: uploads.limits.free_bytes, certificates)
         internal = {"metrics": self._observations.response, "readyz": self._ready}
         one_port = _one_port(config)
-        credentials = Credentials(self._users, self._tokens, one_port, self._observations.login_refused)
+        credentials = Credentials(users, tokens, one_port, self._observations.login_refused)
         app = App(api, self._pages(registry), credentials, _granting(credentials, one_port), internal, self._observations, self._push_port)
         self._access_log = AccessLog(config.access_log, config.log_format) if config.access_log else None
         listeners = _listeners(config, app, self._observations, revisions, certificates, self._access_log)

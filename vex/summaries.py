@@ -12,11 +12,9 @@ from vex.blobs import BlobFiles
 from vex.database import Database
 from vex.errors import RegistryError
 from vex.image import ARTIFACT, MAX_CONFIG_BYTES, Summary, is_image, summarise
-from vex.manifest import MAX_SIZE, Manifest, ManifestLimits, parse_manifest
+from vex.manifest import Manifest, parse_stored
 
 _BATCH = 50
-# What was accepted once is read, whatever the limits for pushes are now.
-STORED = ManifestLimits(bytes=MAX_SIZE, descriptors=MAX_SIZE, depth=500)
 
 
 def read_summary(manifest: Manifest, files: BlobFiles) -> Summary:
@@ -42,7 +40,7 @@ def fill_in(database: Database, files: BlobFiles) -> None:
 
 def _read_stored(content: bytes, media_type: str, files: BlobFiles) -> Summary:
     try:
-        return read_summary(parse_manifest(content, media_type, STORED), files)
+        return read_summary(parse_stored(content, media_type), files)
     except RegistryError:
         return Summary(ARTIFACT, ())
 

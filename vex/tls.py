@@ -72,12 +72,19 @@ def _load(name: str, certificate: Path, key: Path) -> _Loaded:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    context.sni_callback = _note_server_name
     try:
         context.load_cert_chain(certificate, key, password=_refuse_password)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
         raise Failure(f"cannot use {certificate} with {key}: {reason}; they must be PEM files that belong together, the key not encrypted") from error
     return _Loaded(context, contents[0], hashlib.sha256(contents[1]).digest())
+
+
+def _note_server_name(connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+    """Keep what the client calls the server, which `ssl` tells this callback alone."""
+    if isinstance(connection, ssl.SSLSocket):
+        connection.server_hostname = name
 
 
 def _read(path: Path, option: str) -> bytes:

@@ -14,6 +14,7 @@ import hmac
 import secrets
 import threading
 import time
+from collections.abc import Sequence
 from typing import Callable
 
 from vex import accounts
@@ -85,6 +86,10 @@ class Tokens:
         with self._database.read() as tx:
             return accounts.list_tokens(tx)
 
+    def identities(self) -> Sequence[Identity]:
+        """Return the identities of all tokens, of those that have expired too."""
+        return [_identity(token) for token in self.list()]
+
     def check(self, name: str, password: str) -> Identity | None:
         """Return whose token this is, None if it is no token; raises UNAUTHORIZED if it has expired."""
         if not password.startswith(PREFIX):
@@ -138,7 +143,11 @@ class Tokens:
             self._is_due_soon = self._is_due_soon or is_due
         if is_due:
             self._soon(self._save_soon)
-        return Identity(token.name, _version(token), token.read_only, token.repositories)
+        return _identity(token)
+
+
+def _identity(token: TokenRow) -> Identity:
+    return Identity(token.name, _version(token), token.read_only, token.repositories)
 
 
 def _hash(secret: str) -> bytes:

@@ -23,6 +23,7 @@ from vex import accounts
 from vex.attempts import Attempt, Attempts
 from vex.database import Database
 from vex.errors import UNAUTHORIZED, Failure, RegistryError
+from vex.identity import Identity
 from vex.throttle import MAX_NAME, Throttle
 
 # A name that begins with a dash would be taken for an option by docker and others, and one with a dot for a hidden file.
@@ -102,6 +103,11 @@ class Users:
         """Return all user names, sorted."""
         with self._database.read() as tx:
             return [name for name, _ in accounts.list_users(tx)]
+
+    def identities(self) -> list[Identity]:
+        """Return the identities of all users."""
+        with self._database.read() as tx:
+            return [Identity(name, version) for name, version in accounts.user_versions(tx)]
 
     def version(self, name: str) -> int | None:
         """Return the version of a user, None if there is no such user."""
