@@ -29,7 +29,7 @@ LEVELS = (
     {"message", "endpoints", "image", "references", "upload_files", "users", "timekeeping"},
     {"directory"},
     {"connection", "catalog", "faults", "layout", "tokens", "bearer", "sockets", "tls", "notify"},
-    {"uploads", "locations"},
+    {"uploads", "locations", "manifest_bodies"},
     {"server", "credentials"},
     {"summaries", "reload"},
     {"pushing"},

@@ -17,16 +17,16 @@ from vex import routes
 from vex.answers import Revisions
 from vex.audit import Actor
 from vex.byteranges import Range, content_range, multipart, parse_ranges
-from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, MANIFEST_TOO_LARGE, PAGINATION_NUMBER_INVALID, RegistryError
+from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, PAGINATION_NUMBER_INVALID, RegistryError
 from vex.fields import Preconditions, etag_matches, if_range_matches, parse_content_range
 from vex.locations import Locations
+from vex.manifest_bodies import ManifestBodies
 from vex.message import Request, Response, json_response
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_algorithm
-from vex.registry import Condition, Reference, Registry, StoredBlob
+from vex.registry import Condition, PushedManifest, Reference, Registry, StoredBlob
 from vex.store import ReferrerRow
 from vex.upload_files import Upload
 from vex.uploads import OutOfOrder, Uploads, received_range
-from vex.wire import Body
 
 Fields = dict[str, str]
 
@@ -80,7 +80,7 @@ class Api:
         self._revisions = revisions
         self._uploads = uploads
         self._pages = pages
-        self._manifest_bytes = manifest_bytes
+        self._manifests = ManifestBodies(uploads.directory, manifest_bytes)
         self._delivery = delivery or Delivery()
         self._locations = locations or Locations()
 
@@ -156,8 +156,10 @@ class Api:
         name, reference = RepositoryName.parse(fields["name"]), _reference(fields["reference"])
         tags = [Tag.parse(tag) for tag in request.query.get("tag", [])]
         condition = _condition(request)
-        content = self._read_manifest(request)
-        pushed = self._registry.put_manifest(name, reference, tags, content, request.header("content-type"), _actor(request), condition)
+        def push(content: bytes) -> PushedManifest:
+            return self._registry.put_manifest(name, reference, tags, content, request.header("content-type"), _actor(request), condition)
+
+        pushed = self._manifests.take(request.body, request.head.length, push)
         location = self._locations.of(request, routes.MANIFEST.path(name=name, reference=pushed.digest))
         headers = [("Location", location), ("Docker-Content-Digest", pushed.digest), _NOSNIFF]
         if pushed.subject:
@@ -173,17 +175,6 @@ class Api:
         else:
             self._registry.delete_tag(name, reference, _actor(request))
         return Response(202, [_NOSNIFF])
-
-    def _read_manifest(self, request: Request) -> bytes:
-        too_large = RegistryError(MANIFEST_TOO_LARGE, f"the manifest is larger than the {self._manifest_bytes} bytes this registry takes")
-        if (request.head.length or 0) > self._manifest_bytes:
-            raise too_large
-        content = bytearray()
-        for piece in _pieces(request.body):
-            content += piece
-            if len(content) > self._manifest_bytes:
-                raise too_large
-        return bytes(content)
 
     # Blobs
 
@@ -275,7 +266,8 @@ class Api:
         except RegistryError as error:
             if error.kind is not BLOB_UPLOAD_UNKNOWN or not self._registry.has_blob(name, digest):
                 raise
-            for _ in _pieces(request.body):
+            view = memoryview(bytearray(_READ_BYTES))
+            while request.body.read_into(view):
                 pass
         response = self._created_blob(request, name, digest)
         response.headers.append(("Docker-Upload-UUID", fields["token"]))
@@ -413,9 +405,3 @@ def _referrer(row: ReferrerRow) -> dict[str, object]:
     if annotations:
         descriptor["annotations"] = annotations
     return descriptor
-
-
-def _pieces(body: Body) -> Iterator[memoryview]:
-    view = memoryview(bytearray(_READ_BYTES))
-    while count := body.read_into(view):
-        yield view[:count]

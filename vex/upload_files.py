@@ -10,6 +10,8 @@ import contextlib
 import hashlib
 import os
 import queue
+import re
+import secrets
 import threading
 from collections.abc import Iterator
 from io import FileIO
@@ -32,6 +34,10 @@ _IDLE_BUFFERS = 4
 # process is killed.
 _CHECK_BYTES = 16 * 1024 * 1024
 _WRITEBACK_BYTES = 8 * 1024 * 1024
+
+
+# Files of one request, which an earlier process left if it was killed.
+SINGLE = re.compile(r"single_[0-9a-f]{32}")
 
 
 class Upload:
@@ -108,6 +114,11 @@ class Receiver:
                 self._large -= 2
                 if len(self._idle) < _IDLE_BUFFERS:
                     self._idle += buffers
+
+
+def single_name() -> str:
+    """Name a file of one request: it goes with the next start at the latest."""
+    return f"single_{secrets.token_hex(16)}"
 
 
 def create(upload: Upload) -> None:

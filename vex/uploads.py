@@ -33,14 +33,13 @@ from vex.errors import (
 )
 from vex.identity import ANYONE, Identity
 from vex.names import ALGORITHMS, Digest, RepositoryName
-from vex.upload_files import Receiver, Upload, create, hash_again, read_again, restored_on_error, settle
+from vex.upload_files import SINGLE, Receiver, Upload, create, hash_again, read_again, restored_on_error, settle, single_name
 from vex.wire import Body
 
 _log = logging.getLogger("vex")
 
 # 128 random bits, who owns it, and a check; those without an owner are of an older Vex.
 _TOKEN = re.compile(r"[0-9a-f]{32}([0-9a-f]{16})?[0-9a-f]{32}")
-_SINGLE = re.compile(r"single_[0-9a-f]{32}")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Longer than a client waits between two requests of one upload: a session that has been idle for so long gives way to a new one.
 _GIVES_WAY_SECONDS = 300
@@ -92,12 +91,17 @@ class Uploads:
         self._receiver = Receiver()
         for entry in os.scandir(files.uploads):
             ours = entry.is_file(follow_symlinks=False)
-            if ours and (entry.name.startswith(REMOVED_PREFIX) or entry.name == COPY or _SINGLE.fullmatch(entry.name)):
+            if ours and (entry.name.startswith(REMOVED_PREFIX) or entry.name == COPY or SINGLE.fullmatch(entry.name)):
                 files.discard(Path(entry.path))
             elif ours and _TOKEN.fullmatch(entry.name):
                 self._open[entry.name] = None  # read when its client comes back
             else:
                 _log.warning("uploads/%s is no upload of this registry: it is left alone", entry.name)
+
+    @property
+    def directory(self) -> Path:
+        """Where files of requests under way are."""
+        return self._files.uploads
 
     def __len__(self) -> int:
         return len(self._open)
@@ -123,7 +127,7 @@ class Uploads:
     @contextlib.contextmanager
     def single(self, repository: RepositoryName, algorithm: str) -> Iterator[Upload]:
         """Hold an upload of one request, which takes no place among the sessions; whatever is left of it goes with the next start."""
-        name = f"single_{secrets.token_hex(16)}"
+        name = single_name()
         upload = Upload(name, "", repository, algorithm, self._files.uploads / name, self._clock())
         try:
             create(upload)
