@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from vex import catalog, store
@@ -18,13 +20,15 @@ __all__ = ["CheckedManifest", "ManifestLimits", "check_manifest", "save_manifest
 
 # How many references an error names.
 _NAMED = 10
+_ENCODED_AT_ONCE = 1000
 
 
 class CheckedManifest(NamedTuple):
-    """A manifest that was checked, and its summary."""
+    """A manifest that was checked, its summary, and its annotations as JSON."""
 
     manifest: Manifest
     summary: Summary
+    annotations: str
 
     @property
     def subject(self) -> Digest | None:
@@ -33,21 +37,30 @@ class CheckedManifest(NamedTuple):
 
 
 def check_manifest(content: bytes, content_type: str | None, limits: ManifestLimits, files: BlobFiles) -> CheckedManifest:
-    """Check a pushed manifest, as `parse_manifest`, and summarise it; may read a file."""
+    """Check a pushed manifest, as `parse_manifest`, and summarise it; may read a file, and take its time."""
     manifest = parse_manifest(content, content_type, limits)
-    return CheckedManifest(manifest, read_summary(manifest, files))
+    return CheckedManifest(manifest, read_summary(manifest, files), _encode(manifest.annotations))
 
 
 def save_manifest(tx: Transaction, repository: int, digest: Digest, content: bytes, checked: CheckedManifest, now: int) -> int:
     """Store a manifest in a repository with its references; returns its row's id. Raises MANIFEST_BLOB_UNKNOWN and MANIFEST_INVALID."""
     manifest = checked.manifest
-    row = store.save_manifest(tx, digest, content, manifest.artifact_type, json.dumps(dict(manifest.annotations)))
+    row = store.save_manifest(tx, digest, content, manifest.artifact_type, checked.annotations)
     blobs, children = _resolve(tx, repository, manifest, now)
     store.add_manifest(tx, repository, row, manifest.media_type, checked.subject, now)
     store.add_references(tx, repository, row, blobs, children)
     catalog.save_summary(tx, repository, row, checked.summary)
     store.drop_leases(tx, repository, blobs)
     return row
+
+
+def _encode(annotations: Mapping[str, str]) -> str:
+    # In pieces: the encoder does not let go of the interpreter lock, and hundreds of thousands of them would keep everybody else waiting.
+    items = iter(annotations.items())
+    pieces = []
+    while piece := dict(itertools.islice(items, _ENCODED_AT_ONCE)):
+        pieces.append(json.dumps(piece)[1:-1])
+    return f"{{{', '.join(pieces)}}}"
 
 
 def _resolve(tx: Transaction, repository: int, manifest: Manifest, now: int) -> tuple[set[int], set[int]]:
