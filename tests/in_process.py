@@ -33,6 +33,7 @@ from vex.uploads import UploadLimits, Uploads
 from vex.wire import HeadLimits, Input, body_of, parse_head
 
 MINUTE, HOUR, DAY = 60, 3600, 24 * 3600
+STATES = ("live", "kept", "held", "gone")
 
 
 class Options(NamedTuple):
@@ -41,12 +42,15 @@ class Options(NamedTuple):
     upload_expiry: int = DAY
     pull_grace: int = 10 * MINUTE
     keep_replaced: int = 0
-    delete_untags: bool = False
+    delete_untags: str = "no"
     audit_keep: int = 365 * DAY
 
 
 class Holdings(NamedTuple):
-    """All that the tables and the blob directory hold: a repository with since when it is empty, a lease with its end, how many are listed."""
+    """All that the tables and the blob directory hold: a repository with since when it is empty, a lease with its end, how many are listed,
+
+    and what each manifest is on its way out: live, kept, held or gone.
+    """
 
     repositories: dict[str, int | None]
     manifests: set[tuple[str, str]]
@@ -56,6 +60,7 @@ class Holdings(NamedTuple):
     files: set[str]
     contents: set[str]
     listed: int
+    states: dict[tuple[str, str], str]
 
 
 class InProcess:
@@ -146,6 +151,7 @@ def read_holdings(rows: Callable[[str], Iterable[tuple[Any, ...]]], directory: P
         files={f"{path.parent.name}:{path.name}" for path in (directory / "blobs").glob("*/*")},
         contents=set(manifests.values()),
         listed=next(iter(rows("SELECT repositories FROM total")))[0],
+        states={(names[row[0]], manifests[row[1]]): STATES[row[2]] for row in rows("SELECT repository, manifest, state FROM repository_manifest")},
     )
 
 

@@ -8,11 +8,13 @@ import functools
 import hashlib
 import http.client
 import json
+import math
 import os
 import random
 import shutil
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -25,6 +27,17 @@ from typing import Any, NamedTuple
 
 from vex.certificate import create_certificate
 
+_LASTING_BLOBS = """
+WITH RECURSIVE live (repository, manifest) AS (
+  SELECT repository, manifest FROM tag
+  UNION SELECT repository, manifest FROM repository_manifest WHERE state < 2 AND holders = 0 AND subject IS NULL
+  UNION SELECT c.repository, c.child FROM live l JOIN manifest_child c ON c.repository = l.repository AND c.parent = l.manifest
+  UNION SELECT r.repository, r.manifest FROM live l JOIN manifest m ON m.id = l.manifest
+    JOIN repository_manifest r ON r.repository = l.repository AND r.subject = m.digest AND r.state < 2
+)
+SELECT digest FROM live l JOIN manifest_blob b ON b.repository = l.repository AND b.manifest = l.manifest JOIN blob ON blob.id = b.blob
+UNION SELECT digest FROM lease JOIN blob ON blob.id = blob WHERE lease.expires > ?
+"""
 TOP = Path(__file__).resolve().parent.parent
 USER, PASSWORD = "alice", "correct horse battery"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -242,6 +255,22 @@ class Server:
     def files(self) -> set[str]:
         """Return the digests of all files under blobs/."""
         return {f"{path.parent.name}:{path.name}" for path in (self.data / "blobs").glob("*/*")}
+
+    def lasting_files(self) -> set[str]:
+        """Return the digests of files that will be there in more than an hour, for which those who push are told of what is there.
+
+        That is what tags, or manifests that were pushed by digest, lead to, and what was uploaded; all others must have an end, and a row.
+        """
+        with contextlib.closing(sqlite3.connect(self.data / "vex.db", timeout=30)) as connection:
+            connection.execute("BEGIN")
+            later = math.ceil(time.time() + 3600)
+            lasting = {digest for (digest,) in connection.execute(_LASTING_BLOBS, (later,))}
+            rows = {digest for (digest,) in connection.execute("SELECT digest FROM blob")}
+            files = self.files()
+            endless = connection.execute("SELECT count(*) FROM repository_manifest WHERE state >= 2 AND NOT coalesce(expires <= ?, 0)", (later,)).fetchone()
+        assert (files, endless) == (rows, (0,)), (files ^ rows, endless)
+        assert lasting <= files, lasting - files
+        return lasting
 
     def wait_for_housekeeping(self) -> None:
         """Wait until its thread is there, which comes behind `ready`: on new data, its first round ends with space that is set aside."""

@@ -94,7 +94,7 @@ class Recording(TrailTestCase):
 
 
 class Untagging(TrailTestCase):
-    options = Options(delete_untags=True)
+    options = Options(delete_untags="yes")
 
     def test_tags_that_go_with_their_manifest_are_deleted_one_by_one(self) -> None:
         pushed = self.push_image("app", "a", b"one").digest

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from tests.in_process import DAY, HOUR, MINUTE, Holdings, InProcess, Options, directory_in_memory, read_holdings
-from tests.support import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Answer, digest_of, running
+from tests.support import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, USER, Answer, digest_of, running
 
 SEED = int(os.environ.get("VEX_TEST_SEED") or random.SystemRandom().randrange(10**9))
 OPERATIONS = int(os.environ.get("VEX_TEST_OPERATIONS") or 6000)
@@ -53,23 +53,41 @@ class Expected(NamedTuple):
 
 
 class Held:
-    """A manifest in a repository."""
+    """A manifest in a repository; `expires` is when it goes on leaving it."""
 
     def __init__(self) -> None:
         self.blobs: set[str] = set()
         self.children: set[str] = set()
+        self.state = "live"
         self.expires: int | None = None
+
+    def put(self, state: str, expires: int | None) -> None:
+        """Change how far it is on its way out."""
+        self.state, self.expires = state, expires
+
+    @property
+    def listed(self) -> bool:
+        """Whether it is there for everyone to see."""
+        return self.state in ("live", "kept")
 
 
 class Repository:
-    """A repository of the model; `emptied` is when the last thing left it."""
+    """A repository of the model; `emptied` is when the last thing left it, and the notes are when clients were told of what."""
 
     def __init__(self, now: int) -> None:
         self.manifests: dict[str, Held] = {}
         self.tags: dict[str, str] = {}
         self.leases: dict[str, int] = {}
-        self.fetched: dict[str, int] = {}
+        self.forget()
         self.emptied = now
+        self.listed = False
+
+    def forget(self) -> None:
+        """Forget what was only noted."""
+        self.pulled: dict[str, int] = {}
+        self.pushed: dict[str, int] = {}
+        self.pushed_blobs: dict[str, int] = {}
+        self.lost: dict[str, int] = {}
 
     def references(self, blob: str) -> list[str]:
         """Return the manifests that reference a blob."""
@@ -78,6 +96,14 @@ class Repository:
     def parents(self, digest: str) -> list[str]:
         """Return the indexes that reference a manifest."""
         return [parent for parent, held in self.manifests.items() if digest in held.children]
+
+    def referenced(self, digest: str) -> bool:
+        """Tell whether a tag or an index references a manifest."""
+        return digest in self.tags.values() or bool(self.parents(digest))
+
+    def has_manifest(self, digest: str) -> bool:
+        """Tell whether a manifest can be fetched."""
+        return digest in self.manifests and self.manifests[digest].state != "gone"
 
     def has_blob(self, blob: str) -> bool:
         """Tell whether a blob is in the repository."""
@@ -115,15 +141,24 @@ class Model:
         return self.push_blob(name, blob) if blob in self.blobs() else Expected(202)
 
     def put_manifest(self, name: str, document: Document, tags: tuple[str, ...]) -> Expected:
-        """Everything it references must be in the repository."""
+        """Everything it references must be in the repository; a child may have been deleted, as long as it is whole."""
         found = self.repositories.get(name) or Repository(self.now)
-        if not all(map(found.has_blob, document.required)) or not found.manifests.keys() >= set(document.children):
+        children = {digest for digest, held in found.manifests.items() if held.state != "gone" or (held.expires or 0) > self.now}
+        if not all(map(found.has_blob, document.required)) or not children >= set(document.children):
             return Expected(404, "MANIFEST_BLOB_UNKNOWN")
         repository = self._repository(name)
+        repository.listed = True
+        waits = document.subject and not repository.has_manifest(document.subject)
         held = repository.manifests.setdefault(document.digest, Held())
         held.blobs |= {*document.required, *filter(repository.has_blob, document.optional)}
         held.children |= set(document.children)
-        held.expires = None
+        held.put("live", self.now + self.options.upload_expiry if waits else None)
+        for child in document.children:
+            if repository.manifests[child].expires is not None:
+                repository.manifests[child].put("live", None)
+        for digest, other in repository.manifests.items():
+            if self.documents[digest].subject == document.digest and other.state == "live" and not repository.referenced(digest):
+                other.expires = None
         for blob in held.blobs & {*document.required, *document.optional}:
             repository.leases.pop(blob, None)
         for tag in tags:
@@ -137,8 +172,8 @@ class Model:
             return
         if not self.options.keep_replaced:
             self._release(repository, replaced)
-        elif replaced not in repository.tags.values() and not repository.parents(replaced):
-            repository.manifests[replaced].expires = self.now + self.options.keep_replaced
+        elif not repository.referenced(replaced):
+            repository.manifests[replaced].put("kept", self.now + self.options.keep_replaced)
 
     # Deleting
 
@@ -151,17 +186,28 @@ class Model:
         return Expected(202)
 
     def delete_manifest(self, name: str, digest: str) -> Expected:
-        """Not while something references it."""
+        """Not while something references it that can be seen; what went by itself just now is deleted already."""
         repository = self.repositories.get(name)
-        if repository is None or digest not in repository.manifests:
+        if repository is None:
             return Expected(404, "MANIFEST_UNKNOWN")
+        if not repository.has_manifest(digest):
+            lost = repository.lost.pop(digest, None)
+            return Expected(202) if lost is not None and lost + self.options.pull_grace > self.now else Expected(404, "MANIFEST_UNKNOWN")
         tags = [tag for tag, target in repository.tags.items() if target == digest]
-        if repository.parents(digest) or (tags and not self.options.delete_untags):
+        allowed = {"no": 0, "one": 1, "yes": len(tags)}[self.options.delete_untags]
+        if any(repository.manifests[parent].listed for parent in repository.parents(digest)) or len(tags) > allowed:
             return Expected(405, "DENIED")
         for tag in tags:
             del repository.tags[tag]
-        self._release(repository, digest)
+        self._hide(repository, digest)
+        self._settle(repository)
         return Expected(202)
+
+    def _hide(self, repository: Repository, digest: str) -> None:
+        for parent in repository.parents(digest):
+            if repository.manifests[parent].state == "held":
+                self._hide(repository, parent)
+        repository.manifests[digest].put("gone", max(self._hold(repository, digest), self.now))
 
     def delete_blob(self, name: str, blob: str) -> Expected:
         """Drop the lease."""
@@ -171,48 +217,96 @@ class Model:
         if repository.references(blob):
             return Expected(405, "DENIED")
         del repository.leases[blob]
-        repository.emptied = self.now
+        repository.pushed_blobs.pop(blob, None)
+        self._mark_if_empty(repository)
         return Expected(202)
 
     def _release(self, repository: Repository, digest: str) -> None:
-        queue = [digest]
-        while queue:
-            current = queue.pop()
-            if current not in repository.manifests or current in repository.tags.values() or repository.parents(current):
-                continue
-            held = repository.manifests.pop(current)
-            repository.emptied = self.now
-            queue += [*held.children, *(other for other in repository.manifests if self.documents[other].subject == current)]
-            fetched = repository.fetched.pop(current, None)
-            if fetched is not None and self.now - fetched < self.options.pull_grace:
-                for blob in held.blobs:
-                    repository.hold(blob, self.now + self.options.pull_grace)
+        self._drop(repository, digest)
+        self._settle(repository)
+
+    def _drop(self, repository: Repository, digest: str) -> None:
+        held = repository.manifests.get(digest)
+        if held and not repository.referenced(digest) and (held.listed or held.expires is None):
+            held.put("kept" if held.listed else held.state, self.now)
+
+    def _settle(self, repository: Repository) -> None:
+        """Have everything go on that is due."""
+        while due := [digest for digest, held in repository.manifests.items() if held.expires is not None and held.expires <= self.now]:
+            self._go_on(repository, due[0], repository.manifests[due[0]])
+        self._mark_if_empty(repository)
+
+    def _go_on(self, repository: Repository, digest: str, held: Held) -> None:
+        subject = self.documents[digest].subject
+        if held.state == "gone":
+            self._go(repository, digest, held)
+        elif repository.referenced(digest) or (held.state == "live" and subject and repository.has_manifest(subject)):
+            held.put("live", None)
+        elif until := self._hold(repository, digest):
+            held.put("held", until)
+        else:
+            held.put("gone", self.now)
+            repository.lost[digest] = self.now
+
+    def _go(self, repository: Repository, digest: str, held: Held) -> None:
+        if repository.parents(digest):
+            held.expires = None
+            return
+        del repository.manifests[digest]
+        for other in [*held.children, *(other for other in repository.manifests if self.documents[other].subject == digest)]:
+            self._drop(repository, other)
+        for blob in held.blobs:
+            if repository.pushed_blobs.get(blob, -HOUR) + HOUR > self.now:
+                repository.hold(blob, repository.pushed_blobs[blob] + HOUR)
+
+    def _hold(self, repository: Repository, digest: str) -> int:
+        """Return until when somebody relies on a manifest, 0 for nobody."""
+        pulled = repository.pulled.get(digest, -DAY) + self.options.pull_grace
+        until = max(pulled, repository.pushed.get(digest, -DAY) + HOUR)
+        return until if until > self.now else 0
+
+    def _mark_if_empty(self, repository: Repository) -> None:
+        """A repository is empty without tags, and without a manifest that nothing references; a referrer only counts while it waits."""
+        roots = [digest for digest, held in repository.manifests.items() if held.listed and not repository.referenced(digest)]
+        if repository.tags or any(not self.documents[digest].subject or repository.manifests[digest].expires is not None for digest in roots):
+            return
+        repository.listed, repository.emptied = False, self.now
 
     # Reading
 
-    def head_blob(self, name: str, blob: str) -> Expected:
-        """What another repository references is held for an hour."""
-        if name in self.repositories and self.repositories[name].has_blob(blob):
+    def head_blob(self, name: str, blob: str, user: str = USER) -> Expected:
+        """What another repository references is held for an hour, for one who may push."""
+        if self._told_blob(name, blob, user):
             return Expected(200)
-        if not any(repository.references(blob) for repository in self.repositories.values()):
+        if not user or not any(repository.references(blob) for repository in self.repositories.values()):
             return Expected(404)
         self._repository(name).hold(blob, self.now + HOUR)
         return Expected(200)
 
-    def get_blob(self, name: str, blob: str) -> Expected:
+    def get_blob(self, name: str, blob: str, user: str) -> Expected:
         """Only what is in this repository."""
-        if name in self.repositories and self.repositories[name].has_blob(blob):
+        if self._told_blob(name, blob, user):
             return Expected(200, body=self.contents[blob])
         return Expected(404, "BLOB_UNKNOWN")
 
-    def get_manifest(self, name: str, reference: str) -> Expected:
-        """A fetch is remembered."""
+    def _told_blob(self, name: str, blob: str, user: str) -> bool:
+        """Tell whether a blob is in a repository; that is remembered for one who may push."""
+        if name not in self.repositories or not self.repositories[name].has_blob(blob):
+            return False
+        if user:
+            self.repositories[name].pushed_blobs[blob] = self.now
+        return True
+
+    def get_manifest(self, name: str, reference: str, user: str, method: str = "GET") -> Expected:
+        """What is answered is remembered."""
         repository = self.repositories.get(name) or Repository(self.now)
         digest = repository.tags.get(reference, reference)
-        if digest not in repository.manifests:
-            return Expected(404, "MANIFEST_UNKNOWN")
-        repository.fetched[digest] = self.now
-        return Expected(200, body=self.documents[digest].content)
+        if not repository.has_manifest(digest):
+            return Expected(404, "MANIFEST_UNKNOWN" if method == "GET" else "")
+        repository.pulled[digest] = self.now
+        if user:
+            repository.pushed[digest] = self.now
+        return Expected(200, body=self.documents[digest].content if method == "GET" else None)
 
     def list_tags(self, name: str) -> Expected:
         """In ASCII order."""
@@ -222,12 +316,12 @@ class Model:
 
     def list_repositories(self) -> Expected:
         """Those that hold a manifest."""
-        return Expected(200, body={"repositories": sorted(name for name, repository in self.repositories.items() if repository.manifests)})
+        return Expected(200, body={"repositories": sorted(name for name, repository in self.repositories.items() if repository.listed)})
 
     def referrers(self, name: str, subject: str) -> list[str]:
         """Return the digests of what refers to a subject."""
         held = self.repositories[name].manifests if name in self.repositories else {}
-        return sorted(digest for digest in held if self.documents[digest].subject == subject)
+        return sorted(digest for digest in held if held[digest].listed and self.documents[digest].subject == subject)
 
     def blobs(self) -> set[str]:
         """Define what is held: what a manifest references, and what is leased."""
@@ -240,26 +334,27 @@ class Model:
     # Time
 
     def advance(self, seconds: int) -> None:
-        """Let time pass: leases end, then replaced manifests, then empty repositories."""
+        """Let time pass: leases end, then what is on its way out goes on, then empty repositories."""
         self.now += seconds
         for repository in self.repositories.values():
             for blob in [blob for blob, expires in repository.leases.items() if expires <= self.now]:
+                until = repository.pushed_blobs.get(blob, -HOUR) + HOUR
+                if until > self.now:
+                    repository.hold(blob, until)
+                    continue
                 del repository.leases[blob]
-                repository.emptied = self.now
+                self._mark_if_empty(repository)
         for repository in self.repositories.values():
-            due = [digest for digest, held in repository.manifests.items() if held.expires is not None and held.expires <= self.now]
-            for digest in due:
-                if digest in repository.manifests:
-                    repository.manifests[digest].expires = None
-                    self._release(repository, digest)
+            if any(held.expires is not None and held.expires <= self.now for held in repository.manifests.values()):
+                self._settle(repository)
         for name, repository in list(self.repositories.items()):
             if not repository.manifests and not repository.leases and repository.emptied + DAY <= self.now:
                 del self.repositories[name]
 
     def restart(self) -> None:
-        """Start again: which manifests were fetched is forgotten, everything else stays."""
+        """Start again: what clients were told of is forgotten, everything else stays."""
         for repository in self.repositories.values():
-            repository.fetched.clear()
+            repository.forget()
 
     def _repository(self, name: str) -> Repository:
         return self.repositories.setdefault(name, Repository(self.now))
@@ -271,7 +366,9 @@ class Model:
         tags = {(name, tag): digest for name, repository in self.repositories.items() for tag, digest in repository.tags.items()}
         test.assertEqual(set(held.repositories), set(self.repositories), context)
         test.assertEqual(held.manifests, manifests, context)
-        test.assertEqual(held.listed, len({name for name, _ in manifests}), context)
+        states = {(name, digest): held.state for name, repository in self.repositories.items() for digest, held in repository.manifests.items()}
+        test.assertEqual(held.states, states, context)
+        test.assertEqual(held.listed, sum(repository.listed for repository in self.repositories.values()), context)
         test.assertEqual(held.contents, {digest for _, digest in manifests}, context)
         test.assertEqual(held.tags, tags, context)
         test.assertEqual(held.leases if timed else set(held.leases), leases if timed else set(leases), context)
@@ -287,9 +384,10 @@ class Step(NamedTuple):
     apply: Callable[[Model], Expected]
     body: bytes = b""
     content_type: str = ""
+    user: str = USER
 
     def __str__(self) -> str:
-        return f"{self.method} {self.path}"
+        return f"{self.method} {self.path} by {self.user or 'anyone'}"
 
 
 class Pool:
@@ -416,12 +514,16 @@ class Steps:
         return Step("HEAD", f"/v2/{name}/blobs/{chosen}", lambda model: model.head_blob(name, chosen))
 
     def _get_blob(self, name: str) -> Step:
-        blob = self._blob()
-        return Step("GET", f"/v2/{name}/blobs/{blob}", lambda model: model.get_blob(name, blob))
+        blob, user = self._blob(), self._user()
+        return Step("GET", f"/v2/{name}/blobs/{blob}", lambda model: model.get_blob(name, blob, user), user=user)
 
     def _get_manifest(self, name: str) -> Step:
-        reference = self._choose.choice([*TAGS, self._document().digest])
-        return Step("GET", f"/v2/{name}/manifests/{reference}", lambda model: model.get_manifest(name, reference))
+        reference, user, method = self._choose.choice([*TAGS, self._document().digest]), self._user(), self._choose.choice(["GET", "HEAD"])
+        return Step(method, f"/v2/{name}/manifests/{reference}", lambda model: model.get_manifest(name, reference, user, method), user=user)
+
+    def _user(self) -> str:
+        """Choose who reads: mostly one who may do nothing else."""
+        return self._choose.choice(["", "", USER])
 
     def _delete_tag(self, name: str) -> Step:
         tag = self._choose.choice(TAGS)
@@ -470,7 +572,10 @@ class InProcessModelTest(ModelTestCase):
         self.play(SEED, OPERATIONS // 2, Options())
 
     def test_keep_replaced_and_delete_untags(self) -> None:
-        self.play(SEED + 1, OPERATIONS // 4, Options(keep_replaced=HOUR, delete_untags=True))
+        self.play(SEED + 1, OPERATIONS // 4, Options(keep_replaced=HOUR, delete_untags="yes"))
+
+    def test_deletion_with_one_tag(self) -> None:
+        self.play(SEED + 4, OPERATIONS // 8, Options(delete_untags="one"))
 
     def test_no_pull_grace_and_short_leases(self) -> None:
         self.play(SEED + 2, OPERATIONS // 4, Options(upload_expiry=HOUR, pull_grace=0))
@@ -491,7 +596,7 @@ class InProcessModelTest(ModelTestCase):
 
     def _play_step(self, site: InProcess, model: Model, step: Step, number: int) -> None:
         context = f"step {number}: {step}"
-        answer = site.request(step.method, step.path, step.body, {"Content-Type": step.content_type} if step.content_type else {})
+        answer = site.request(step.method, step.path, step.body, {"Content-Type": step.content_type} if step.content_type else {}, user=step.user)
         self.check_answer(answer, step.apply(model), context)
         if answer.status == 202 and step.method == "POST":
             self.assertEqual(site.request("DELETE", answer.headers["Location"]).status, 204, context)
@@ -525,7 +630,8 @@ class ServerModelTest(ModelTestCase):
                 if number % 30 == 29:
                     model = self._kill_during(server, model, step, headers, choose.random() / 50)
                     continue
-                answer = server.auth.request(step.method, step.path, step.body or None, headers)
+                client = server.auth if step.user else server.public
+                answer = client.request(step.method, step.path, step.body or None, headers)
                 self.check_answer(answer, step.apply(model), context)
                 if number % 10 == 0:
                     model.check(self, _holdings(server.data), context, timed=False)

@@ -64,7 +64,7 @@ class PodmanTests(ProgramTestCase):
         for program in PROGRAMS:
             for form, media_type in INDEXES.items():
                 with self.subTest(program=program, format=form):
-                    name, made, kept = f"{program}/index-{form}", f"made-{program}-{form}", self.server.files()
+                    name, made, kept = f"{program}/index-{form}", f"made-{program}-{form}", self.server.lasting_files()
                     self.run_program(program, "push", self.tls(), "--format", form, self.image, f"docker://{self.auth}/{name}:part")
                     self.run_program(program, "manifest", "create", made)
                     self.run_program(program, "manifest", "add", self.tls(), made, f"docker://{self.auth}/{name}:part")
@@ -73,7 +73,7 @@ class PodmanTests(ProgramTestCase):
                     self.assertEqual(self.pull_anew(program, f"{self.public}/{name}:v1"), self.content_of(name, "part"))
                     for tag in ("part", "v1"):
                         self.assertEqual(self.client("auth", USER).request("DELETE", f"/v2/{name}/manifests/{tag}").status, 202)
-                    self.assertEqual((self.server.files(), self.server.metric("vex_blobs")), (kept, len(kept)))
+                    self.assertEqual((self.server.lasting_files(), self.server.metric("vex_blobs")), (kept, len(self.server.files())))
 
     def test_buildah_builds_pushes_and_pulls(self) -> None:
         container = self.run_program("buildah", "from", "scratch").strip()

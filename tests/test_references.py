@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from tests.in_process import DAY, HOUR, MINUTE, InProcessTestCase, Options
-from tests.support import DOCKER_MANIFEST, OCI_INDEX, OCI_LAYER, descriptor, digest_of, image
+from tests.support import DOCKER_MANIFEST, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, descriptor, digest_of, image, index
 
 CONFIG = digest_of(b"{}")
 FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
@@ -321,13 +321,42 @@ class SubjectTest(ReferencesTestCase):
         self.delete("app", "signature")
         self.assert_held({"app": [subject.digest]}, [CONFIG, digest_of(b"layer")])
 
-    def test_a_subject_that_is_not_there_is_no_reason_to_refuse_or_to_remove(self) -> None:
+    def test_a_referrer_whose_subject_does_not_come_is_listed_and_goes_a_day_after_its_push(self) -> None:
         missing = (digest_of(b"nowhere"), 7)
         referrer = self.push_referrer("", missing, b"signature")
-        self.site.advance(30 * DAY)
+        self.site.advance(DAY - 1)
         self.assert_held({"app": [referrer[0]]}, [CONFIG, digest_of(b"signature")])
         listed = self.ok(200, "GET", f"/v2/app/referrers/{missing[0]}").json["manifests"]
         self.assertEqual([entry["digest"] for entry in listed], [referrer[0]])
+        self.assertEqual(self.ok(200, "GET", "/v2/_catalog").json["repositories"], ["app"])
+        self.push_manifest("app", "", image(b"signature", subject={"mediaType": OCI_INDEX, "digest": missing[0], "size": missing[1]}))
+        self.site.advance(DAY - 1)
+        self.assert_held({"app": [referrer[0]]}, [CONFIG, digest_of(b"signature")])
+        self.site.advance(1)
+        self.assert_nothing_held()
+        self.assertEqual(self.ok(200, "GET", "/v2/_catalog").json["repositories"], [])
+
+    def test_a_referrer_stays_whose_subject_comes_or_that_has_a_tag_or_an_index(self) -> None:
+        content = json.dumps(image(b"layer")).encode()
+        waiting = self.push_referrer("", (digest_of(content), len(content)), b"signature")
+        missing = (digest_of(b"nowhere"), 7)
+        tagged, listed = self.push_referrer("kept", missing, b"tagged"), self.push_referrer("", missing, b"listed")
+        parent = self.push_index("app", "index", [listed])
+        subject = self.push_image("app", "1", b"layer")
+        self.site.advance(30 * DAY)
+        self.assertEqual(self.site.holdings().manifests, {("app", pushed[0]) for pushed in (waiting, tagged, listed, parent, subject)})
+
+    def test_many_referrers_that_waited_stay_with_their_subject(self) -> None:
+        content = json.dumps(image(b"layer")).encode()
+        for number in range(250):
+            self.push_referrer("", (digest_of(content), len(content)), b"signature %d" % (number % 2))
+            self.push_image("app", "", b"%d" % number, subject={"mediaType": OCI_INDEX, "digest": digest_of(content), "size": len(content)})
+        self.push_image("app", "1", b"layer")
+        self.site.advance(2 * DAY)
+        self.assertEqual(len(self.site.holdings().manifests), 253)
+        self.delete("app", "1")
+        self.site.housekeeping.sweep()
+        self.assert_nothing_held()
 
     def test_a_referrer_pushed_before_its_subject_goes_with_it(self) -> None:
         content = json.dumps(image(b"layer")).encode()
@@ -353,6 +382,7 @@ class DeletionTest(ReferencesTestCase):
         self.assertIn("1.0", message)
         self.assertIn("stable", message)
         self.assertIn("DELETE /v2/app/manifests/1.0", message)
+        self.assertRegex(message, "delete-untags .*: one .*, yes ")
         self.assert_held({"app": [pushed.digest]}, [CONFIG, digest_of(b"layer")])
         self.assertEqual(len(self.site.holdings().tags), 2)
 
@@ -395,10 +425,87 @@ class DeletionTest(ReferencesTestCase):
         self.assert_held({}, [blob])
 
 
+class SignatureTagTest(ReferencesTestCase):
+    """The tags of cosign, `sha256-….sig`, `.att` and `.sbom`: they go with the manifest that they name."""
+
+    def sign(self, subject: str, kind: str, layer: bytes) -> tuple[str, tuple[str, int]]:
+        """Push something about a manifest as cosign 2 does; returns its tag and itself."""
+        tag = f"{subject.replace(':', '-')}.{kind}"
+        return tag, self.push_image("app", tag, layer)
+
+    def tags(self) -> list[str]:
+        """List the tags of the repository."""
+        return list(self.ok(200, "GET", "/v2/app/tags/list").json["tags"])
+
+    def test_they_go_with_the_last_tag_of_the_manifest(self) -> None:
+        subject = self.push_image("app", "1", b"layer")
+        for kind in ("sig", "att", "sbom"):
+            self.sign(subject.digest, kind, kind.encode())
+        self.delete("app", "1")
+        self.assertEqual(self.tags(), [])
+        self.assert_nothing_held()
+
+    def test_they_go_with_a_replaced_index_and_its_children_and_so_does_what_is_about_them(self) -> None:
+        child = self.push_image("app", "", b"layer")
+        parent = self.push_index("app", "latest", [child])
+        self.sign(parent.digest, "sig", b"of the index")
+        _, bill = self.sign(child.digest, "sbom", b"of the child")
+        self.sign(bill[0], "sig", b"of the bill")
+        new = self.push_image("app", "latest", b"new")
+        self.assertEqual(self.tags(), ["latest"])
+        self.assert_held({"app": [new.digest]}, [CONFIG, digest_of(b"new")])
+
+    def test_they_stay_while_the_manifest_does(self) -> None:
+        subject = self.push_image("app", "1", b"layer")
+        self.push_manifest("app", "2", image(b"layer"))
+        tag, _ = self.sign(subject.digest, "sig", b"signature")
+        self.delete("app", "1")
+        self.assertEqual(self.tags(), ["2", tag])
+
+    def test_they_stay_where_a_tag_of_another_kind_points(self) -> None:
+        subject = self.push_image("app", "1", b"layer")
+        tag, signature = self.sign(subject.digest, "sig", b"signature")
+        self.push_manifest("app", "release-signature", image(b"signature"))
+        self.delete("app", "1")
+        self.assertEqual(self.tags(), ["release-signature", tag])
+        self.assert_held({"app": [signature[0]]}, [CONFIG, digest_of(b"signature")])
+
+    def test_one_signature_of_two_manifests_goes_with_the_second(self) -> None:
+        first, second = self.push_image("app", "1", b"one"), self.push_image("app", "2", b"two")
+        self.sign(first.digest, "sig", b"signature")
+        tag, _ = self.sign(second.digest, "sig", b"signature")
+        self.delete("app", "1")
+        self.assertEqual(self.tags(), ["2", tag])
+        self.delete("app", "2")
+        self.assert_nothing_held()
+
+    def test_other_tags_of_such_a_look_stay(self) -> None:
+        subject = self.push_image("app", "1", b"layer")
+        encoded = subject.digest.partition(":")[2]
+        others = [f"sha256-{encoded}", f"sha256-{encoded}.sig2", f"sha256-{encoded}.sigs", f"sha256-{'0' * 64}.sig", f"{encoded}.sig"]
+        for tag in others:
+            self.push_image("app", tag, b"other")
+        self.delete("app", "1")
+        self.assertEqual(self.tags(), sorted(others))
+
+    def test_while_a_pull_of_the_manifest_is_under_way_they_can_be_had_by_digest(self) -> None:
+        subject = self.push_image("app", "1", b"layer")
+        _, signature = self.sign(subject.digest, "sig", b"signature")
+        self.manifest_status("app", "1")
+        self.site.advance(MINUTE)
+        self.delete("app", "1")
+        self.assertEqual(self.tags(), [])
+        self.assertEqual(self.ok(200, "GET", "/v2/_catalog").json["repositories"], [])
+        self.site.advance(9 * MINUTE - 1)
+        self.assertEqual((self.manifest_status("app", signature[0]), self.blob_status("app", digest_of(b"signature"))), (200, 200))
+        self.site.advance(10 * MINUTE)
+        self.assert_nothing_held()
+
+
 class DeleteUntagsTest(ReferencesTestCase):
     """`delete-untags`: the tags go with the manifest."""
 
-    options = Options(delete_untags=True)
+    options = Options(delete_untags="yes")
 
     def test_all_tags_go_with_the_manifest(self) -> None:
         pushed = self.push_image("app", "1", b"layer")
@@ -414,6 +521,29 @@ class DeleteUntagsTest(ReferencesTestCase):
         parent = self.push_index("app", "1", [child])
         self.assertIn(parent.digest, self.refusal(f"/v2/app/manifests/{child.digest}"))
         self.assertEqual(self.site.holdings().tags, {("app", "amd64"): child.digest, ("app", "1"): parent.digest})
+
+
+class DeleteUntagsOneTest(ReferencesTestCase):
+    """`delete-untags = one`: a manifest with one tag can be deleted with it."""
+
+    options = Options(delete_untags="one")
+
+    def test_one_tag_goes_with_the_manifest(self) -> None:
+        pushed = self.push_image("app", "1", b"layer")
+        self.delete("app", pushed.digest)
+        self.assert_nothing_held()
+
+    def test_two_tags_are_named_and_stay(self) -> None:
+        pushed = self.push_image("app", "1", b"layer")
+        self.push_manifest("app", "2", image(b"layer"))
+        message = self.refusal(f"/v2/app/manifests/{pushed.digest}")
+        self.assertRegex(message, "tags 1, 2.*delete-untags.*one.*yes")
+        self.assertEqual(len(self.site.holdings().tags), 2)
+
+    def test_a_child_of_an_index_is_refused_all_the_same(self) -> None:
+        child = self.push_image("app", "amd64", b"layer")
+        parent = self.push_index("app", "1", [child])
+        self.assertIn(parent.digest, self.refusal(f"/v2/app/manifests/{child.digest}"))
 
 
 class LeaseTest(ReferencesTestCase):
@@ -511,17 +641,43 @@ class LeaseTest(ReferencesTestCase):
         self.assertEqual(self.leases()["one", blob], 24 * HOUR)
 
 
-class PullGraceTest(ReferencesTestCase):
-    """`pull-grace`: the blobs of a manifest that was fetched a short while ago stay, so that a pull under way ends well."""
+class HoldTestCase(ReferencesTestCase):
+    """Looks at what can still be had."""
 
-    def test_blobs_stay_for_ten_minutes_when_the_manifest_was_just_fetched(self) -> None:
+    def statuses(self, *digests: str) -> set[int]:
+        """Fetch manifests and blobs by digest, in ways that are no answer to anybody: nothing is noted."""
+        manifests = {row for row, state in self.site.holdings().states.items() if state != "gone"}
+        return {200 if ("app", digest) in manifests or self.blob_status("app", digest) == 200 else 404 for digest in digests}
+
+    def assert_nothing_listed(self) -> None:
+        """Check that the repository looks as if there were nothing in it."""
+        self.assertEqual(self.ok(200, "GET", "/v2/app/tags/list").json["tags"], [])
+        self.assertEqual(self.ok(200, "GET", "/v2/_catalog").json["repositories"], [])
+        self.assertEqual(self.site.holdings().listed, 0)
+
+
+class PullGraceTest(HoldTestCase):
+    """`pull-grace`: what was asked for a short while ago stays, by digest, so that a pull under way ends well."""
+
+    def test_a_manifest_that_was_just_fetched_can_be_fetched_by_digest_for_ten_minutes_when_its_tag_goes(self) -> None:
         pushed = self.push_image("app", "1", b"layer")
         self.manifest_status("app", "1")
         self.delete("app", "1")
-        self.assertEqual(self.manifest_status("app", pushed.digest), 404)
+        self.assertEqual(self.manifest_status("app", "1"), 404)
+        self.assert_nothing_listed()
         self.site.advance(10 * MINUTE - 1)
-        self.assert_held({}, [CONFIG, digest_of(b"layer")])
-        self.assertEqual(self.blob_status("app", digest_of(b"layer")), 200)
+        self.assertEqual(self.statuses(pushed.digest, CONFIG, digest_of(b"layer")), {200})
+        self.site.advance(1)
+        self.assert_nothing_held()
+
+    def test_each_fetch_by_digest_counts_from_then(self) -> None:
+        pushed = self.push_image("app", "1", b"layer")
+        self.manifest_status("app", "1")
+        self.delete("app", "1")
+        self.site.advance(6 * MINUTE)
+        self.assertEqual(self.manifest_status("app", pushed.digest), 200)
+        self.site.advance(10 * MINUTE - 1)
+        self.assertEqual(self.statuses(pushed.digest, digest_of(b"layer")), {200})
         self.site.advance(1)
         self.assert_nothing_held()
 
@@ -532,43 +688,359 @@ class PullGraceTest(ReferencesTestCase):
         self.delete("app", "1")
         self.assert_nothing_held()
 
-    def test_a_head_is_no_fetch(self) -> None:
-        self.push_image("app", "1", b"layer")
-        self.ok(200, "HEAD", "/v2/app/manifests/1")
-        self.delete("app", "1")
-        self.assert_nothing_held()
+    def test_every_way_to_ask_counts(self) -> None:
+        ways: tuple[tuple[str, str, dict[str, str]], ...] = (
+            ("GET", "manifests/1", {}),
+            ("HEAD", "manifests/1", {}),
+            ("GET", "manifests/1", {"If-None-Match": "*"}),
+            ("HEAD", "manifests/1", {"If-None-Match": "*"}),
+            ("GET", "manifests/{digest}", {}),
+            ("HEAD", "manifests/{digest}", {}),
+            ("GET", "blobs/{digest}", {}),
+            ("HEAD", "blobs/{digest}", {}),
+            ("GET", "blobs/{digest}", {"If-None-Match": "*"}),
+        )
+        for number, (method, path, headers) in enumerate(ways):
+            with self.subTest(f"{method} {path} {headers}"):
+                layer = b"layer %d" % number
+                pushed = self.push_image("app", "1", layer)
+                answer = self.site.request(method, f"/v2/app/{path.format(digest=pushed.digest)}", headers=headers, user="")
+                self.assertIn(answer.status, (200, 304))
+                self.delete("app", "1")
+                self.assertEqual(self.statuses(pushed.digest, CONFIG, digest_of(layer)), {200})
+                self.site.advance(10 * MINUTE)
+                self.assert_nothing_held()
 
     def test_a_fetch_from_another_repository_does_not_count(self) -> None:
         self.push_image("one", "1", b"layer")
-        self.push_image("two", "1", b"layer")
+        kept = self.push_image("two", "1", b"layer")
         self.manifest_status("two", "1")
         self.delete("one", "1")
-        self.assertEqual(self.site.holdings().leases, {})
+        self.assert_held({"two": [kept.digest]}, [CONFIG, digest_of(b"layer")])
 
-    def test_a_replaced_tag_gives_the_same_grace(self) -> None:
-        self.push_image("app", "latest", b"old")
-        self.manifest_status("app", "latest")
+    def test_a_replaced_tag_gives_the_same_grace_and_moves_at_once(self) -> None:
+        old = self.push_image("app", "latest", b"old")
+        self.ok(200, "HEAD", "/v2/app/manifests/latest", user="")
         new = self.push_image("app", "latest", b"new")
-        self.assert_held({"app": [new.digest]}, [CONFIG, digest_of(b"old"), digest_of(b"new")])
+        self.assertEqual(self.ok(200, "HEAD", "/v2/app/manifests/latest", user="").headers["Docker-Content-Digest"], new.digest)
+        self.assertEqual(self.manifest_status("app", old.digest), 200)
         self.site.advance(10 * MINUTE)
         self.assert_held({"app": [new.digest]}, [CONFIG, digest_of(b"new")])
 
-    def test_a_child_that_was_fetched_has_its_blobs_kept(self) -> None:
+    def test_an_index_that_was_fetched_keeps_its_children_at_any_depth_and_their_referrers(self) -> None:
+        child = self.push_image("app", "", b"layer")
+        inner = self.push_index("app", "", [child])
+        outer = self.push_index("app", "latest", [inner], annotations={"level": "outer"})
+        subject = {"mediaType": OCI_INDEX, "digest": child.digest, "size": child.size}
+        signature = self.push_image("app", "", b"signature", subject=subject)
+        self.manifest_status("app", "latest")
+        new = self.push_image("app", "latest", b"new")
+        self.site.advance(10 * MINUTE - 1)
+        held = (outer.digest, inner.digest, child.digest, signature.digest, digest_of(b"layer"), digest_of(b"signature"))
+        self.assertEqual(self.statuses(*held), {200})
+        listed = self.ok(200, "GET", f"/v2/app/referrers/{child.digest}").json["manifests"]
+        self.assertEqual([entry["digest"] for entry in listed], [signature.digest])
+        self.site.advance(1)
+        self.assert_held({"app": [new.digest]}, [CONFIG, digest_of(b"new")])
+
+    def test_a_repository_in_which_everything_is_only_held_is_not_listed(self) -> None:
+        child = self.push_image("app", "", b"layer")
+        self.push_index("app", "1", [child])
+        subject = {"mediaType": OCI_INDEX, "digest": child.digest, "size": child.size}
+        self.push_image("app", "", b"signature", subject=subject)
+        self.manifest_status("app", "1")
+        self.delete("app", "1")
+        self.assert_nothing_listed()
+        self.site.advance(10 * MINUTE)
+        self.assert_nothing_held()
+
+    def test_a_child_that_was_fetched_stays_when_its_index_goes(self) -> None:
         fetched, other = self.push_image("app", "", b"fetched"), self.push_image("app", "", b"other")
         self.push_index("app", "1", [fetched, other])
-        self.manifest_status("app", "1")
         self.manifest_status("app", fetched.digest)
         self.delete("app", "1")
-        self.assert_held({}, [CONFIG, digest_of(b"fetched")])
+        self.assert_held({"app": [fetched.digest]}, [CONFIG, digest_of(b"fetched")])
+        self.assert_nothing_listed()
+        self.site.advance(10 * MINUTE)
+        self.assert_nothing_held()
 
-    def test_a_fetch_counts_for_the_manifest_that_was_fetched_and_not_for_the_next_one(self) -> None:
-        self.push_image("app", "1", b"first")
+    def test_a_child_that_was_fetched_later_stays_longer_than_its_index(self) -> None:
+        child = self.push_image("app", "", b"layer")
+        parent = self.push_index("app", "1", [child])
         self.manifest_status("app", "1")
         self.delete("app", "1")
-        second = self.push_image("app", "2", b"second")
+        self.site.advance(9 * MINUTE)
+        self.assertEqual(self.manifest_status("app", child.digest), 200)
+        self.site.advance(5 * MINUTE)
+        self.assertEqual((self.statuses(parent.digest), self.statuses(child.digest, digest_of(b"layer"))), ({404}, {200}))
+        self.site.advance(5 * MINUTE)
+        self.assert_nothing_held()
+
+    def test_a_fetch_counts_for_the_manifest_that_was_fetched_and_not_for_the_next_one(self) -> None:
+        first = self.push_image("app", "1", b"first")
+        self.manifest_status("app", "1")
+        self.delete("app", "1")
+        self.push_image("app", "2", b"second")
         self.delete("app", "2")
-        self.assertNotIn(("app", digest_of(b"second")), self.site.holdings().leases)
-        self.assertEqual(self.blob_status("app", digest_of(b"second")), 404, second)
+        self.assert_held({"app": [first.digest]}, [CONFIG, digest_of(b"first")])
+
+    def test_the_tag_of_a_child_of_an_index_that_is_only_held_leaves_nothing_that_is_listed(self) -> None:
+        child = self.push_image("app", "amd64", b"layer")
+        self.push_index("app", "1", [child])
+        self.manifest_status("app", "1")
+        self.delete("app", "1")
+        self.assertEqual(self.ok(200, "GET", "/v2/_catalog").json["repositories"], ["app"])
+        self.delete("app", "amd64")
+        self.assert_nothing_listed()
+        self.site.advance(10 * MINUTE)
+        self.assert_nothing_held()
+
+    def test_what_is_held_is_held_over_a_restart_and_goes_by_itself(self) -> None:
+        pushed = self.push_image("app", "1", b"layer")
+        self.manifest_status("app", "1")
+        self.delete("app", "1")
+        self.site.restart()
+        self.site.advance(10 * MINUTE - 1)
+        self.assertEqual(self.statuses(pushed.digest, digest_of(b"layer")), {200})
+        self.site.advance(1)
+        self.assert_nothing_held()
+
+    def test_what_is_held_can_be_tagged_again_by_a_push_and_lives_then(self) -> None:
+        pushed = self.push_image("app", "1", b"layer")
+        self.manifest_status("app", "1")
+        self.delete("app", "1")
+        self.push_manifest("app", "2", image(b"layer"))
+        self.site.advance(30 * DAY)
+        self.assert_held({"app": [pushed.digest]}, [CONFIG, digest_of(b"layer")])
+        self.assertEqual(self.ok(200, "GET", "/v2/_catalog").json["repositories"], ["app"])
+
+    def test_a_repository_is_removed_a_day_after_the_last_of_what_is_held(self) -> None:
+        self.push_image("app", "1", b"layer")
+        self.manifest_status("app", "1")
+        self.delete("app", "1")
+        self.site.advance(10 * MINUTE)
+        self.site.advance(DAY - 1)
+        self.assertEqual(set(self.site.holdings().repositories), {"app"})
+        self.site.advance(1)
+        self.assertEqual(set(self.site.holdings().repositories), set())
+
+    def test_a_replaced_manifest_that_is_kept_is_held_when_its_time_is_up_during_a_pull(self) -> None:
+        self.site.close()
+        self.site.options = Options(keep_replaced=HOUR)
+        self.site.open()
+        old = self.push_image("app", "latest", b"old")
+        new = self.push_image("app", "latest", b"new")
+        self.site.advance(HOUR - 1)
+        self.manifest_status("app", old.digest)
+        self.site.advance(10 * MINUTE - 1)
+        self.assertEqual(self.statuses(old.digest, digest_of(b"old")), {200})
+        self.site.advance(1)
+        self.assert_held({"app": [new.digest]}, [CONFIG, digest_of(b"new")])
+
+
+class DeletedByDigestTest(HoldTestCase):
+    """A manifest that was deleted by its digest: it is unknown at once, and what hangs on it stays for those who pull it."""
+
+    options = Options(delete_untags="yes")
+
+    def test_the_digest_is_unknown_and_its_blobs_children_and_referrers_are_not(self) -> None:
+        child = self.push_image("app", "", b"layer")
+        parent = self.push_index("app", "1", [child])
+        subject = {"mediaType": OCI_INDEX, "digest": parent.digest, "size": parent.size}
+        signature = self.push_image("app", "", b"signature", subject=subject)
+        self.manifest_status("app", "1")
+        self.delete("app", parent.digest)
+        for path in ("manifests/1", f"manifests/{parent.digest}", f"blobs/{parent.digest}"):
+            for method in ("GET", "HEAD"):
+                self.ok(404, method, f"/v2/app/{path}")
+        self.assert_nothing_listed()
+        self.site.advance(10 * MINUTE - 1)
+        self.assertEqual(self.statuses(child.digest, digest_of(b"layer"), signature.digest, digest_of(b"signature")), {200})
+        listed = self.ok(200, "GET", f"/v2/app/referrers/{parent.digest}").json["manifests"]
+        self.assertEqual([entry["digest"] for entry in listed], [signature.digest])
+        self.site.advance(1)
+        self.assert_nothing_held()
+
+    def test_a_second_deletion_is_of_something_unknown(self) -> None:
+        pushed = self.push_image("app", "1", b"layer")
+        self.manifest_status("app", "1")
+        self.delete("app", pushed.digest)
+        self.assertEqual(self.ok(404, "DELETE", f"/v2/app/manifests/{pushed.digest}").codes, ["MANIFEST_UNKNOWN"])
+
+    def test_a_push_brings_it_back(self) -> None:
+        pushed = self.push_image("app", "1", b"layer")
+        self.manifest_status("app", "1")
+        self.delete("app", pushed.digest)
+        self.push_manifest("app", "1", image(b"layer"))
+        self.site.advance(30 * DAY)
+        self.assert_held({"app": [pushed.digest]}, [CONFIG, digest_of(b"layer")])
+        self.assertEqual(self.manifest_status("app", pushed.digest), 200)
+
+    def test_a_child_of_an_index_that_is_only_held_can_be_deleted_and_takes_the_index_along(self) -> None:
+        child = self.push_image("app", "", b"layer")
+        parent = self.push_index("app", "1", [child])
+        self.manifest_status("app", "1")
+        self.delete("app", "1")
+        self.delete("app", child.digest)
+        self.assertEqual({self.manifest_status("app", digest) for digest in (child.digest, parent.digest)}, {404})
+        self.assertEqual(self.blob_status("app", digest_of(b"layer")), 200)
+        self.site.advance(10 * MINUTE)
+        self.assert_nothing_held()
+
+
+class DeletedAlreadyTest(HoldTestCase):
+    """Clients that delete a tag, and then the digest behind it."""
+
+    def test_the_digest_that_went_with_its_last_tag_is_deleted_once_more_without_an_error(self) -> None:
+        pushed = self.push_image("app", "1", b"layer")
+        self.delete("app", "1")
+        self.assert_nothing_held()
+        self.delete("app", pushed.digest)
+        self.assertEqual(self.ok(404, "DELETE", f"/v2/app/manifests/{pushed.digest}").codes, ["MANIFEST_UNKNOWN"])
+
+    def test_so_is_one_that_is_held(self) -> None:
+        pushed = self.push_image("app", "1", b"layer")
+        self.manifest_status("app", "1")
+        self.delete("app", "1")
+        self.delete("app", pushed.digest)
+        self.assertEqual(self.manifest_status("app", pushed.digest), 404)
+        self.assertEqual(self.blob_status("app", digest_of(b"layer")), 200)
+        self.ok(404, "DELETE", f"/v2/app/manifests/{pushed.digest}")
+        self.site.advance(10 * MINUTE)
+        self.assert_nothing_held()
+
+    def test_so_is_a_child_that_went_with_its_index(self) -> None:
+        child = self.push_image("app", "", b"layer")
+        parent = self.push_index("app", "1", [child])
+        self.delete("app", "1")
+        self.delete("app", parent.digest)
+        self.delete("app", child.digest)
+
+    def test_not_after_ten_minutes_and_not_in_another_repository_and_not_what_never_was(self) -> None:
+        pushed = self.push_image("app", "1", b"layer")
+        self.push_blob("other", b"x")
+        self.delete("app", "1")
+        self.ok(404, "DELETE", f"/v2/other/manifests/{pushed.digest}")
+        self.ok(404, "DELETE", f"/v2/app/manifests/{digest_of(b'never')}")
+        self.site.advance(10 * MINUTE)
+        self.ok(404, "DELETE", f"/v2/app/manifests/{pushed.digest}")
+
+
+class PushHoldTest(HoldTestCase):
+    """What one who may push was told is there: it is, for an hour, so that the manifest that comes next finds it."""
+
+    def put(self, document: dict[str, object], media_type: str = OCI_MANIFEST) -> None:
+        """Push a manifest whose content was not sent, because it is there."""
+        self.ok(201, "PUT", "/v2/app/manifests/next", json.dumps(document).encode(), {"Content-Type": media_type})
+
+    def tell_blob(self, digest: str, method: str = "HEAD") -> None:
+        """Be told that a blob is there."""
+        self.ok(200, method, f"/v2/app/blobs/{digest}")
+
+    def test_a_blob_stays_when_the_last_image_with_it_is_deleted(self) -> None:
+        for method in ("HEAD", "GET"):
+            with self.subTest(method):
+                self.push_image("app", "1", b"layer")
+                self.tell_blob(CONFIG, method)
+                self.tell_blob(digest_of(b"layer"), method)
+                self.delete("app", "1")
+                self.assert_nothing_listed()
+                self.site.advance(HOUR - 1)
+                self.put(image(b"layer"))
+                self.delete("app", "next")
+                self.site.advance(1)
+                self.assert_nothing_held()
+
+    def test_a_blob_stays_when_the_tag_of_the_last_image_with_it_is_moved(self) -> None:
+        self.push_image("app", "latest", b"layer")
+        self.tell_blob(digest_of(b"layer"))
+        new = self.push_image("app", "latest", b"new")
+        self.site.advance(HOUR - 1)
+        self.assert_held({"app": [new.digest]}, [CONFIG, digest_of(b"layer"), digest_of(b"new")])
+        self.site.advance(1)
+        self.assert_held({"app": [new.digest]}, [CONFIG, digest_of(b"new")])
+
+    def test_it_counts_from_the_answer_and_not_from_the_removal(self) -> None:
+        self.push_image("app", "1", b"layer")
+        self.tell_blob(digest_of(b"layer"))
+        self.site.advance(40 * MINUTE)
+        self.delete("app", "1")
+        self.site.advance(20 * MINUTE - 1)
+        self.assert_held({}, [digest_of(b"layer")])
+        self.site.advance(1)
+        self.assert_nothing_held()
+
+    def test_a_blob_stays_whose_lease_ends(self) -> None:
+        blob = self.push_blob("app", b"layer")
+        self.site.advance(DAY - 1)
+        self.tell_blob(blob)
+        self.site.now += 1
+        # Before the sweep, and after it.
+        self.tell_blob(blob)
+        self.site.advance(HOUR - 2)
+        self.push_blob("app", b"{}")
+        self.put(image(b"layer"))
+
+    def test_a_blob_that_another_repository_has_is_held_as_long_whenever_it_was_told_of(self) -> None:
+        self.push_image("other", "1", b"layer")
+        self.tell_blob(digest_of(b"layer"))
+        self.delete("other", "1")
+        self.site.advance(HOUR - 1)
+        self.tell_blob(digest_of(b"layer"))
+        self.site.advance(HOUR - 1)
+        self.push_blob("app", b"{}")
+        self.put(image(b"layer"))
+
+    def test_a_child_stays_by_digest_when_its_tag_or_its_index_goes(self) -> None:
+        for method in ("HEAD", "GET"):
+            for tagged in (True, False):
+                with self.subTest(f"{method} {tagged}"):
+                    child = self.push_image("app", "amd64" if tagged else "", b"layer")
+                    self.push_index("app", "1", [child])
+                    self.ok(200, method, f"/v2/app/manifests/{child.digest}")
+                    if tagged:
+                        self.delete("app", "amd64")
+                    self.delete("app", "1")
+                    self.assert_nothing_listed()
+                    self.site.advance(HOUR - 1)
+                    self.put(index([child], annotations={"a": "next"}), OCI_INDEX)
+                    self.site.advance(30 * DAY)
+                    self.assertEqual(self.manifest_status("app", child.digest), 200)
+                    self.site.advance(10 * MINUTE)
+                    self.delete("app", "next")
+                    self.assert_nothing_held()
+
+    def test_a_child_that_was_deleted_by_digest_is_unknown_but_an_index_may_still_name_it(self) -> None:
+        child = self.push_image("app", "", b"layer")
+        self.ok(200, "HEAD", f"/v2/app/manifests/{child.digest}")
+        self.delete("app", child.digest)
+        self.ok(404, "HEAD", f"/v2/app/manifests/{child.digest}")
+        self.site.advance(HOUR - 1)
+        self.put(index([child]), OCI_INDEX)
+        self.assertEqual(self.manifest_status("app", child.digest), 200)
+
+    def test_one_who_only_reads_is_not_told_for_a_push(self) -> None:
+        self.push_image("app", "1", b"layer")
+        for path in (f"blobs/{digest_of(b'layer')}", f"blobs/{CONFIG}"):
+            self.ok(200, "GET", f"/v2/app/{path}", user="")
+        self.delete("app", "1")
+        self.assert_nothing_held()
+
+    def test_deleting_a_blob_lets_go_of_it(self) -> None:
+        blob = self.push_blob("app", b"layer")
+        self.tell_blob(blob)
+        self.ok(202, "DELETE", f"/v2/app/blobs/{blob}")
+        self.ok(404, "HEAD", f"/v2/app/blobs/{blob}")
+        self.assert_nothing_held()
+
+    def test_it_is_held_over_a_restart_once_it_was_removed(self) -> None:
+        self.push_image("app", "1", b"layer")
+        self.tell_blob(CONFIG)
+        self.tell_blob(digest_of(b"layer"))
+        self.delete("app", "1")
+        self.site.restart()
+        self.site.advance(HOUR - 1)
+        self.put(image(b"layer"))
 
 
 class NoPullGraceTest(ReferencesTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ import time
 import unittest
 from pathlib import Path
 
-from tests.support import PASSWORD, TOP, Server, digest_of, running, vex
+from tests.support import OCI_MANIFEST, PASSWORD, TOP, Server, digest_of, image, running, vex
 from vex.cli import main
 from vex.database import MIGRATIONS
 
@@ -21,7 +22,7 @@ LATEST = len(MIGRATIONS)
 
 
 def make_registry(data: Path, schema: int) -> None:
-    """Make the data directory of an older Vex, with a user and a blob that a repository holds."""
+    """Make the data directory of an older Vex, with a user and an image that a repository holds."""
     (data / "blobs/sha256").mkdir(parents=True)
     (data / "blobs/sha256" / digest_of(b"blob")[7:]).write_bytes(b"blob")
     with contextlib.closing(sqlite3.connect(data / "vex.db")) as connection, connection:
@@ -32,6 +33,10 @@ def make_registry(data: Path, schema: int) -> None:
         connection.execute("INSERT INTO repository (id, name, emptied) VALUES (1, 'app', 1)")
         connection.execute(f"INSERT INTO blob (id, digest, size, created) VALUES (1, '{digest_of(b'blob')}', 4, 1)")
         connection.execute("INSERT INTO lease VALUES (1, 1, ?)", (int(time.time()) + 10**6,))
+        content = json.dumps(image(config=b"blob")).encode()
+        connection.execute("INSERT INTO manifest VALUES (1, ?, ?, '', '{}', ?)", (digest_of(content), len(content), content))
+        connection.execute(f"INSERT INTO repository_manifest (repository, manifest, media_type, pushed) VALUES (1, 1, '{OCI_MANIFEST}', 1)")
+        connection.execute("INSERT INTO manifest_blob VALUES (1, 1, 1)")
         connection.execute(f"PRAGMA user_version = {schema}")
 
 

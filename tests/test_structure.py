@@ -23,7 +23,7 @@ LEVELS = (
     {"kinds"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote", "throttle"},
     {"byteranges"},
-    {"manifest", "blobs", "store", "accounts", "identity", "measures", "audit"},
+    {"manifest", "blobs", "store", "removal", "accounts", "identity", "measures", "audit"},
     {"layer_lists", "folders"},
     {"image_files", "copying"},
     {"message", "endpoints", "image", "references", "upload_files", "users", "timekeeping"},
@@ -32,7 +32,7 @@ LEVELS = (
     {"uploads", "locations", "manifest_bodies"},
     {"server", "credentials"},
     {"summaries", "reload"},
-    {"pushing"},
+    {"pushing", "deleting"},
     {"registry"},
     {"api", "archive", "browsing", "housekeeping", "granting"},
     {"pages"},
@@ -56,7 +56,7 @@ RESERVED = {
     "http.client": {"remote"},
 }
 # The queries of the web interface are in catalog.py, those of `vex check` in faults.py, those of the audit trail in audit.py.
-MODULES_WITH_SQL = {"database", "store", "accounts", "catalog", "faults", "audit"}
+MODULES_WITH_SQL = {"database", "store", "accounts", "catalog", "faults", "audit", "removal"}
 SQL = re.compile(r"\s*(SELECT\s|INSERT\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s|REPLACE\s+INTO\s|PRAGMA\s|CREATE\s+(TABLE|INDEX)\s|BEGIN\s+IMMEDIATE)")
 MAX_FUNCTION_LINES = 50
 MAX_MODULE_LINES = 450

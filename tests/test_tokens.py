@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 from typing import Callable
 
-from tests.support import USER, Client, ServerTestCase, running, vex
+from tests.support import USER, Client, ServerTestCase, digest_of, running, vex
 from vex.database import Database
 from vex.errors import UNAUTHORIZED, Failure, RegistryError
 from vex.tokens import Tokens
@@ -237,3 +237,64 @@ class Commands(ServerTestCase):
                 [(used,)] = connection.execute("SELECT used FROM token").fetchall()
             connection.close()
             self.assertLess(abs(used - time.time()), 120)
+
+
+class LimitedPushTestCase(ServerTestCase):
+    """Pushes with a token for `team/*`, in a registry whose blobs are in `team/app` and in `secret`."""
+
+    limited: Client
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make the token."""
+        super().setUpClass()
+        added = vex("token", "add", "ci", "--repository", "team/*", "--data-dir", str(cls.server.data))
+        cls.limited = Client(cls.server.addresses["auth"], "ci", added.stdout.strip())
+
+    def given(self, client: Client, digest: str) -> dict[str, int]:
+        """Ask for a blob by its digest in a repository that does not have it, in every way; returns the status of each, and what can be read then."""
+        head = client.request("HEAD", f"/v2/team/head/blobs/{digest}").status
+        mounted = client.request("POST", f"/v2/team/mount/blobs/uploads/?mount={digest}&from=secret").status
+        anywhere = client.request("POST", f"/v2/team/anywhere/blobs/uploads/?mount={digest}").status
+        read = max(client.get(f"/v2/team/{name}/blobs/{digest}").status for name in ("head", "mount", "anywhere"))
+        return {"head": head, "mount": mounted, "anywhere": anywhere, "read": read}
+
+
+class LimitedPushes(LimitedPushTestCase):
+    """Where nothing is public."""
+
+    flags = ("--public-addr", "off")
+
+    def test_a_blob_of_repositories_that_it_may_not_pull_from_is_not_given(self) -> None:
+        self.server.auth.push_image("secret", "1", b"secret")
+        only_uploaded = self.server.auth.push_blob("secret", b"uploaded")
+        refused = {"head": 404, "mount": 202, "anywhere": 202, "read": 404}
+        for digest in (digest_of(b"secret"), only_uploaded):
+            self.assertEqual(self.given(self.limited, digest), refused)
+
+    def test_a_blob_of_a_repository_that_it_may_pull_from_is_given_whoever_else_has_it(self) -> None:
+        for name in ("secret", "team/app"):
+            self.server.auth.push_image(name, "1", b"shared")
+        self.assertEqual(self.given(self.limited, digest_of(b"shared")), {"head": 200, "mount": 201, "anywhere": 201, "read": 200})
+
+    def test_a_user_is_given_everything(self) -> None:
+        self.server.auth.push_image("secret", "2", b"for users")
+        self.assertEqual(self.given(self.server.auth, digest_of(b"for users")), {"head": 200, "mount": 201, "anywhere": 201, "read": 200})
+
+
+class LimitedPushesInPublic(LimitedPushTestCase):
+    """Where everyone can read everything at the public listener."""
+
+    def test_a_blob_that_everyone_may_read_is_given(self) -> None:
+        self.server.auth.push_image("secret", "1", b"not secret")
+        self.assertEqual(self.given(self.limited, digest_of(b"not secret")), {"head": 200, "mount": 201, "anywhere": 201, "read": 200})
+
+
+class LimitedPushesAtOnePort(LimitedPushTestCase):
+    """Where everyone can read everything at the auth listener."""
+
+    flags = ("--public-addr", "off", "--anonymous-read", "yes")
+
+    def test_a_blob_that_everyone_may_read_is_given(self) -> None:
+        self.server.auth.push_image("secret", "1", b"not secret")
+        self.assertEqual(self.given(self.limited, digest_of(b"not secret")), {"head": 200, "mount": 201, "anywhere": 201, "read": 200})

@@ -19,11 +19,12 @@ from vex.audit import Actor
 from vex.byteranges import Range, content_range, multipart, parse_ranges
 from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, PAGINATION_NUMBER_INVALID, RegistryError
 from vex.fields import Preconditions, etag_matches, if_range_matches, parse_content_range
+from vex.identity import PULL
 from vex.locations import Locations
 from vex.manifest_bodies import ManifestBodies
 from vex.message import Request, Response, json_response
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_algorithm
-from vex.registry import Condition, PushedManifest, Reference, Registry, StoredBlob
+from vex.registry import Condition, MayPull, PushedManifest, Reference, Registry, StoredBlob
 from vex.store import ReferrerRow
 from vex.upload_files import Upload
 from vex.uploads import OutOfOrder, Uploads, received_range
@@ -64,7 +65,7 @@ class Delivery(NamedTuple):
 
 
 class Api:
-    """The handlers, by route and method in `HANDLERS`."""
+    """The handlers, by route and method in `HANDLERS`; `public` says whether everyone can read everything, without a password."""
 
     def __init__(
         self,
@@ -75,8 +76,11 @@ class Api:
         manifest_bytes: int,
         delivery: Delivery | None = None,
         locations: Locations | None = None,
+        *,
+        public: bool = True,
     ) -> None:
         self._registry = registry
+        self._public = public
         self._revisions = revisions
         self._uploads = uploads
         self._pages = pages
@@ -140,12 +144,10 @@ class Api:
     def get_manifest(self, request: Request, fields: Fields) -> Response:
         """Answer end-3 with the exact bytes and type that were pushed, whatever `Accept` says."""
         name, reference = RepositoryName.parse(fields["name"]), _reference(fields["reference"])
-        basis, content, lifetime = self._revisions.basis(name), b"", _FOREVER if isinstance(reference, Digest) else _REVALIDATE
-        if request.method == routes.HEAD:
-            row = self._registry.find_manifest(name, reference)
-        else:
-            row, content, note = self._registry.read_manifest(name, reference)
-            basis = basis._replace(on_use=note)
+        basis, lifetime = self._revisions.basis(name), _FOREVER if isinstance(reference, Digest) else _REVALIDATE
+        wanted, pushing = request.method != routes.HEAD, request.identity.may_push(name)
+        row, content, note = self._registry.read_manifest(name, reference, content=wanted, pushing=pushing)
+        basis = basis._replace(on_use=note)
         headers = _content_headers(row.digest, lifetime)
         if _not_modified(request, row.digest):
             return Response(304, headers, basis=basis)
@@ -181,10 +183,11 @@ class Api:
     def get_blob(self, request: Request, fields: Fields) -> Response:
         """Answer end-2 for GET: a blob, ranges of it, 304, or where it is."""
         name, digest = RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"])
+        pushing = request.identity.may_push(name)
         if _not_modified(request, digest):
-            self._registry.find_blob(name, digest)
+            self._registry.find_blob(name, digest, pushing=pushing)
             return Response(304, _content_headers(digest, _FOREVER))
-        blob = self._registry.open_blob(name, digest)
+        blob = self._registry.open_blob(name, digest, pushing=pushing)
         if blob.file and (delivered := self._delivered(request, digest)):
             blob.file.close()
             return delivered
@@ -212,16 +215,20 @@ class Api:
     def head_blob(self, request: Request, fields: Fields) -> Response:
         """Answer end-2 for HEAD; one who may push is told of, and given, a blob that another repository has."""
         name, digest = RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"])
-        basis = self._revisions.basis(name)
+        basis, pushing = self._revisions.basis(name), request.identity.may_push(name)
         try:
-            size = self._registry.find_blob(name, digest)
+            size = self._registry.find_blob(name, digest, pushing=pushing)
         except RegistryError as error:
-            if not request.identity.may_push(name) or error.kind is not BLOB_UNKNOWN:
+            if not pushing or error.kind is not BLOB_UNKNOWN:
                 raise
-            size = self._registry.hold_blob(name, digest)
+            size = self._registry.hold_blob(name, digest, self._may_pull(request))
         if _not_modified(request, digest):
             return Response(304, _content_headers(digest, _FOREVER))
         return Response(200, [("Content-Type", _BLOB_TYPE), *_BLOB_HEADERS, *_content_headers(digest)], length=size, basis=basis)
+
+    def _may_pull(self, request: Request) -> MayPull:
+        """Say which repositories a client may pull from, at this listener or where nobody is asked who they are."""
+        return lambda repository: self._public or not request.identity.denial(repository, PULL)
 
     def delete_blob(self, request: Request, fields: Fields) -> Response:
         """Answer end-10."""
@@ -234,7 +241,7 @@ class Api:
         """Answer end-4a, end-4b, end-4c and end-11: open a session, take a whole blob, or mount one."""
         name = RepositoryName.parse(fields["name"])
         mounted = _mounted(request.parameter("mount"))
-        if mounted and self._registry.mount(name, mounted):
+        if mounted and self._registry.mount(name, mounted, self._may_pull(request)):
             return self._created_blob(request, name, mounted)
         digest = None if request.parameter("digest") is None else _digest_parameter(request)
         algorithm = digest.algorithm if digest else parse_algorithm(request.parameter("digest-algorithm") or "sha256")

@@ -137,7 +137,9 @@ def list_tags(tx: Transaction, repository: int, view: View) -> list[ManifestEntr
 
 def count_unheld(tx: Transaction, repository: int) -> int:
     """Count the manifests that neither a tag nor an index of the repository references."""
-    count: int = tx.value("SELECT count(*) FROM repository_manifest WHERE repository = ? AND holders = 0", (repository,))
+    count: int = tx.value(
+        "SELECT count(*) FROM repository_manifest INDEXED BY repository_manifest_unheld WHERE repository = ? AND holders = 0 AND state < 2", (repository,)
+    )
     return count
 
 
@@ -145,7 +147,7 @@ def list_unheld(tx: Transaction, repository: int, offset: int, limit: int) -> li
     """Return the manifests that neither a tag nor an index of the repository references, newest first."""
     rows = tx.rows(
         "SELECT '', r.manifest, m.digest, r.pushed, coalesce(s.size, 0), m.artifact_type, r.subject, s.kind, s.platforms FROM"
-        " (SELECT manifest, pushed, subject FROM repository_manifest WHERE repository = ? AND holders = 0"
+        " (SELECT manifest, pushed, subject FROM repository_manifest INDEXED BY repository_manifest_unheld WHERE repository = ? AND holders = 0 AND state < 2"
         " ORDER BY pushed DESC, manifest DESC LIMIT ? OFFSET ?) r"
         " CROSS JOIN manifest m ON m.id = r.manifest LEFT JOIN manifest_summary s ON s.manifest = r.manifest"
         " ORDER BY r.pushed DESC, r.manifest DESC",

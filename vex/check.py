@@ -303,8 +303,8 @@ def _identity(path: str) -> _Found:
 
 
 def _manifest_fault(tx: Transaction, held: faults.HeldManifest) -> str:
-    """Compare a manifest with its digest, and what it references with what is recorded; returns "" too when it is gone."""
-    if store.find_manifest(tx, held.repository, held.digest) is None:
+    """Compare a manifest with its digest, and what it references with what is recorded; returns "" too when it is gone, or about to be."""
+    if not faults.can_be_fetched(tx, held):
         return ""
     content = store.manifest_content(tx, held.manifest)
     if Digest.of(content, held.digest.algorithm) != held.digest:

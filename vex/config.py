@@ -131,9 +131,15 @@ class Config(NamedTuple):
 
     data_dir: Path = _key("data", DIRECTORY, "Where everything is stored: the database, blobs, and uploads in progress.")
     upload_expiry: float = _key("24h", DURATION, "How long an idle upload can be resumed, and how long an uploaded blob waits for its manifest.", "1s")
-    pull_grace: float = _key("10m", DURATION, "How long the blobs of a removed manifest stay, if it was fetched within that time: a pull under way ends well.")
+    pull_grace: float = _key(
+        "10m", DURATION, "How long an image can still be pulled by digest after it was asked for, also when it is removed: a pull under way ends well."
+    )
     keep_replaced: float = _key("0s", DURATION, "How long a manifest can still be pulled by digest after its last tag was moved to another.")
-    delete_untags: bool = _key("no", SWITCH, "Whether deleting a manifest by digest deletes its tags too, as skopeo delete expects, instead of being refused.")
+    delete_untags: str = _key(
+        "no",
+        choice(("no", "one", "yes")),
+        "Whether deleting a manifest by digest deletes its tags too, as skopeo delete expects, instead of being refused. one: if it has one tag; yes: all.",
+    )
 
     log_format: str = _key("auto", choice(FORMATS), "How log lines look: text, or JSON objects. auto: text on a terminal, and JSON elsewhere.")
     log_level: str = _key("info", choice(LEVELS), "The least important lines that are logged; pushes, removals and failed logins are info.")

@@ -24,10 +24,10 @@ from vex.errors import DISK_FULL, INTERNAL, UNAVAILABLE, Failure, RegistryError
 from vex.files import sync
 from vex.metrics import Buckets
 
-MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql", "005-audit.sql")
+MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql", "005-audit.sql", "006-removal.sql")
 LATEST = len(MIGRATIONS)
-# The schemas from which on there is what the lists of the web interface show, tokens, the audit trail.
-WITH_LISTS, WITH_TOKENS, WITH_TRAIL = 2, 4, 5
+# The schemas from which on there are tokens, the audit trail, states of manifests.
+WITH_TOKENS, WITH_TRAIL, WITH_STATES = 4, 5, 6
 # What queries raise on a file that is damaged, or no database, without a translation.
 DatabaseFault = sqlite3.DatabaseError
 _BUSY_SECONDS = 5.0

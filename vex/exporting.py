@@ -20,7 +20,7 @@ from typing import Any
 from vex import catalog, store
 from vex.blobs import BlobFiles, make_directory
 from vex.copying import FULL, WrongContent, copy_file, hash_of, link_file, write
-from vex.database import WITH_LISTS, Database
+from vex.database import WITH_STATES, Database
 from vex.directory import registry_in
 from vex.errors import Failure
 from vex.folders import Draft, Folder, Unsafe
@@ -40,7 +40,7 @@ def export(data: Path, image: str, directory: Path, progress: Progress) -> str:
     """Write an image, or all of a repository, to a layout, with what refers to it; returns what was done. Raises Failure."""
     name, separator, tag = image.partition(":")
     repository = RepositoryName.parse(name)
-    with registry_in(data, WITH_LISTS) as database, _explained(directory):
+    with registry_in(data, WITH_STATES) as database, _explained(directory):
         layout = _Layout(directory)
         run = _Export(database, BlobFiles(data), layout, repository, Tag.parse(tag) if separator else None, progress)
         references = run.references()

@@ -43,6 +43,13 @@ def held_manifests_after(tx: Transaction, repository: int, manifest: int, limit:
     return [HeldManifest(row[0], RepositoryName(row[1]), row[2], Digest(row[3]), row[4]) for row in rows]
 
 
+def can_be_fetched(tx: Transaction, held: HeldManifest) -> bool:
+    """Tell whether a repository holds a manifest still, which is whole then; in a schema without states all are that are held."""
+    states = tx.value("SELECT count(*) FROM pragma_table_info('repository_manifest') WHERE name = 'state'")
+    found = "SELECT 1 FROM repository_manifest WHERE repository = ? AND manifest = ?"
+    return tx.value(f"{found} AND state < 3" if states else found, (held.repository, held.manifest)) is not None
+
+
 def recorded_references(tx: Transaction, repository: int, manifest: int) -> set[Digest]:
     """Return the digests of the blobs and the manifests that a manifest of a repository holds there."""
     rows = tx.rows(

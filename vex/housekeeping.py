@@ -14,19 +14,20 @@ import time
 from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
-from vex import audit, store
+from vex import audit, removal, store
 from vex.answers import Revisions
 from vex.blobs import BlobFiles
 from vex.database import Database, Transaction
 from vex.names import RepositoryName
 from vex.pulls import Pulls
-from vex.references import expire_leases, expire_manifests
+from vex.references import Release, expire_leases
 from vex.registry import Registry
 from vex.timekeeping import TimeOfDay
 from vex.uploads import Uploads
 
 _log = logging.getLogger("vex")
 _BATCH = 200
+_PAUSE_SECONDS = 0.002
 _DAY = 24 * 3600
 # How many files a line of the log names.
 _NAMED = 5
@@ -94,6 +95,7 @@ class Housekeeping:
     def stop(self) -> None:
         """End the thread, and wait for what it is doing."""
         self._stop.set()
+        self._registry.unfinished.set()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -139,11 +141,11 @@ class Housekeeping:
 
     def _expire_leases(self) -> None:
         now = int(self._clock())
-        self._remove_due(lambda tx: store.expired_leases(tx, now, 1), lambda tx: expire_leases(tx, now, _BATCH))
+        self._remove_due(lambda tx: store.expired_leases(tx, now, 1), lambda tx: expire_leases(tx, now, _BATCH, self._pulls))
 
     def _expire_manifests(self) -> None:
-        now = int(self._clock())
-        self._remove_due(lambda tx: store.expired_manifests(tx, now, 1), lambda tx: expire_manifests(tx, now, _BATCH, self._pulls.grace))
+        now, release = int(self._clock()), Release(self._pulls)
+        self._remove_due(lambda tx: removal.due(tx, now, 1), lambda tx: release.work_on_due(tx, now, _BATCH))
 
     def _remove_empty_repositories(self) -> None:
         now = int(self._clock())
@@ -175,12 +177,16 @@ class Housekeeping:
                 gone = remove(tx)
             audit.log_removals(gone, None)
             self._registry.remove_files(row.digest for row in gone if row.what == audit.BLOB)
+            # Whoever takes the lock again at once keeps everyone else from it.
+            self._stop.wait(_PAUSE_SECONDS)
 
     def _run(self) -> None:
         while not self._stop.is_set():
             self._first = [step for step in self._first if not self._do(step)]
             self.sweep()
-            self._stop.wait(self._interval)
+            # Or until a removal is left over that is too long for the request that began it.
+            self._registry.unfinished.wait(self._interval)
+            self._registry.unfinished.clear()
 
     def _do(self, step: Step) -> bool:
         """Do a step; returns whether it was done to its end."""

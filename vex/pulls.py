@@ -1,51 +1,122 @@
-"""Which manifests were fetched a short while ago: their blobs stay when they are removed, so that a pull under way ends well.
+"""What clients were told a short while ago, and rely on: it stays when it loses its last reference, until they have had their time.
 
-Kept in memory only: a restart cuts the pulls under way anyhow. Bounded: beyond the limit the oldest are forgotten.
+A pull goes on by digest after a tag or a digest was answered; a push leaves out what it was told is there. Each answer is one entry in
+memory, and no write: a removal asks, in its transaction, and turns what it finds into a row that survives a restart. What was only
+noted does not.
+
+Bounded without forgetting too early: past the limit the older half goes, and from then on everything counts as told when that half ended.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import Callable
 
 _MAX_NOTED = 100_000
+# From the answer that a blob or manifest is there, to the manifest or index that names it.
+_PUSH_SECONDS = 3600
+
+
+class Notes:
+    """When something was last noted, for `seconds`; 0 for never. Any thread may use it."""
+
+    def __init__(self, seconds: int, *, limit: int = _MAX_NOTED) -> None:
+        self.seconds = seconds
+        self._half = limit // 2
+        # Two generations, so that nothing has to be kept in order: a note goes into the newer one, and the older one goes as a whole.
+        self._newer: dict[int, float] = {}
+        self._older: dict[int, float] = {}
+        self._turned = -math.inf
+        self._dropped = -math.inf
+        self._lock = threading.Lock()
+
+    def note(self, key: int, now: float) -> None:
+        """Remember that this was told now."""
+        if self.seconds:
+            self._newer[key] = now
+            if len(self._newer) > self._half:
+                self._turn(now, full=True)
+
+    def until(self, key: int, now: float) -> int:
+        """Return until when this must stay, 0 where nobody relies on it any more."""
+        noted = max(self._newer.get(key, self._dropped), self._older.get(key, self._dropped))
+        return math.ceil(noted + self.seconds) if noted + self.seconds > now else 0
+
+    def knows(self, key: int, now: float) -> bool:
+        """Tell whether just this is noted; what was dropped for want of room is not."""
+        return max(self._newer.get(key, -math.inf), self._older.get(key, -math.inf)) + self.seconds > now
+
+    def forget(self, key: int) -> None:
+        """Drop a note."""
+        with self._lock:
+            self._newer.pop(key, None)
+            self._older.pop(key, None)
+
+    def forget_old(self, now: float) -> None:
+        """Drop what is too old to matter."""
+        if self._turned + self.seconds <= now:
+            self._turn(now, full=False)
+
+    def _turn(self, now: float, *, full: bool) -> None:
+        with self._lock:
+            if full:
+                if len(self._newer) <= self._half:
+                    # Another thread was here first.
+                    return
+                self._dropped = self._turned
+            self._older, self._newer, self._turned = self._newer, {}, now
 
 
 class Pulls:
-    """The recent fetches of manifests; `grace` is in seconds, 0 turns it off."""
+    """The answers that pulls and pushes rely on; `grace` is how long a pull may, in seconds, 0 turns that off."""
 
     def __init__(self, grace: int, *, clock: Callable[[], float] = time.time) -> None:
-        self._grace = grace
         self._clock = clock
-        self._lock = threading.Lock()
-        self._fetched: dict[tuple[int, int], float] = {}
+        self._pulled, self._pushed, self._pushed_blobs, self._lost = Notes(grace), Notes(_PUSH_SECONDS), Notes(_PUSH_SECONDS), Notes(grace)
 
-    def note(self, repository: int, manifest: int) -> None:
-        """Remember that a manifest was fetched just now."""
-        if not self._grace:
-            return
-        with self._lock:
-            # Taken out first, so that the dict stays in the order of time.
-            self._fetched.pop((repository, manifest), None)
-            self._fetched[repository, manifest] = self._clock()
-            if len(self._fetched) > _MAX_NOTED:
-                del self._fetched[next(iter(self._fetched))]
+    def note(self, repository: int, manifest: str, *, pushing: bool = False) -> None:
+        """Remember that a manifest was told of, perhaps to one who may push."""
+        key, now = _key(repository, manifest), self._clock()
+        self._pulled.note(key, now)
+        if pushing:
+            self._pushed.note(key, now)
 
-    def grace(self, repository: int, manifest: int) -> int:
-        """Return until when the blobs of a manifest that is being removed must stay, 0 when nobody fetched it; and forget it."""
-        with self._lock:
-            # The ids can come back, for another manifest.
-            fetched = self._fetched.pop((repository, manifest), 0)
-        now = self._clock()
-        return int(now + self._grace) if fetched and now - fetched < self._grace else 0
+    def note_blob(self, repository: int, blob: str) -> None:
+        """Remember that one who may push was told that a blob is there."""
+        self._pushed_blobs.note(_key(repository, blob), self._clock())
+
+    def note_lost(self, repository: int, manifest: str) -> None:
+        """Remember that a manifest went by itself."""
+        self._lost.note(_key(repository, manifest), self._clock())
+
+    def hold(self, repository: int, manifest: str) -> int:
+        """Return until when a manifest, with all that it needs, must stay although nothing references it; 0 where it need not."""
+        key, now = _key(repository, manifest), self._clock()
+        return max(self._pulled.until(key, now), self._pushed.until(key, now))
+
+    def hold_blob(self, repository: int, blob: str) -> int:
+        """Return until when a blob must stay although nothing references it; 0 where it need not."""
+        return self._pushed_blobs.until(_key(repository, blob), self._clock())
+
+    def forget_blob(self, repository: int, blob: str) -> None:
+        """Drop what is noted of a blob that somebody deleted from a repository."""
+        self._pushed_blobs.forget(_key(repository, blob))
+
+    def take_lost(self, repository: int, manifest: str) -> bool:
+        """Tell, once, whether a manifest went by itself a short while ago."""
+        key = _key(repository, manifest)
+        lost = self._lost.knows(key, self._clock())
+        self._lost.forget(key)
+        return lost
 
     def forget_old(self) -> None:
         """Drop what is too old to matter."""
-        oldest = self._clock() - self._grace
-        with self._lock:
-            while self._fetched:
-                first = next(iter(self._fetched))
-                if self._fetched[first] >= oldest:
-                    break
-                del self._fetched[first]
+        for notes in (self._pulled, self._pushed, self._pushed_blobs, self._lost):
+            notes.forget_old(self._clock())
+
+
+def _key(repository: int, digest: str) -> int:
+    # A third of the memory of the pair; two digests that share one number are both held, and nothing worse.
+    return repository << 64 | hash(digest) & 0xFFFF_FFFF_FFFF_FFFF

@@ -7,16 +7,18 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from vex import catalog, store
+from vex import catalog, removal, store
 from vex.blobs import BlobFiles
 from vex.database import Transaction
 from vex.errors import MANIFEST_BLOB_UNKNOWN, MANIFEST_INVALID, RegistryError
 from vex.image import Summary
 from vex.manifest import Descriptor, Manifest, ManifestLimits, parse_manifest
 from vex.names import Digest
+from vex.pulls import Pulls
+from vex.references import blob_in_repository
 from vex.summaries import read_summary
 
-__all__ = ["CheckedManifest", "ManifestLimits", "check_manifest", "save_manifest"]
+__all__ = ["CheckedManifest", "ManifestLimits", "Push", "check_manifest", "save_manifest"]
 
 # How many references an error names.
 _NAMED = 10
@@ -42,13 +44,26 @@ def check_manifest(content: bytes, content_type: str | None, limits: ManifestLim
     return CheckedManifest(manifest, read_summary(manifest, files), _encode(manifest.annotations))
 
 
-def save_manifest(tx: Transaction, repository: int, digest: Digest, content: bytes, checked: CheckedManifest, now: int) -> int:
+class Push(NamedTuple):
+    """A push of a manifest to a repository at a time; `wait` is how long a referrer waits for its subject, in seconds."""
+
+    repository: int
+    now: int
+    wait: int
+    pulls: Pulls
+
+
+def save_manifest(tx: Transaction, push: Push, digest: Digest, content: bytes, checked: CheckedManifest) -> int:
     """Store a manifest in a repository with its references; returns its row's id. Raises MANIFEST_BLOB_UNKNOWN and MANIFEST_INVALID."""
-    manifest = checked.manifest
+    manifest, repository, subject = checked.manifest, push.repository, checked.subject
     row = store.save_manifest(tx, digest, content, manifest.artifact_type, checked.annotations)
-    blobs, children = _resolve(tx, repository, manifest, now)
-    store.add_manifest(tx, repository, row, manifest.media_type, checked.subject, now)
+    blobs, children = _resolve(tx, push, manifest)
+    waits = subject is not None and not removal.has_subject(tx, repository, subject)
+    store.add_manifest(tx, repository, row, manifest.media_type, subject, push.now, push.now + push.wait if waits else None)
     store.add_references(tx, repository, row, blobs, children)
+    for child in children:
+        removal.revive(tx, repository, child)
+    removal.keep_waiting_referrers(tx, repository, digest)
     catalog.save_summary(tx, repository, row, checked.summary)
     store.drop_leases(tx, repository, blobs)
     return row
@@ -63,20 +78,20 @@ def _encode(annotations: Mapping[str, str]) -> str:
     return f"{{{', '.join(pieces)}}}"
 
 
-def _resolve(tx: Transaction, repository: int, manifest: Manifest, now: int) -> tuple[set[int], set[int]]:
+def _resolve(tx: Transaction, push: Push, manifest: Manifest) -> tuple[set[int], set[int]]:
     """Return the ids of the blobs and the manifests that a manifest references; raises MANIFEST_BLOB_UNKNOWN and MANIFEST_INVALID."""
     blobs: set[int] = set()
     children: set[int] = set()
     missing: list[Digest] = []
     for descriptor in filter(None, (*manifest.manifests, manifest.config, *manifest.layers)):
-        child = store.find_manifest(tx, repository, descriptor.digest) if manifest.is_index else None
+        child = store.find_child(tx, push.repository, descriptor.digest, push.now) if manifest.is_index else None
         if child is not None:
             _check_size(descriptor, child.size)
             children.add(child.id)
             continue
         # BuildKit's cache images are indexes of layers: a child that is no manifest may be a blob.
         blob = store.find_blob(tx, descriptor.digest)
-        if blob is not None and not blob.damaged and store.blob_in_repository(tx, repository, blob.id, now):
+        if blob is not None and not blob.damaged and blob_in_repository(tx, push.pulls, push.repository, blob, push.now):
             _check_size(descriptor, blob.size)
             blobs.add(blob.id)
         elif descriptor.required:

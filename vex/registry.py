@@ -10,13 +10,14 @@ import contextlib
 import functools
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Callable, NamedTuple, Union
 
-from vex import store
+from vex import deleting, store
 from vex.answers import Revisions
-from vex.audit import BLOB, Actor, Told, log_removals, manifest_pushed, tag_changed
+from vex.audit import BLOB, Actor, log_removals, manifest_pushed
 from vex.blobs import BlobFiles, Count
 from vex.database import Database, Transaction
 from vex.errors import (
@@ -25,26 +26,30 @@ from vex.errors import (
     MANIFEST_UNKNOWN,
     NAME_UNKNOWN,
     PRECONDITION_FAILED,
-    REFERENCED,
     RegistryError,
 )
 from vex.metrics import Value
 from vex.names import Digest, RepositoryName, Tag
 from vex.pulls import Pulls
-from vex.references import drop_unheld_blobs, point_tag, release_manifest
+from vex.references import Release, blob_in_repository, point_tag, untag
 from vex.upload_files import Upload
 from vex.uploads import Uploads
 
 Reference = Union[Tag, Digest]
 # Tells whether a push may go on, by what its reference, and then its tags, point to so far; None for what is not there.
 Condition = Callable[[Sequence[Union[Digest, None]]], bool]
+# Tells whether a client may pull from a repository.
+MayPull = Callable[[str], bool]
 
 _log = logging.getLogger("vex")
 
 # A blob that a HEAD found in another repository is held this long for the push that follows.
 _HEAD_LEASE_SECONDS = 3600
-# How many tags, indexes or manifests an error names.
-_NAMED = 10
+# So many more transactions a request spends on what it removes, with pauses in which others get their turn; the rest is left to housekeeping.
+_MORE_PIECES = 50
+_PAUSE_SECONDS = 0.002
+# In so many repositories a blob is looked for, by one who may not pull everywhere; past it the client has to send it.
+_MOST_LOOKED_AT = 200
 # Clients take an index of up to 4 MiB; a page of referrers ends before its annotations reach that.
 _REFERRERS_BYTES = 3 * 1024 * 1024
 
@@ -54,7 +59,7 @@ class Rules(NamedTuple):
 
     upload_lease: int
     keep_replaced: int
-    delete_untags: bool
+    delete_untags: str
     manifest_bytes: int
     manifest_descriptors: int
     manifest_depth: int
@@ -107,6 +112,8 @@ class Registry:
         self._rules = rules
         self._clock = clock
         self.uploaded, self.uploaded_bytes = Value(), Value()
+        # Set when a removal is left to housekeeping.
+        self.unfinished = threading.Event()
 
     # Reading
 
@@ -128,28 +135,28 @@ class Registry:
         with self._database.read() as tx:
             return _find_manifest(tx, name, reference)[1]
 
-    def read_manifest(self, name: RepositoryName, reference: Reference) -> ReadManifest:
-        """Return a manifest, and remember that it was fetched, for `pull-grace`; raises MANIFEST_UNKNOWN."""
+    def read_manifest(self, name: RepositoryName, reference: Reference, *, content: bool = True, pushing: bool = False) -> ReadManifest:
+        """Return a manifest, perhaps without its bytes, and remember that it was told of, perhaps to one who may push; raises MANIFEST_UNKNOWN."""
         with self._database.read() as tx:
             repository, row = _find_manifest(tx, name, reference)
-            content = store.manifest_content(tx, row.id)
-            note = functools.partial(self._pulls.note, repository, row.id)
+            found = store.manifest_content(tx, row.id) if content else b""
+            note = functools.partial(self._pulls.note, repository, row.digest, pushing=pushing)
             # While the lock is held: a removal that comes next must find the note.
             note()
-        return ReadManifest(row, content, note)
+        return ReadManifest(row, found, note)
 
-    def find_blob(self, name: RepositoryName, digest: Digest) -> int:
-        """Return the size in bytes of a blob or manifest of the repository; raises BLOB_UNKNOWN."""
-        blob, content = self._locate_blob(name, digest)
+    def find_blob(self, name: RepositoryName, digest: Digest, *, pushing: bool = False) -> int:
+        """Return the size in bytes of a blob or manifest of the repository, for one who may push perhaps; raises BLOB_UNKNOWN."""
+        blob, content = self._locate_blob(name, digest, pushing=pushing)
         if blob is None:
             return len(content)
         if blob.damaged or self._files.size(digest) != blob.size:
             raise self._damaged(blob)
         return blob.size
 
-    def open_blob(self, name: RepositoryName, digest: Digest) -> StoredBlob:
-        """Return a blob or manifest of the repository, the blob with its file open; raises BLOB_UNKNOWN."""
-        blob, content = self._locate_blob(name, digest)
+    def open_blob(self, name: RepositoryName, digest: Digest, *, pushing: bool = False) -> StoredBlob:
+        """Return a blob or manifest of the repository, the blob with its file open, for one who may push perhaps; raises BLOB_UNKNOWN."""
+        blob, content = self._locate_blob(name, digest, pushing=pushing)
         if blob is None:
             return StoredBlob(digest, len(content), None, content)
         with contextlib.suppress(FileNotFoundError):
@@ -159,20 +166,20 @@ class Registry:
             file.close()
         raise self._damaged(blob)
 
-    def hold_blob(self, name: RepositoryName, digest: Digest) -> int:
+    def hold_blob(self, name: RepositoryName, digest: Digest, may_pull: MayPull) -> int:
         """Hold a blob that a manifest anywhere references in this repository for an hour, so that a client need not send it; returns its size.
 
-        Raises BLOB_UNKNOWN.
+        Raises BLOB_UNKNOWN, also where the client may pull from none of the repositories that reference it.
         """
         now = int(self._clock())
         with self._database.read() as tx:
             blob = store.find_blob(tx, digest)
-            if blob is None or not store.blob_referenced(tx, blob.id):
+            if blob is None or not _may_pull_blob(tx, blob.id, now, may_pull, leased=False):
                 raise RegistryError(BLOB_UNKNOWN)
         if blob.damaged or self._files.size(digest) != blob.size:
             raise self._damaged(blob)
         with self._database.write() as tx:
-            if not store.blob_referenced(tx, blob.id) or store.find_blob(tx, digest) != blob:
+            if store.find_blob(tx, digest) != blob or not _may_pull_blob(tx, blob.id, now, may_pull, leased=False):
                 raise RegistryError(BLOB_UNKNOWN)
             store.take_lease(tx, store.ensure_repository(tx, name, now), blob.id, now + _HEAD_LEASE_SECONDS)
         return blob.size
@@ -196,15 +203,15 @@ class Registry:
 
     # Pushing
 
-    def mount(self, name: RepositoryName, digest: Digest) -> bool:
-        """Hold a blob of any repository in this one; returns False when it is not there, and has to be uploaded.
+    def mount(self, name: RepositoryName, digest: Digest, may_pull: MayPull) -> bool:
+        """Hold a blob of a repository that the client may pull from in this one; returns False when it is in none, and has to be uploaded.
 
-        All data is public, so it does not matter which repository the client named as its source.
+        It does not matter which repository the client named as its source.
         """
         now = int(self._clock())
         with self._database.write() as tx:
             blob = store.find_blob(tx, digest)
-            if blob is None or blob.damaged or self._files.size(digest) != blob.size:
+            if blob is None or blob.damaged or self._files.size(digest) != blob.size or not _may_pull_blob(tx, blob.id, now, may_pull, leased=True):
                 return False
             store.take_lease(tx, store.ensure_repository(tx, name, now), blob.id, now + self._rules.upload_lease)
         return True
@@ -263,17 +270,17 @@ class Registry:
         # Reads a file, and so before the lock is taken.
         pushed = pushing.check_manifest(content, content_type, limits, self._files)
         all_tags = tuple(dict.fromkeys([*([] if isinstance(reference, Digest) else [reference]), *tags]))
-        with self._writing(name, actor) as (tx, gone):
+        with self._writing(name, actor) as (tx, release):
             now = int(self._clock())
             repository = store.ensure_repository(tx, name, now)
             before = [_digest(tx, repository, written) for written in (reference, *tags)] if condition else []
-            row = pushing.save_manifest(tx, repository, digest, content, pushed, now)
+            row = pushing.save_manifest(tx, pushing.Push(repository, now, self._rules.upload_lease, self._pulls), digest, content, pushed)
             # Last: of a push that is refused without it too, the condition does not count (RFC 9110 section 13.2.1).
             if condition and not condition(before):
                 raise RegistryError(PRECONDITION_FAILED)
             manifest_pushed(tx, actor, repository, row, all_tags)
             for tag in all_tags:
-                gone.extend(point_tag(tx, actor, repository, tag, row, now=now, keep_replaced=self._rules.keep_replaced, grace=self._pulls.grace))
+                point_tag(tx, release, actor, repository, tag, row, now=now, keep_replaced=self._rules.keep_replaced)
         return PushedManifest(digest, pushed.subject, all_tags)
 
     # Deleting
@@ -281,48 +288,37 @@ class Registry:
     def delete_tag(self, name: RepositoryName, tag: Tag, actor: Actor) -> None:
         """Delete a tag, and what it alone kept; raises MANIFEST_UNKNOWN."""
         self._files.let_ballast_go()
-        with self._writing(name, actor) as (tx, gone):
+        with self._writing(name, actor) as (tx, release):
+            now = int(self._clock())
             repository, row = _find_manifest(tx, name, tag)
-            gone.extend(self._release(tx, actor, repository, row.id, [tag]))
+            untag(tx, actor, repository, tag, row.id, now)
+            release.drop(tx, repository, row.id, now)
 
     def delete_manifest(self, name: RepositoryName, digest: Digest, actor: Actor) -> None:
-        """Delete a manifest, and what it alone kept; raises MANIFEST_UNKNOWN, and REFERENCED while an index or a tag needs it."""
+        """Delete a manifest, and what it alone kept; raises MANIFEST_UNKNOWN, and REFERENCED while an index or a tag needs it.
+
+        One that went by itself a short while ago, with its last tag, is deleted already.
+        """
         self._files.let_ballast_go()
-        with self._writing(name, actor) as (tx, gone):
-            repository, row = _find_manifest(tx, name, digest)
-            parents = store.manifest_parents(tx, repository, row.id, _NAMED)
-            if parents:
-                message = f"the manifest is part of {_named('index', 'indexes', parents)}; delete that first"
-                raise RegistryError(REFERENCED, message, detail={"indexes": parents})
-            tags = store.tags_of_manifest(tx, repository, row.id, -1 if self._rules.delete_untags else _NAMED)
-            if tags and not self._rules.delete_untags:
-                raise RegistryError(
-                    REFERENCED,
-                    f"the manifest still has {_named('tag', 'tags', tags)}; delete each tag (DELETE /v2/{name}/manifests/{tags[0]}), and the manifest"
-                    " goes with the last one; or set delete-untags = yes in the registry's configuration",
-                    detail={"tags": tags},
-                )
-            gone.extend(self._release(tx, actor, repository, row.id, tags))
+        with self._writing(name, actor) as (tx, release):
+            repository = store.find_repository(tx, name)
+            row = None if repository is None else store.find_manifest(tx, repository, digest)
+            if repository is None or (row is None and not self._pulls.take_lost(repository, digest)):
+                raise RegistryError(MANIFEST_UNKNOWN)
+            if row is not None:
+                deleting.delete_manifest(tx, release, actor, name, repository, row.id, self._rules.delete_untags, int(self._clock()))
 
     def delete_blob(self, name: RepositoryName, digest: Digest, actor: Actor) -> None:
         """Let go of a blob that was uploaded and not used; raises BLOB_UNKNOWN, and REFERENCED while a manifest needs it."""
         self._files.let_ballast_go()
-        with self._writing(name, actor) as (tx, gone):
+        with self._writing(name, actor) as (tx, release):
             now = int(self._clock())
             repository = store.find_repository(tx, name)
             blob = store.find_blob(tx, digest)
-            if repository is None or blob is None or not store.blob_in_repository(tx, repository, blob.id, now):
+            if repository is None or blob is None or not blob_in_repository(tx, self._pulls, repository, blob, now):
                 raise RegistryError(BLOB_UNKNOWN)
-            manifests = store.referencing_manifests(tx, repository, blob.id, _NAMED)
-            if manifests:
-                message = f"the blob is part of {_named('manifest', 'manifests', manifests)}; it goes away with the last of them"
-                raise RegistryError(REFERENCED, message, detail={"manifests": manifests})
-            store.drop_leases(tx, repository, [blob.id])
-            store.mark_if_empty(tx, repository, now)
-            gone.extend(drop_unheld_blobs(tx, {blob.id}))
-            if not gone:
-                # Another repository needs it; here, it is removed.
-                tx.after_commit(lambda: log_removals([Told(BLOB, digest, blob.size)], actor, name))
+            deleting.delete_blob(tx, release, actor, name, repository, blob, now)
+            self._pulls.forget_blob(repository, digest)
 
     # Files
 
@@ -350,23 +346,46 @@ class Registry:
         with self._database.read() as tx:
             yield lambda digest: store.find_blob(tx, digest) is not None
 
-    def _release(self, tx: Transaction, actor: Actor, repository: int, manifest: int, tags: Iterable[Tag]) -> list[Told]:
-        """Delete tags of a manifest, and it with what it alone kept if nothing else references it; returns what is gone."""
-        now = int(self._clock())
-        for tag in tags:
-            store.delete_tag(tx, repository, tag)
-            tag_changed(tx, actor, repository, tag, manifest, None, now)
-        return release_manifest(tx, repository, manifest, now=now, grace=self._pulls.grace)
+    @contextlib.contextmanager
+    def _writing(self, name: RepositoryName, actor: Actor) -> Iterator[tuple[Transaction, Release]]:
+        """Run a write transaction on a repository, and then as many as what it has begun to remove needs; log what is gone, and remove files of blobs."""
+        release = Release(self._pulls, actor)
+        with self._changing(name) as tx:
+            yield tx, release
+            release.work(tx, int(self._clock()))
+        self._settle(release, name, actor)
+        if release.pending:
+            self._go_on(release, name, actor)
+        if release.unfinished:
+            self.unfinished.set()
+
+    def _go_on(self, release: Release, name: RepositoryName, actor: Actor) -> None:
+        """Go on with a removal that has begun, for a while."""
+        for _ in range(_MORE_PIECES):
+            # The lock is not handed on in turn: whoever takes it again at once has it for ever.
+            time.sleep(_PAUSE_SECONDS)
+            try:
+                with self._changing(name) as tx:
+                    release.work(tx, int(self._clock()))
+            except RegistryError as error:
+                # What was asked for is committed, and succeeds.
+                _log.error("a removal in %s is left to housekeeping: %s", name, error.__cause__ or error)
+                self.unfinished.set()
+                return
+            self._settle(release, name, actor)
+            if not release.pending:
+                return
 
     @contextlib.contextmanager
-    def _writing(self, name: RepositoryName, actor: Actor) -> Iterator[tuple[Transaction, list[Told]]]:
-        """Run a write transaction on a repository that collects what is gone; once it is committed, log that, and remove files of blobs."""
-        gone: list[Told] = []
+    def _changing(self, name: RepositoryName) -> Iterator[Transaction]:
         with self._database.write() as tx:
             # Before, so that an answer given again is noted in time for this to see it (`Answers.find`); and after, for what was read meanwhile.
             self._revisions.changed(name)
             tx.after_commit(lambda: self._revisions.changed(name))
-            yield tx, gone
+            yield tx
+
+    def _settle(self, release: Release, name: RepositoryName, actor: Actor) -> None:
+        gone = release.take_gone()
         log_removals(gone, actor, name)
         self.remove_files(row.digest for row in gone if row.what == BLOB)
 
@@ -374,16 +393,19 @@ class Registry:
         self.note_damage(blob)
         return RegistryError(BLOB_UNKNOWN, "the file of this blob is damaged; push it again")
 
-    def _locate_blob(self, name: RepositoryName, digest: Digest) -> tuple[store.BlobRow | None, bytes]:
-        """Find a blob of a repository, or the bytes of a manifest with this digest; raises BLOB_UNKNOWN."""
+    def _locate_blob(self, name: RepositoryName, digest: Digest, *, pushing: bool) -> tuple[store.BlobRow | None, bytes]:
+        """Find a blob of a repository, or the bytes of a manifest with this digest, and note what is relied on; raises BLOB_UNKNOWN."""
         with self._database.read() as tx:
             repository = store.find_repository(tx, name)
             if repository is not None:
                 blob = store.find_blob(tx, digest)
-                if blob is not None and store.blob_in_repository(tx, repository, blob.id, int(self._clock())):
+                if blob is not None and blob_in_repository(tx, self._pulls, repository, blob, int(self._clock())):
+                    if pushing:
+                        self._pulls.note_blob(repository, digest)
                     return blob, b""
                 manifest = store.find_manifest(tx, repository, digest)
                 if manifest is not None:
+                    self._pulls.note(repository, digest, pushing=pushing)
                     return None, store.manifest_content(tx, manifest.id)
         raise RegistryError(BLOB_UNKNOWN)
 
@@ -404,6 +426,7 @@ def _digest(tx: Transaction, repository: int, reference: Reference) -> Digest | 
     return row and row.digest
 
 
-def _named(one: str, several: str, names: Sequence[str]) -> str:
-    listed = ", ".join(names)
-    return f"the {one} {listed}" if len(names) == 1 else f"the {several} {listed}"
+def _may_pull_blob(tx: Transaction, blob: int, now: int, may_pull: MayPull, *, leased: bool) -> bool:
+    """Tell whether a client may pull from a repository whose manifests reference a blob, or, if leases count, that holds one on it."""
+    holders = store.holding_repositories(tx, blob, now, _MOST_LOOKED_AT)
+    return any(may_pull(name) for name, referenced in holders if referenced or leased)

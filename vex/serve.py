@@ -133,7 +133,8 @@ class _Service:
         )
         delivery = Delivery(config.blob_redirect, config.accel_redirect)
         locations = Locations(config.locations, config.public_url, one_port=config.anonymous_read)
-        api = Api(registry, uploads, revisions, PageLimits(config.page_size, config.page_limit), config.manifest_limit, delivery, locations)
+        pages = PageLimits(config.page_size, config.page_limit)
+        api = Api(registry, uploads, revisions, pages, config.manifest_limit, delivery, locations, public=_is_public(config))
         certificates = self._certificates = Certificates(config.certificates())
         self._observations = Observations(registry, uploads, database, files, lambda: uploads.limits.free_bytes, certificates)
         internal = {"metrics": self._observations.response, "readyz": self._ready}
@@ -266,6 +267,11 @@ class _Service:
         _log.critical("the outcome of a transaction is unknown: %s; stopping", reason)
         self._storage_failure = reason
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_public(config: Config) -> bool:
+    """Tell whether everyone can read everything, without a password."""
+    return config.public_addr is not None or config.anonymous_read
 
 
 def _one_port(config: Config) -> OnePort | None:

@@ -6,7 +6,7 @@ Functions take the transaction that they run in, never commit, and decide nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from vex.database import Transaction
@@ -80,9 +80,14 @@ def mark_filled(tx: Transaction, repository: int) -> None:
 
 
 def mark_if_empty(tx: Transaction, repository: int, now: int) -> None:
-    """Start the time after which a repository is removed, if it holds no manifest."""
+    """Start the time after which a repository is removed, if it holds no manifest but those that are only held."""
     tx.execute(
-        "UPDATE repository SET emptied = ? WHERE id = ? AND NOT EXISTS (SELECT 1 FROM repository_manifest WHERE repository = repository.id)",
+        "UPDATE repository SET emptied = ? WHERE id = ? AND NOT EXISTS (SELECT 1 FROM tag WHERE repository = repository.id)"
+        # All that has neither a tag nor an index above it, but referrers, which hang on their subjects; and those that wait for one.
+        " AND NOT EXISTS (SELECT 1 FROM repository_manifest INDEXED BY repository_manifest_root"
+        " WHERE repository = repository.id AND holders = 0 AND state < 2 AND subject IS NULL)"
+        " AND NOT EXISTS (SELECT 1 FROM repository_manifest INDEXED BY repository_manifest_waiting"
+        " WHERE repository = repository.id AND holders = 0 AND state < 2 AND subject IS NOT NULL AND expires IS NOT NULL)",
         (now, repository),
     )
 
@@ -90,7 +95,8 @@ def mark_if_empty(tx: Transaction, repository: int, now: int) -> None:
 def empty_repositories(tx: Transaction, emptied_before: int, limit: int) -> list[tuple[int, RepositoryName]]:
     """Return repositories that have held neither manifest nor lease since before then."""
     rows = tx.rows(
-        "SELECT id, name FROM repository WHERE emptied <= ? AND NOT EXISTS (SELECT 1 FROM lease WHERE repository = repository.id) LIMIT ?",
+        "SELECT id, name FROM repository WHERE emptied <= ? AND NOT EXISTS (SELECT 1 FROM lease WHERE repository = repository.id)"
+        " AND NOT EXISTS (SELECT 1 FROM repository_manifest WHERE repository = repository.id) LIMIT ?",
         (emptied_before, limit),
     )
     return [(row[0], RepositoryName(row[1])) for row in rows]
@@ -184,20 +190,49 @@ def drop_leases(tx: Transaction, repository: int, blobs: Iterable[int]) -> None:
         tx.execute("DELETE FROM lease WHERE repository = ? AND blob = ?", (repository, blob))
 
 
-def expired_leases(tx: Transaction, now: int, limit: int) -> list[tuple[int, int]]:
-    """Return (repository, blob) of leases that have expired."""
-    return [(row[0], row[1]) for row in tx.rows("SELECT repository, blob FROM lease WHERE expires <= ? LIMIT ?", (now, limit))]
+def expired_leases(tx: Transaction, now: int, limit: int) -> list[tuple[int, int, Digest]]:
+    """Return (repository, blob, digest) of leases that have expired."""
+    rows = tx.rows("SELECT repository, blob, digest FROM lease JOIN blob ON id = blob WHERE expires <= ? LIMIT ?", (now, limit))
+    return [(row[0], row[1], Digest(row[2])) for row in rows]
+
+
+def holding_repositories(tx: Transaction, blob: int, now: int, limit: int) -> Iterator[tuple[str, bool]]:
+    """Give the names of repositories that a blob is in, and whether a manifest there references it; at most `limit`, each at most twice."""
+    for table, condition, referenced in (("manifest_blob", "", True), ("lease", f" AND expires > {now:d}", False)):
+        last = 0
+        for _ in range(limit):
+            # From one repository to the next, however many manifests of each reference it.
+            row = tx.row(
+                f"SELECT repository, name FROM {table} JOIN repository ON id = repository"  # noqa: S608 -- of constants and a number
+                f" WHERE blob = ? AND repository > ?{condition} ORDER BY repository LIMIT 1",
+                (blob, last),
+            )
+            if row is None:
+                break
+            last = row[0]
+            yield row[1], referenced
 
 
 # Manifests
 
 
 def find_manifest(tx: Transaction, repository: int, digest: Digest) -> ManifestRow | None:
-    """Find a manifest of a repository by its digest."""
+    """Find a manifest of a repository that can be fetched by its digest."""
     return _manifest_row(
         tx.row(
-            "SELECT id, digest, size, media_type FROM manifest JOIN repository_manifest ON manifest = id AND repository = ? WHERE digest = ?",
+            "SELECT id, digest, size, media_type FROM manifest JOIN repository_manifest ON manifest = id AND repository = ? WHERE digest = ? AND state < 3",
             (repository, digest),
+        )
+    )
+
+
+def find_child(tx: Transaction, repository: int, digest: Digest, now: int) -> ManifestRow | None:
+    """Find a manifest of a repository that an index may reference: also one that was deleted, as long as it keeps all that it needs."""
+    return _manifest_row(
+        tx.row(
+            "SELECT id, digest, size, media_type FROM manifest JOIN repository_manifest ON manifest = id AND repository = ?"
+            " WHERE digest = ? AND (state < 3 OR expires > ?)",
+            (repository, digest, now),
         )
     )
 
@@ -230,12 +265,13 @@ def save_manifest(tx: Transaction, digest: Digest, content: bytes, artifact_type
     )
 
 
-def add_manifest(tx: Transaction, repository: int, manifest: int, media_type: str, subject: Digest | None, now: int) -> None:
-    """Put a manifest into a repository, or note that it was pushed there again."""
+def add_manifest(tx: Transaction, repository: int, manifest: int, media_type: str, subject: Digest | None, now: int, expires: int | None = None) -> None:
+    """Put a manifest into a repository, or note that it was pushed there again; `expires` is until when a referrer waits for its subject."""
     tx.execute(
-        "INSERT INTO repository_manifest (repository, manifest, media_type, subject, pushed) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (repository, manifest) DO UPDATE SET media_type = excluded.media_type, pushed = excluded.pushed, expires = NULL",
-        (repository, manifest, media_type, subject, now),
+        "INSERT INTO repository_manifest (repository, manifest, media_type, subject, pushed, expires) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (repository, manifest)"
+        " DO UPDATE SET media_type = excluded.media_type, pushed = excluded.pushed, expires = excluded.expires, state = 0",
+        (repository, manifest, media_type, subject, now, expires),
     )
     mark_filled(tx, repository)
 
@@ -248,31 +284,14 @@ def add_references(tx: Transaction, repository: int, manifest: int, blobs: Itera
         tx.execute("INSERT OR IGNORE INTO manifest_child (repository, child, parent) VALUES (?, ?, ?)", (repository, child, manifest))
 
 
-def manifest_blobs(tx: Transaction, repository: int, manifest: int) -> list[int]:
-    """Return the ids of the blobs that a manifest of a repository references."""
-    return [row[0] for row in tx.rows("SELECT blob FROM manifest_blob WHERE repository = ? AND manifest = ?", (repository, manifest))]
-
-
-def manifest_children(tx: Transaction, repository: int, manifest: int) -> list[int]:
-    """Return the ids of the manifests that an index of a repository references."""
-    return [row[0] for row in tx.rows("SELECT child FROM manifest_child WHERE repository = ? AND parent = ?", (repository, manifest))]
-
-
 def manifest_parents(tx: Transaction, repository: int, manifest: int, limit: int) -> list[Digest]:
-    """Return digests of the repository's indexes that reference a manifest."""
-    rows = tx.rows("SELECT digest FROM manifest_child JOIN manifest ON id = parent WHERE repository = ? AND child = ? LIMIT ?", (repository, manifest, limit))
-    return [Digest(row[0]) for row in rows]
-
-
-def manifest_referenced(tx: Transaction, repository: int, manifest: int) -> bool:
-    """Tell whether a tag or an index of the repository references a manifest."""
-    return bool(
-        tx.value(
-            "SELECT EXISTS (SELECT 1 FROM tag WHERE repository = ? AND manifest = ?)"
-            " OR EXISTS (SELECT 1 FROM manifest_child WHERE repository = ? AND child = ?)",
-            (repository, manifest, repository, manifest),
-        )
+    """Return digests of the repository's indexes that reference a manifest, without those that are only held."""
+    rows = tx.rows(
+        "SELECT digest FROM manifest_child c JOIN repository_manifest r ON r.repository = c.repository AND r.manifest = c.parent"
+        " JOIN manifest ON id = c.parent WHERE c.repository = ? AND c.child = ? AND r.state < 2 LIMIT ?",
+        (repository, manifest, limit),
     )
+    return [Digest(row[0]) for row in rows]
 
 
 def delete_manifest(tx: Transaction, repository: int, manifest: int) -> None:
@@ -284,21 +303,6 @@ def delete_manifest(tx: Transaction, repository: int, manifest: int) -> None:
 def delete_unheld_manifest(tx: Transaction, manifest: int) -> int:
     """Delete the bytes of a manifest that no repository holds; returns 0 if one does."""
     return tx.execute("DELETE FROM manifest WHERE id = ? AND NOT EXISTS (SELECT 1 FROM repository_manifest WHERE manifest = manifest.id)", (manifest,))
-
-
-def expire_manifest(tx: Transaction, repository: int, manifest: int, expires: int) -> None:
-    """Note when a manifest is to be removed, unless something references it then."""
-    tx.execute("UPDATE repository_manifest SET expires = ? WHERE repository = ? AND manifest = ?", (expires, repository, manifest))
-
-
-def keep_manifest(tx: Transaction, repository: int, manifest: int) -> None:
-    """Forget that a manifest was to be removed."""
-    tx.execute("UPDATE repository_manifest SET expires = NULL WHERE repository = ? AND manifest = ? AND expires IS NOT NULL", (repository, manifest))
-
-
-def expired_manifests(tx: Transaction, now: int, limit: int) -> list[tuple[int, int]]:
-    """Return (repository, manifest) of those to be removed by now."""
-    return [(row[0], row[1]) for row in tx.rows("SELECT repository, manifest FROM repository_manifest WHERE expires <= ? LIMIT ?", (now, limit))]
 
 
 # Referrers
@@ -314,8 +318,8 @@ def referrers(
     found: list[ReferrerRow] = []
     room = max_bytes
     rows = tx.each(
-        "SELECT digest, size, media_type, artifact_type, annotations FROM repository_manifest JOIN manifest ON id = manifest"
-        " WHERE repository = ? AND subject = ? AND digest > ? AND (? = '' OR artifact_type = ?) ORDER BY digest",
+        "SELECT digest, size, media_type, artifact_type, annotations FROM repository_manifest INDEXED BY repository_manifest_subject"
+        " JOIN manifest ON id = manifest WHERE repository = ? AND subject = ? AND state < 2 AND digest > ? AND (? = '' OR artifact_type = ?) ORDER BY digest",
         (repository, subject, last, artifact_type, artifact_type),
     )
     for row in rows:
@@ -324,14 +328,6 @@ def referrers(
             return found, True
         found.append(ReferrerRow(Digest(row[0]), *row[1:]))
     return found, False
-
-
-def referrer_ids(tx: Transaction, repository: int, subject: int) -> list[int]:
-    """Return the ids of the manifests of a repository whose subject is this manifest."""
-    rows = tx.rows(
-        "SELECT manifest FROM repository_manifest WHERE repository = ? AND subject = (SELECT digest FROM manifest WHERE id = ?)", (repository, subject)
-    )
-    return [row[0] for row in rows]
 
 
 # Tags
