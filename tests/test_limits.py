@@ -21,8 +21,9 @@ from typing import Callable
 from tests.raw import basic, connected
 from tests.support import OCI_INDEX, OCI_MANIFEST, PASSWORD, USER, Answer, Client, ServerTestCase, digest_of, image, running, write_certificate
 from vex.connection import Observer
+from vex.errors import RegistryError
 from vex.kinds import Address
-from vex.message import Request, Response
+from vex.message import Request, Response, error_response
 from vex.server import Listener, Timeouts
 from vex.sockets import listen
 from vex.wire import HeadLimits
@@ -212,7 +213,8 @@ class Failures(LimitCase):
 class Times(LimitCase):
     """Deadlines that are absolute, whatever trickles in."""
 
-    flags = ("--head-timeout", "1s", "--idle-timeout", "1s", "--stall-timeout", "1s")
+    # At this rate, what fits into the buffers of both sides is read in less than a second.
+    flags = ("--head-timeout", "1s", "--idle-timeout", "1s", "--stall-timeout", "1s", "--upload-timeout", "1s", "--minimum-rate", "4MiB")
 
     def test_a_head_that_does_not_end_is_408(self) -> None:
         before = self.refused("head_timeout", "public")
@@ -237,11 +239,15 @@ class Times(LimitCase):
             self.assert_ended("stall")
             self.assertLess(len(wire.rest()), 32 * MIB)
 
-    def test_a_body_that_stalls_is_closed(self) -> None:
+    def test_a_body_that_stalls_is_408_and_its_connection_closed(self) -> None:
+        before = self.refused("body_timeout")
         with connected(self.server.addresses["auth"]) as wire:
             path = f"/v2/app/blobs/uploads/?digest={digest_of(b'')}"
             wire.send(f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: 5\r\n\r\n".encode())
-            self.assertEqual(wire.rest(), b"")
+            answer = wire.answer()
+            self.assert_error(answer, 408, "REQUEST_TIMEOUT")
+            self.assertEqual((answer.headers["Connection"], wire.rest()), ("close", b""))
+        self.assertEqual(self.refused("body_timeout") - before, 1)
         self.assert_ended("stall", "auth")
 
 
@@ -360,17 +366,18 @@ class Rates(unittest.TestCase):
         with socket.create_connection(("127.0.0.1", listener.server_address[1]), timeout=20) as client:
             client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (length + 1))
             listener.handle_request()
-            _wait_until(lambda: [connection.phase for connection in listener.connections] == ["transfer"])
+            _wait_until(lambda: [connection.phase for connection in listener.connections] == ["receiving"])
             (connection,) = listener.connections
-            start = connection.seen.window_at
+            listener.reap(time.monotonic())
+            start = connection.pace.window_at
             client.sendall(bytes(length))
-            _wait_until(lambda: connection.progress >= length and connection.phase == "transfer")
+            _wait_until(lambda: connection.received >= length and connection.phase == "receiving")
             # As long as some come within the time for a stall, only the rate counts.
             listener.reap(start + 29)
             # A little more than a minute: the sum may be rounded down.
             listener.reap(start + 60.001)
             if connection.reason:
-                self.assertEqual(client.recv(1), b"")
+                self.assertEqual(client.recv(12), b"HTTP/1.1 408")
             else:
                 client.sendall(b"a")
                 self.assertEqual(client.recv(12), b"HTTP/1.1 200")
@@ -384,9 +391,11 @@ def _listener(observer: Observer) -> Listener:
         "auth",
         listen("auth", Address("127.0.0.1", 0), 1),
         _read_body,
+        _read_body,
         head_limits=HeadLimits(),
-        timeouts=Timeouts(handshake=5, head=10, idle=60, stall=40, rate=KIB, shutdown=30),
+        timeouts=Timeouts(handshake=5, head=10, idle=60, stall=40, rate=KIB, shutdown=30, upload=300),
         connections=1,
+        queue=1,
         observer=observer,
         tls_context=lambda: None,
         answers=None,
@@ -401,8 +410,11 @@ def _wait_until(condition: Callable[[], bool]) -> None:
 
 
 def _read_body(request: Request) -> Response:
-    while request.body.read_into(memoryview(bytearray(KIB))):
-        pass
+    try:
+        while request.body.read_into(memoryview(bytearray(KIB))):
+            pass
+    except RegistryError as error:
+        return error_response(error)
     return Response(200)
 
 

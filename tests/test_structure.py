@@ -22,11 +22,12 @@ LEVELS = (
     {"unpacking"},
     {"kinds"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote", "throttle"},
-    {"byteranges"},
+    {"byteranges", "slots"},
+    {"sending"},
     {"manifest", "blobs", "store", "removal", "accounts", "identity", "measures", "audit"},
     {"layer_lists", "folders"},
     {"image_files", "copying"},
-    {"message", "endpoints", "image", "references", "upload_files", "users", "timekeeping"},
+    {"message", "pace", "endpoints", "image", "references", "upload_files", "users", "timekeeping"},
     {"directory"},
     {"connection", "catalog", "faults", "layout", "tokens", "bearer", "sockets", "tls", "notify"},
     {"uploads", "locations", "manifest_bodies"},
@@ -47,7 +48,7 @@ LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in 
 
 # What only a few modules may import, and which.
 RESERVED = {
-    "socket": {"connection", "server", "sockets", "notify"},
+    "socket": {"connection", "sending", "server", "sockets", "notify"},
     "http.server": {"server"},
     "ssl": {"connection", "remote", "server", "tls"},
     "sqlite3": {"database", "cli", "check"},  # cli for the version that it prints, check for the errors of a broken database

@@ -14,6 +14,7 @@ from vex.addresses import INDEX, PAGES, STATIC
 from vex.api import Api, Fields
 from vex.credentials import Credentials
 from vex.errors import (
+    BAD_REQUEST,
     BUSY,
     DENIED,
     DISK_FULL,
@@ -27,8 +28,9 @@ from vex.errors import (
     Kind,
     RegistryError,
 )
+from vex.forwarded import HOST
 from vex.identity import DELETE, PULL, PUSH, scope
-from vex.message import Request, Response, error_response
+from vex.message import Request, Response, error_response, in_clear_response
 from vex.routes import READS, Route, match
 
 if TYPE_CHECKING:
@@ -148,6 +150,15 @@ class App:
             if request.method != OPTIONS and (request.listener == PUBLIC or (request.method in READS and found and found[0].op in policy.shared)):
                 response.headers += _CROSS_ORIGIN
         return response
+
+    def in_clear(self, request: Request) -> Response:
+        """Answer a request that came without TLS to a listener that has it: pages are elsewhere, and others are told so."""
+        address = f"https://{request.host}{request.head.target}" if HOST.fullmatch(request.host) else ""
+        found = match(self._policies[request.listener].routes, routes.canonical(request.path))
+        if address and request.method in READS and found and found[0] in (*PAGES, INDEX):
+            return Response(308, [("Location", address), _NO_STORE])
+        self._incidents.request_refused(request.listener, BAD_REQUEST)
+        return in_clear_response(address)
 
     def _respond(self, request: Request, policy: Policy, found: tuple[Route, Fields] | None) -> Response:
         route, fields = self._authorize(request, policy, found)

@@ -167,12 +167,13 @@ class Config(NamedTuple):
     handshake_timeout: float = _key("5s", DURATION, "Time for a TLS handshake.", "0.1s")
     head_timeout: float = _key("10s", DURATION, "Time for a request's line and header fields to arrive.", "0.1s")
     idle_timeout: float = _key("60s", DURATION, "How long a connection may wait between requests.", "0.1s")
-    stall_timeout: float = _key("30s", DURATION, "How long a body may make no progress.", "0.1s")
+    stall_timeout: float = _key("30s", DURATION, "How long a body may make no progress; one that is read at minimum-rate always does.", "0.1s")
+    upload_timeout: float = _key("5m", DURATION, "How long an upload of somebody who has logged in may make no progress.", "0.1s")
     minimum_rate: int = _key("1KiB", SIZE, "The slowest transfer of a body, in bytes per second over 60 s. 0: any.")
-    public_connections: int = _key("512", NUMBER, "The most connections to the public listener; more wait in its backlog.", "1")
+    public_connections: int = _key("512", NUMBER, "The most connections to the public listener; more wait.", "1")
     auth_connections: int = _key("128", NUMBER, "The most connections to the auth listener.", "1")
     internal_connections: int = _key("16", NUMBER, "The most connections to the internal listener.", "1")
-    backlog: int = _key("128", NUMBER, "The most connections that wait to be accepted, for each listener.", "1")
+    backlog: int = _key("128", NUMBER, "The most connections that wait, for each listener; more are answered 503.", "1")
     shutdown_timeout: float = _key("30s", DURATION, "Time for requests under way to end when the server is stopped.")
 
     def certificates(self) -> dict[str, tuple[Path, Path]]:

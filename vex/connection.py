@@ -1,8 +1,8 @@
 """One connection: reads heads and bodies from its socket, has requests answered, and writes the answers.
 
 The fast shape, with measured reasons: a head is read with one `recv` where it fits; a small answer is one `send` with
-TCP_NODELAY (two writes cost 40 ms, Nagle and delayed ACK); a file goes out with `sendfile`, without a copy through Python.
-A connection says what it is doing (`phase`) and how far it is (`progress`); the listener's reaper holds it to its deadlines.
+TCP_NODELAY (two writes cost 40 ms, Nagle and delayed ACK); how large ones are sent is in `sending.py`.
+A connection says what it is doing (`phase`) and how far it is; the listener's reaper holds it to its deadlines.
 """
 
 from __future__ import annotations
@@ -10,21 +10,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
+import re
 import select
 import socket
 import ssl
 import struct
-import sys
 import time
-from collections.abc import Iterator
 from email.utils import formatdate
 from socketserver import BaseRequestHandler
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING
 
 from vex.answers import Answer, Basis
-from vex.errors import REQUEST_TIMEOUT, Disconnected, Kind, MalformedRequest, RegistryError
-from vex.message import Request, Response, error_response
+from vex.errors import BODY_TIMEOUT, REQUEST_TIMEOUT, Disconnected, Kind, MalformedRequest, RegistryError
+from vex.forwarded import UNIX
+from vex.message import Request, Response, error_response, in_clear_response
+from vex.pace import RATE, STALL, Pace
+from vex.sending import Outgoing
+from vex.slots import origin_of
 from vex.wire import Body, Input, body_of, encode_head, head_end, parse_head
 
 if TYPE_CHECKING:
@@ -34,24 +36,20 @@ _log = logging.getLogger("vex")
 
 _HEAD_RECV_BYTES = 16 * 1024
 _DRAIN_BYTES = 64 * 1024
-_FILE_PIECE_BYTES = 4 * 1024 * 1024
-# Over TLS, how far a slow reader has come shows only after each piece.
-_TLS_PIECE_BYTES = 64 * 1024
 # How long one send may block before the reaper can see what it has done so far.
 _SEND_SLICE_SECONDS = 5
-# The address of who connects to a Unix socket, who has none: most likely a proxy.
-UNIX_CLIENT = "unix"
 _DATE, _END = b"Date: ", b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # What nginx logs for a client that did not wait for the whole answer.
 _CLIENT_LEFT = 499
 # The peer has closed its side; where that cannot be told from having sent nothing, that all of the connection has ended.
 _LEFT = getattr(select, "POLLRDHUP", select.POLLHUP)
-_HAS_CORK = hasattr(socket, "TCP_CORK")
-_HAS_SENDFILE = hasattr(os, "sendfile") and sys.platform.startswith("linux")
 
 # What a connection is doing, and so what the reaper holds it to.
-HANDSHAKE, IDLE, HEAD, WORKING, TRANSFER, LINGER = "handshake", "idle", "head", "working", "transfer", "linger"
+HANDSHAKE, IDLE, HEAD, WORKING, LINGER = "handshake", "idle", "head", "working", "linger"
+RECEIVING, SENDING = "receiving", "sending"
+# RFC 8446 section 5.1: a record of a handshake. What begins like a request, or an empty line before it, is none.
+_REQUEST_BEGINS = re.compile(rb"[A-Za-z\r]")
 
 
 class Observer:
@@ -70,15 +68,6 @@ class Observer:
         """Note a connection that the server ended: `handshake`, `idle`, `head`, `stall`, `rate`, `limit` or `shutdown`."""
 
 
-class Seen(NamedTuple):
-    """What the reaper saw last: progress and when it changed; progress at the start of the rate window and when that was."""
-
-    progress: int
-    progress_at: float
-    window: int
-    window_at: float
-
-
 class Connection(BaseRequestHandler):
     """One connection: requests one after another, until either side has had enough."""
 
@@ -92,23 +81,26 @@ class Connection(BaseRequestHandler):
         self.phase = HANDSHAKE
         self.phase_since = time.monotonic()
         self.reason = ""
-        self.progress = 0
-        self.seen = Seen(0, self.phase_since, 0, self.phase_since)
+        self.received = 0
+        self.pace = Pace(self.phase_since)
         self.buffer = b""
         self.continue_wanted = False
         self.unanswered: Request | None = None
-        self.client = self.client_address[0] if isinstance(self.client_address, tuple) else UNIX_CLIENT
-        self.client = self.client[7:] if self.client.startswith("::ffff:") else self.client
+        self.client = peer_of(self.client_address)
         proxies = self.server.proxies
         self.proxies = proxies if proxies is not None and proxies.trusts(self.client) else None
+        self.origin = origin_of(self.client, proxies.trusts if proxies is not None else None)
+        self.out = Outgoing(self.socket, tls=False)
         self.server.connections.add(self)
 
     def handle(self) -> None:
         """Serve the connection."""
         try:
-            self._prepare()
-            while self._serve_one():
-                pass
+            if self._prepare():
+                while self._serve_one():
+                    pass
+            else:
+                self._refuse_in_clear()
         except (Disconnected, ConnectionError, ssl.SSLError, TimeoutError) as error:
             self._ended(error or type(error).__name__)
         except OSError as error:
@@ -130,9 +122,10 @@ class Connection(BaseRequestHandler):
         self.phase = phase
 
     def cut(self, reason: str) -> None:
-        """End the connection from another thread; one that waits for the rest of a head is answered 408."""
+        """End the connection from another thread; one that waits for the rest of a head or of a body is answered 408."""
+        slow = self.phase == HEAD or (self.phase == RECEIVING and reason in (STALL, RATE))
         self.reason = self.reason or reason
-        how = socket.SHUT_RD if self.phase == HEAD else socket.SHUT_RDWR
+        how = socket.SHUT_RD if slow else socket.SHUT_RDWR
         # The plain socket's shutdown: that of an SSLSocket drops the session that its own thread is using.
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.socket, how)
@@ -143,18 +136,39 @@ class Connection(BaseRequestHandler):
         poll.register(self.socket, _LEFT)
         return bool(poll.poll(0))
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> bool:
+        """Set the connection up; returns whether it can be used, which one in the clear cannot where there is TLS."""
         if self.socket.family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SLICE_SECONDS, 0))
         context = self.server.tls_context()
         if context is not None:
+            if _REQUEST_BEGINS.match(self.socket.recv(1, socket.MSG_PEEK)):
+                return False
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True)
             self.tls = True
+            self.out = Outgoing(self.socket, tls=True)
             self.socket.do_handshake()
             self.server_name = self.socket.server_hostname or ""
         # The first head is due at once; only later ones may let the connection idle.
         self.enter(HEAD)
+        return True
+
+    def _refuse_in_clear(self) -> None:
+        """Answer the one request of a connection without TLS, at a listener that has it."""
+        self.enter(HEAD)
+        try:
+            data = self._read_head()
+            if not data:
+                return
+            head = parse_head(data, self.server.head_limits)
+        except MalformedRequest as error:
+            self._refuse(error, in_clear_response(""))
+            return
+        request = Request(self.server.name, head, body_of(head, Input(self._receive_into)), self.client)
+        response = self.server.answer_in_clear(request)
+        self._log_access(request, response.status, self._send(request, response, reusable=False), None)
+        self._linger()
 
     def _ended(self, reason: object) -> None:
         _log.debug("%s: connection from %s ended: %s", self.server.name, self.client, reason)
@@ -186,7 +200,7 @@ class Connection(BaseRequestHandler):
         request.left = self.left
         self.continue_wanted = head.expects_continue
         self.unanswered = request
-        response = self.server.answer(request)
+        response = self._answer(request)
         reusable = head.keep_alive and not response.last and not self.server.draining
         # HTTP/1.0 knows no chunks: the end of the connection is the end of a stream.
         reusable = reusable and (response.stream is None or head.minor > 0)
@@ -195,7 +209,7 @@ class Connection(BaseRequestHandler):
             reusable = reusable and not self.continue_wanted and (head.length or 0) - body.received <= _DRAIN_BYTES
         sent = self._send(request, response, reusable)
         if response.basis and self.server.answers and reusable and head.minor == 1 and not head.has_body:
-            self.server.answers.keep(data, _answer(request, response, response.basis))
+            self.server.answers.keep(data, _kept(request, response, response.basis))
         self.unanswered = None
         self._done(request.method, request.op, response.status, started, body.received, sent)
         _log.debug("%s %s %s %s %s -> %d, %d bytes", self.server.name, request.client, request.user or "-", request.method, request.path, response.status, sent)
@@ -206,11 +220,21 @@ class Connection(BaseRequestHandler):
         self.buffer = source.rest()
         return reusable
 
+    def _answer(self, request: Request) -> Response:
+        try:
+            return self.server.answer(request)
+        except Disconnected:
+            # Only from this side: what came of the body stays, and the client is told to go on.
+            if self.reason not in (STALL, RATE):
+                raise
+            self.server.observer.request_refused(self.server.name, BODY_TIMEOUT)
+            return error_response(MalformedRequest(BODY_TIMEOUT))
+
     def _repeat(self, answer: Answer, data: bytes) -> None:
         """Give an answer that was given before."""
         started = time.perf_counter()
-        self.phase = TRANSFER
-        self._send_all(answer.before_date + _date(int(time.time())) + answer.after_date)
+        self.phase = SENDING
+        self.out.send(answer.before_date + _date(int(time.time())), answer.after_date)
         self.phase = WORKING
         self._done(answer.method, answer.op, answer.status, started, 0, answer.body_bytes, True)
         if _log.isEnabledFor(logging.DEBUG):
@@ -270,14 +294,17 @@ class Connection(BaseRequestHandler):
         if self.continue_wanted:
             self.continue_wanted = False
             self.socket.sendall(_CONTINUE)
-        self.phase = TRANSFER
+        if self.phase == LINGER:
+            return self.socket.recv_into(view)
+        self.phase = RECEIVING
         count = self.socket.recv_into(view)
         self.phase = WORKING
-        self.progress += count
+        self.received += count
         return count
 
     def _drain(self, body: Body) -> bool:
-        """Read what is left of a body that was not wanted, up to a limit; returns whether that was all of it."""
+        """Read what is left of a body that was not wanted, up to a limit of bytes and time; returns whether that was all of it."""
+        self.enter(LINGER)
         view = memoryview(bytearray(_DRAIN_BYTES))
         limit = body.received + _DRAIN_BYTES
         with contextlib.suppress(MalformedRequest):
@@ -285,12 +312,12 @@ class Connection(BaseRequestHandler):
                 body.read_into(view)
         return body.complete
 
-    def _refuse(self, error: RegistryError) -> None:
+    def _refuse(self, error: RegistryError, response: Response | None = None) -> None:
         self.server.observer.request_refused(self.server.name, error.kind)
-        response = error_response(error)
+        response = response or error_response(error)
         head = encode_head(response.status, [*response.headers, ("Content-Length", str(response.length)), ("Connection", "close")])
-        self.phase = TRANSFER
-        self._send_all(head[:-2] + _DATE + _date(int(time.time())) + _END + response.body)
+        self.phase = SENDING
+        self.out.send(head[:-2] + _DATE + _date(int(time.time())) + _END, response.body)
         if self.server.access:
             # What the method and the path are cannot be told.
             self.server.access(self.server.name, self.client, "", "", "", response.status, None, response.length, None)
@@ -317,94 +344,39 @@ class Connection(BaseRequestHandler):
         elif request.head.minor == 0:
             headers.append(("Connection", "keep-alive"))
         head = encode_head(response.status, headers)[:-2] + _DATE + _date(int(time.time())) + _END
-        self.phase = TRANSFER
+        self.out.begun = self.out.sent
+        self.phase = SENDING
         try:
-            if request.method == "HEAD":
-                self._send_all(head)
-                return 0
-            if response.file is not None:
-                return self._send_file(response.file, head, response)
-            if response.stream is not None:
-                return self._send_stream(head, response, chunked=request.head.minor == 1)
-            self._send_all(head + response.body if response.body else head)
-            return len(response.body)
+            return self._send_all(request, response, head)
         finally:
             self.phase = WORKING
             if response.file is not None:
                 response.file.close()
 
-    def _send_all(self, data: bytes | memoryview) -> None:
-        count = self.socket.send(data)
-        self.progress += count
-        if count == len(data):
-            return
-        view = memoryview(data)[count:]
-        while view:
-            # Nothing sent for a while is no error: the reaper decides when it was too long.
-            with contextlib.suppress(BlockingIOError):
-                count = self.socket.send(view[:_TLS_PIECE_BYTES] if self.tls else view)
-                self.progress += count
-                view = view[count:]
-
-    def _send_file(self, file: BinaryIO, head: bytes, response: Response) -> int:
-        send = self._copy_file if self.tls or not _HAS_SENDFILE else self._sendfile
-        if not response.parts:
-            self._send_all(head)
-            send(file, response.offset, response.length)
-            return response.length
-        with self._corked():
-            self._send_all(head)
-            for before, (first, end) in response.parts:
-                self._send_all(before)
-                send(file, first, end - first)
+    def _send_all(self, request: Request, response: Response, head: bytes) -> int:
+        if request.method == "HEAD":
+            self.out.send_all(head)
+            return 0
+        if response.stream is not None:
+            return self.out.send_stream(head, response.stream, chunked=request.head.minor == 1)
+        if response.file is None:
+            self.out.send(head, response.body)
+            return len(response.body)
+        if response.parts:
+            self.out.send_parts(head, response.file, response.parts)
+        else:
+            self.out.send_file(head, response.file, response.offset, response.length)
         return response.length
 
-    @contextlib.contextmanager
-    def _corked(self) -> Iterator[None]:
-        """Have small pieces share packets, which TCP_NODELAY keeps apart (tcp(7))."""
-        corks = _HAS_CORK and self.socket.family != socket.AF_UNIX
-        if corks:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-        yield
-        if corks:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
-
-    def _sendfile(self, source: BinaryIO, offset: int, length: int) -> None:
-        file, out = source.fileno(), self.socket.fileno()
-        end = offset + length
-        while offset < end:
-            with contextlib.suppress(BlockingIOError):
-                count = os.sendfile(out, file, offset, min(end - offset, _FILE_PIECE_BYTES))
-                if count == 0:
-                    raise Disconnected("the file is shorter than it was")
-                self.progress += count
-                offset += count
-
-    def _copy_file(self, file: BinaryIO, offset: int, length: int) -> None:
-        left = length
-        file.seek(offset)
-        buffer = bytearray(min(_TLS_PIECE_BYTES, left) or 1)
-        view = memoryview(buffer)
-        while left:
-            count: int = file.readinto(view[: min(len(buffer), left)])  # type: ignore[attr-defined]
-            if count == 0:
-                raise Disconnected("the file is shorter than it was")
-            self._send_all(view[:count])
-            left -= count
-
-    def _send_stream(self, head: bytes, response: Response, *, chunked: bool) -> int:
-        self._send_all(head)
-        sent = 0
-        for piece in response.stream or ():
-            if piece:
-                self._send_all(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                sent += len(piece)
-        if chunked:
-            self._send_all(b"0\r\n\r\n")
-        return sent
 
 
-def _answer(request: Request, response: Response, basis: Basis) -> Answer:
+def peer_of(address: object) -> str:
+    """Return the address of a peer, as `accept` gives it, in its usual form."""
+    host = str(address[0]) if isinstance(address, tuple) else UNIX
+    return host[7:] if host.startswith("::ffff:") else host
+
+
+def _kept(request: Request, response: Response, basis: Basis) -> Answer:
     """Prepare an answer that was just given to be given again."""
     body = b"" if request.method == "HEAD" else response.body
     before_date = encode_head(response.status, response.headers)[:-2] + _DATE

@@ -13,6 +13,7 @@ from vex.addresses import INDEX, PAGES
 from vex.errors import (
     BAD_REQUEST,
     BLOB_TOO_LARGE,
+    BODY_TIMEOUT,
     DISK_FULL,
     HEADERS_TOO_LARGE,
     MANIFEST_TOO_COMPLEX,
@@ -35,6 +36,7 @@ REFUSALS: dict[Kind, str] = {
     URI_TOO_LONG: "request_line",
     HEADERS_TOO_LARGE: "header",
     REQUEST_TIMEOUT: "head_timeout",
+    BODY_TIMEOUT: "body_timeout",
     MANIFEST_TOO_LARGE: "manifest_size",
     MANIFEST_TOO_COMPLEX: "manifest_complexity",
     BLOB_TOO_LARGE: "blob_size",
@@ -43,8 +45,8 @@ REFUSALS: dict[Kind, str] = {
     TOOMANYREQUESTS: "failed_logins",
     UNAVAILABLE: "unavailable",
 }
-_CODES = tuple(str(code) for code in (200, 201, 202, 204, 206, 304, 307, 400, 401, 403, 404, 405, 408, 413, 414, 416, 429, 431, 500, 501, 503, 505, 507))
-_ENDS = ("handshake", "idle", "head", "transfer", "linger", "stall", "rate", "limit", "shutdown")
+_CODES = tuple(str(code) for code in (200, 201, 202, 204, 206, 304, 307, 308, 400, 401, 403, 404, 405, 408, 413, 414, 416, 429, 431, 500, 501, 503, 505, 507))
+_ENDS = ("handshake", "idle", "head", "linger", "stall", "rate", "limit", "shutdown")
 _OPS = tuple(route.op for route in (*routes.REGISTRY, routes.TOKEN, routes.HEALTHZ, *routes.INTERNAL, INDEX, *PAGES))
 _LISTENER = {"listener": ("public", "auth", "internal")}
 

@@ -132,3 +132,10 @@ def error_response(error: RegistryError) -> Response:
     response = json_response(error.kind.status, {"errors": [entry]}, [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), *error.headers])
     response.last = isinstance(error, MalformedRequest)
     return response
+
+
+def in_clear_response(address: str) -> Response:
+    """Answer a request without TLS at a port that has it; `address` is where it belongs, "" where that is not known."""
+    text = f"this port serves HTTPS, and the request was not encrypted; ask {address or 'with https:// in place of http://'}\n"
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+    return Response(400, headers, text.encode("ascii"))

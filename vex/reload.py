@@ -20,7 +20,7 @@ RELOADED = frozenset(
     {
         *("request-line-limit", "header-fields-limit", "header-bytes-limit"),
         *("blob-limit", "free-space", "upload-sessions", "failed-logins"),
-        *("handshake-timeout", "head-timeout", "idle-timeout", "stall-timeout", "minimum-rate", "shutdown-timeout"),
+        *("handshake-timeout", "head-timeout", "idle-timeout", "stall-timeout", "upload-timeout", "minimum-rate", "shutdown-timeout"),
     }
 )
 

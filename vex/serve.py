@@ -315,7 +315,13 @@ def _head_limits(config: Config) -> HeadLimits:
 
 def _timeouts(config: Config) -> Timeouts:
     return Timeouts(
-        config.handshake_timeout, config.head_timeout, config.idle_timeout, config.stall_timeout, config.minimum_rate, config.shutdown_timeout
+        handshake=config.handshake_timeout,
+        head=config.head_timeout,
+        idle=config.idle_timeout,
+        stall=config.stall_timeout,
+        rate=config.minimum_rate,
+        shutdown=config.shutdown_timeout,
+        upload=config.upload_timeout,
     )
 
 
@@ -334,9 +340,11 @@ def _listeners(
             name,
             given.get(name) or listen(name, address, config.backlog),
             app.handle,
+            app.in_clear,
             head_limits=_head_limits(config),
             timeouts=_timeouts(config),
             connections=connections,
+            queue=config.backlog,
             observer=observations,
             tls_context=functools.partial(certificates.context, name),
             # Only what needs no credentials is the same for everyone.

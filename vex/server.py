@@ -6,7 +6,7 @@ writing are not used (`connection.py` has what replaces them). Measured reasons 
 - the accepted socket is wrapped in TLS in its own thread: wrapped on the listening socket, one silent client blocks all;
 - deadlines are absolute, and enforced by one reaper thread that shuts sockets down: a timeout per `recv` lets one byte every
   few seconds hold a thread for ever;
-- a slot is taken before `accept`: connections past the limit wait in the kernel's backlog and cost nothing.
+- connections past the limit wait, at the cost of a file descriptor each, so that it is known who they are (`slots.py`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from socketserver import BaseServer
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from vex.answers import Answers
-from vex.connection import HANDSHAKE, HEAD, IDLE, LINGER, TRANSFER, WORKING, Connection, Observer, Seen
+from vex.connection import HANDSHAKE, HEAD, IDLE, LINGER, RECEIVING, SENDING, WORKING, Connection, Observer, peer_of
 from vex.message import Request, Response
+from vex.slots import Arrival, Slots, origin_of
 from vex.wire import HeadLimits
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ _log = logging.getLogger("vex")
 _REAP_SECONDS = 0.5
 # An accept loop turns several times in a second, also while all connections are in use.
 _STUCK_SECONDS = 10.0
-_LINGER_SECONDS = 1.0
-_RATE_WINDOW_SECONDS = 60.0
+# With the time until the reaper comes round, a second at most.
+_LINGER_SECONDS = 0.5
 # tcp(7), struct tcp_info: eight bytes and four 32-bit numbers, then one that is, for a socket that listens, the length of its queue.
 _TCP_INFO = struct.Struct("=24xI")
 _BUSY_BODY = b'{"errors":[{"code":"UNAVAILABLE","message":"the registry is out of threads or memory; try again"}]}\n'
@@ -48,7 +49,7 @@ _BUSY = (
 
 
 class Timeouts(NamedTuple):
-    """Times in seconds; `rate` in bytes per second, measured over a minute."""
+    """Times in seconds; `rate` in bytes per second, measured over a minute; `upload` is how long a body may be quiet of somebody who has logged in."""
 
     handshake: float
     head: float
@@ -56,6 +57,7 @@ class Timeouts(NamedTuple):
     stall: float
     rate: int
     shutdown: float
+    upload: float
 
 
 class Listener(ThreadingHTTPServer):
@@ -70,10 +72,12 @@ class Listener(ThreadingHTTPServer):
         name: str,
         listening: socket.socket,
         answer: Callable[[Request], Response],
+        answer_in_clear: Callable[[Request], Response],
         *,
         head_limits: HeadLimits,
         timeouts: Timeouts,
         connections: int,
+        queue: int,
         observer: Observer,
         tls_context: Callable[[], ssl.SSLContext | None],
         answers: Answers | None,
@@ -86,6 +90,7 @@ class Listener(ThreadingHTTPServer):
         self.socket = listening
         self.name = name
         self.answer = answer
+        self.answer_in_clear = answer_in_clear
         self.limit(head_limits, timeouts)
         self.observer = observer
         self.tls_context = tls_context
@@ -95,7 +100,7 @@ class Listener(ThreadingHTTPServer):
         self.draining = False
         self.connections: set[Connection] = set()
         self.connections_limit = connections
-        self.slots = threading.Semaphore(connections)
+        self._slots = Slots(connections, queue)
         self.turned = time.monotonic()
 
     def limit(self, head_limits: HeadLimits, timeouts: Timeouts) -> None:
@@ -128,25 +133,71 @@ class Listener(ThreadingHTTPServer):
         return None if self.socket.family == socket.AF_UNIX else int(self.server_address[1])
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Take a slot, then accept; connections past the limit stay in the backlog, and idle ones make room."""
-        if not self.slots.acquire(blocking=False):
-            self._close_longest_idle()
-            if not self.slots.acquire(timeout=_REAP_SECONDS):
-                raise BlockingIOError("all connections are in use")
+        """Accept a connection."""
         try:
             return super().get_request()
         except (OSError, MemoryError) as error:
-            self.slots.release()
             # Out of file descriptors, the accept loop would spin.
             time.sleep(0.05)
             # Any other error would end the loop.
             raise OSError(str(error)) from error
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, now or when there is a place for it; called once for each that was accepted."""
+        origin = origin_of(peer_of(client_address), self.proxies.trusts if self.proxies is not None else None)
+        admitted, refused = self._slots.arrive(Arrival(request, client_address, origin))
+        self._serve(admitted)
+        if refused:
+            self._turn_away(refused)
+        if not admitted:
+            self.make_room()
+
     def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
-        """Close a connection and give its slot back; called once for each that was accepted."""
+        """Close a connection and give its place to the next."""
         with contextlib.suppress(OSError):
             request.close()
-        self.slots.release()
+        self._serve(self._slots.leave(request))
+
+    def server_close(self) -> None:
+        """Close the listening socket, and what waits."""
+        super().server_close()
+        for arrival in self._slots.clear():
+            arrival.connection.close()
+
+    def _serve(self, arrival: Arrival | None) -> None:
+        while arrival:
+            connection, address, _ = arrival
+            try:
+                super().process_request(connection, address)
+            except (RuntimeError, MemoryError):
+                # No thread.
+                self.handle_error(connection, address)
+                connection.close()
+                arrival = self._slots.leave(connection)
+            else:
+                return
+
+    def _turn_away(self, arrival: Arrival) -> None:
+        self.observer.connection_refused(self.name)
+        with contextlib.suppress(OSError):
+            if self.tls_context() is None:
+                arrival.connection.send(_BUSY)
+            arrival.connection.close()
+
+    def make_room(self) -> None:
+        """Cut connections for those that wait: idle ones first, and then those of who has more than his share, if one who has less waits."""
+        connections = list(self.connections)
+        going = [connection for connection in connections if not connection.reason]
+        ending = len(connections) - len(going)
+        idle = sorted((connection for connection in going if connection.phase == IDLE), key=lambda connection: connection.phase_since)
+        for connection in idle[: max(len(self._slots) - ending, 0)]:
+            connection.cut("limit")
+            ending += 1
+        going = [connection for connection in going if not connection.reason]
+        due, greedy = self._slots.claims(connection.origin for connection in going)
+        if greedy and due > ending:
+            theirs = [connection for connection in going if connection.origin == greedy]
+            min(theirs, key=lambda connection: (connection.phase == WORKING, connection.phase_since)).cut("limit")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Answer 503 when no thread could be started; what a handler raises never comes here but for that."""
@@ -161,51 +212,39 @@ class Listener(ThreadingHTTPServer):
 
     def requests_in_flight(self) -> int:
         """Tell how many requests are being answered."""
-        return sum(connection.phase in (WORKING, TRANSFER) for connection in list(self.connections))
+        return sum(connection.phase in (WORKING, RECEIVING, SENDING) for connection in list(self.connections))
 
     def waiting(self) -> int | None:
-        """Tell how many connections wait to be accepted; None where the platform does not."""
+        """Tell how many connections wait to be served; None where the platform does not."""
         if not sys.platform.startswith("linux"):
             return None
         try:
             found = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-            return int(_TCP_INFO.unpack(found)[0])
+            return int(_TCP_INFO.unpack(found)[0]) + len(self._slots)
         except (OSError, struct.error):
             # Not a TCP socket, or closed.
             return None
 
     def reap(self, now: float) -> None:
-        """Cut the connections that are past their deadline."""
+        """Cut the connections that are past their deadline, and go on making room for those that wait."""
         for connection in list(self.connections):
             reason = self._overdue(connection, now)
             if reason:
                 connection.cut(reason)
+        if len(self._slots):
+            self.make_room()
 
     def _overdue(self, connection: Connection, now: float) -> str:
-        phase, since = connection.phase, now - connection.phase_since
-        if phase == TRANSFER:
-            return self._too_slow(connection, now)
-        connection.seen = Seen(connection.progress, now, connection.progress, now)
+        phase, timeouts = connection.phase, self.timeouts
+        if phase == SENDING:
+            return connection.pace.sending(connection.out.progress(), now, stall=timeouts.stall, rate=timeouts.rate)
+        if phase == RECEIVING:
+            request = connection.unanswered
+            patience = timeouts.upload if request is not None and request.user else 0.0
+            return connection.pace.receiving(connection.received, now, stall=timeouts.stall, rate=timeouts.rate, patience=patience)
+        connection.pace.rest()
+        since = now - connection.phase_since
         return phase if since > self.allowed.get(phase, since) else ""
-
-    def _too_slow(self, connection: Connection, now: float) -> str:
-        progress, seen = connection.progress, connection.seen
-        if progress == seen.progress:
-            if now - seen.progress_at > self.timeouts.stall:
-                return "stall"
-        else:
-            seen = seen._replace(progress=progress, progress_at=now)
-        if now - seen.window_at >= _RATE_WINDOW_SECONDS:
-            if progress - seen.window < self.timeouts.rate * _RATE_WINDOW_SECONDS:
-                return "rate"
-            seen = seen._replace(window=progress, window_at=now)
-        connection.seen = seen
-        return ""
-
-    def _close_longest_idle(self) -> None:
-        idle = [connection for connection in list(self.connections) if connection.phase == IDLE]
-        if idle:
-            min(idle, key=lambda connection: connection.phase_since).cut("limit")
 
 
 class Server:
