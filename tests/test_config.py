@@ -57,6 +57,7 @@ DEFAULTS = {
     "head-timeout": 10,
     "idle-timeout": 60,
     "stall-timeout": 30,
+    "upload-timeout": 300,
     "minimum-rate": 1024,
     "public-connections": 512,
     "auth-connections": 128,

@@ -92,6 +92,13 @@ class Crowds(ServerTestCase):
 
     flags = ("--public-connections", "8", "--auth-connections", "8", "--backlog", "8", "--head-timeout", "30s", "--trusted-proxies", "127.0.0.3")
 
+    def setUp(self) -> None:
+        """Wait until what the last test held is gone."""
+        deadline = time.monotonic() + 20
+        while any(self.server.metric(f'vex_connections_open{{listener="{name}"}}') for name in ("public", "auth")):
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.02)
+
     @contextlib.contextmanager
     def crowd(self, source: str, count: int, listener: str = "public") -> Iterator[list[socket.socket]]:
         """Hold connections from an address, each with the beginning of a request."""
