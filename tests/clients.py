@@ -45,8 +45,8 @@ def running_tls(*flags: str) -> Iterator[Server]:
 
 
 def certificate(server: Server) -> Path:
-    """Return the path of the certificate of a server of `running_tls`."""
-    return server.directory / f"{HOST}.crt.pem"
+    """Return the path of the certificate of the authority of a server of `running_tls`, which clients trust."""
+    return server.directory / "ca.crt.pem"
 
 
 def hosts(server: Server) -> tuple[str, str]:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.programs import require
-from tests.support import TOP
-from vex.certificate import create_certificate
+from tests.support import TOP, make_certificate
 
 _BLOCKS: list[str] = re.findall(r"```nginx\n(.*?)```", (TOP / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 PROXY, ACCEL, CACHE = _BLOCKS
@@ -66,7 +65,7 @@ def replaced(block: str, values: Mapping[str, object]) -> str:
 
 def write_certificate(directory: Path, host: str) -> dict[str, object]:
     """Make a certificate and its key in a directory; returns what they replace."""
-    made = create_certificate(host, now=time.time())
+    made = make_certificate(host, now=time.time())
     paths = directory / "crt.pem", directory / "key.pem"
     for path, content in zip(paths, made):
         path.write_text(content)

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vex.certificate import create_certificate
+from vex.certificate import Certificate, create_authority, create_certificate, hosts_of
 
 _LASTING_BLOBS = """
 WITH RECURSIVE live (repository, manifest) AS (
@@ -163,9 +163,15 @@ def index(children: Sequence[tuple[str, int]], **fields: Any) -> dict[str, Any]:
     return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed, **fields}
 
 
+def make_certificate(host: str, *, now: float) -> Certificate:
+    """Make a certificate for a server with that of a new authority behind it, so that who trusts the file trusts the server."""
+    hosts = hosts_of(host)
+    return create_certificate(hosts, create_authority(hosts, now=now), now=now)
+
+
 def write_certificate(directory: str | Path) -> tuple[Path, Path]:
     """Write a certificate for localhost and its key, and return their paths."""
-    made = create_certificate("localhost", now=time.time())
+    made = make_certificate("localhost", now=time.time())
     certificate, key = Path(directory, "crt.pem"), Path(directory, "key.pem")
     certificate.write_text(made.certificate_pem)
     key.write_text(made.key_pem)

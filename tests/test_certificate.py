@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.server
 import itertools
@@ -7,6 +8,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -15,11 +17,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.programs import require
-from vex.certificate import Certificate, canonical_host, create_certificate, public_point, sign
+from vex.certificate import VALIDITY, Certificate, canonical_host, create_authority, create_certificate, hosts_of
 from vex.errors import Failure
+from vex.p256 import public_point, sign
+from vex.x509 import read_certificate
 
 HOST = "registry.example.org"
 ALTERNATIVE_NAMES = [HOST, "localhost", "127.0.0.1", "::1"]
@@ -53,22 +57,55 @@ TWICE_G = (
 )
 
 
+# A client and a server in one thread, over memory; Pythons back to 3.6 have what it takes.
+_HANDSHAKE = """
+import ssl
+client = ssl.create_default_context(cafile={authority!r})
+client.verify_flags |= {flags}
+server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+server.load_cert_chain({certificate!r}, {key!r})
+one, other = ssl.MemoryBIO(), ssl.MemoryBIO()
+ends = [client.wrap_bio(one, other, server_hostname={host!r}), server.wrap_bio(other, one, server_side=True)]
+done = set()
+while len(done) < 2:
+    for end in ends:
+        try:
+            end.do_handshake()
+            done.add(end)
+        except ssl.SSLWantReadError:
+            pass
+"""
+
+
 def counting_bytes(count: int) -> bytes:
     return bytes(range(count))
 
 
+class Made(NamedTuple):
+    """An authority, and a certificate that it signed."""
+
+    authority: Certificate
+    certificate: Certificate
+
+
+def make(host: str, now: float | None = None, **options: Any) -> Made:
+    """Make both at once, as `vex quickstart` does."""
+    hosts, moment = hosts_of(host), time.time() if now is None else now
+    authority = create_authority(hosts, now=moment, **options)
+    return Made(authority, create_certificate(hosts, authority, now=moment, **options))
+
+
 def decode(certificate: Certificate) -> dict[str, Any]:
-    """Return the fields of a certificate as Python's ssl reads them; it lists authorities only."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=certificate.certificate_pem)
-    fields: dict[str, Any]
-    (fields,) = context.get_ca_certs()
+    """Return the fields of the first certificate as Python's ssl reads them."""
+    with files(certificate) as (path, _):
+        # What `getpeercert` returns, without a connection.
+        fields: dict[str, Any] = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
     return fields
 
 
 @contextlib.contextmanager
 def files(certificate: Certificate) -> Iterator[tuple[str, str]]:
-    """Write certificate and key to a directory of their own: `ca.crt` and `key.pem`."""
+    """Write certificate and key to a directory of their own: `ca.crt`, which is what docker and skopeo call it, and `key.pem`."""
     with tempfile.TemporaryDirectory() as name:
         certificate_path, key_path = Path(name, "ca.crt"), Path(name, "key.pem")
         certificate_path.write_text(certificate.certificate_pem)
@@ -117,11 +154,19 @@ class CurveTest(unittest.TestCase):
 
 
 class FieldsTest(unittest.TestCase):
-    def test_subject_and_issuer_are_the_host(self) -> None:
-        fields = decode(create_certificate(HOST, now=time.time()))
+    def test_the_subject_is_the_host_and_the_issuer_its_authority(self) -> None:
+        made = make(HOST)
+        fields, authority = decode(made.certificate), decode(made.authority)
         self.assertEqual(fields["subject"], ((("commonName", HOST),),))
-        self.assertEqual(fields["issuer"], fields["subject"])
-        self.assertEqual(fields["version"], 3)
+        self.assertEqual(fields["issuer"], authority["subject"])
+        self.assertEqual(authority["issuer"], authority["subject"])
+        self.assertNotEqual(fields["issuer"], fields["subject"])
+        self.assertEqual((fields["version"], authority["version"]), (3, 3))
+
+    def test_the_certificate_of_the_authority_is_behind_that_of_the_server(self) -> None:
+        made = make(HOST)
+        self.assertEqual(made.certificate.certificate_pem.count("-----BEGIN CERTIFICATE-----"), 2)
+        self.assertTrue(made.certificate.certificate_pem.endswith("-----END CERTIFICATE-----\n" + made.authority.certificate_pem))
 
     def test_alternative_names_are_the_host_and_those_of_the_machine_itself(self) -> None:
         machine = (("DNS", "localhost"), ("IP Address", "127.0.0.1"), ("IP Address", "0:0:0:0:0:0:0:1"))
@@ -134,46 +179,87 @@ class FieldsTest(unittest.TestCase):
         }
         for host, names in expected.items():
             with self.subTest(host=host):
-                self.assertEqual(decode(create_certificate(host, now=time.time()))["subjectAltName"], names)
+                self.assertEqual(decode(make(host).certificate)["subjectAltName"], names)
 
     def test_a_host_too_long_for_the_common_name_is_an_alternative_name_in_full(self) -> None:
         host = "registry." + "a" * 60 + ".example.org"
-        fields = decode(create_certificate(host, now=time.time()))
+        fields = decode(make(host).certificate)
         self.assertEqual(fields["subject"], ((("commonName", "registry"),),))
         self.assertIn(("DNS", host), fields["subjectAltName"])
 
-    def test_validity_is_from_the_day_before_for_ten_years(self) -> None:
-        fields = decode(create_certificate(HOST, now=datetime(2026, 3, 1, 12, 30, 15, tzinfo=timezone.utc).timestamp()))
-        self.assertEqual(fields["notBefore"], "Feb 28 12:30:15 2026 GMT")
-        self.assertEqual(fields["notAfter"], "Feb 27 12:30:15 2036 GMT")
+    def test_a_common_name_has_at_most_64_characters(self) -> None:
+        # RFC 5280 appendix A.1, ub-common-name
+        for host in ("a" * 63, "a" * 60 + ".org", "x" * 63 + ".example"):
+            for certificate in make(host):
+                [[(_, name)]] = decode(certificate)["subject"]
+                self.assertLessEqual(len(name), 64)
+
+    def test_validity_is_from_the_day_before_for_at_most_825_days_and_that_of_the_authority_ten_years(self) -> None:
+        made = make(HOST, datetime(2026, 3, 1, 12, 30, 15, tzinfo=timezone.utc).timestamp())
+        fields, authority = decode(made.certificate), decode(made.authority)
+        self.assertEqual((fields["notBefore"], authority["notBefore"]), ("Feb 28 12:30:15 2026 GMT",) * 2)
+        self.assertEqual(authority["notAfter"], "Feb 27 12:30:15 2036 GMT")
+        seconds = ssl.cert_time_to_seconds(fields["notAfter"]) - ssl.cert_time_to_seconds(fields["notBefore"])
+        self.assertTrue(730 * 86400 <= seconds < 825 * 86400, seconds)
+
+    def test_a_certificate_ends_with_its_authority(self) -> None:
+        now = time.time()
+        hosts = hosts_of(HOST)
+        authority = create_authority(hosts, now=now - 3600 * 86400)
+        certificate = create_certificate(hosts, authority, now=now)
+        self.assertEqual(decode(certificate)["notAfter"], decode(authority)["notAfter"])
 
     def test_times_from_2050_on_are_written_with_four_digits_of_the_year(self) -> None:
         first_of_2050 = datetime(2050, 1, 1, tzinfo=timezone.utc)
         for end, encoded in ((first_of_2050 - timedelta(seconds=1), b"\x17\x0d491231235959Z"), (first_of_2050, b"\x18\x0f20500101000000Z")):
             with self.subTest(end=end):
-                certificate = create_certificate(HOST, now=(end - timedelta(days=3650)).timestamp())
-                self.assertIn(encoded, ssl.PEM_cert_to_DER_cert(certificate.certificate_pem))
+                certificate = make(HOST, (end - VALIDITY).timestamp()).certificate
+                der = ssl.PEM_cert_to_DER_cert(certificate.certificate_pem.partition("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----")
+                self.assertIn(encoded, der)
                 self.assertEqual(decode(certificate)["notAfter"], f"{end:%b %e %H:%M:%S %Y GMT}")
 
     def test_serial_number_is_positive_and_has_128_bits_whatever_the_random_bytes_are(self) -> None:
         for byte, serial in ((b"\x00", "80" + "00" * 15), (b"\xff", "FF" * 16)):
             with self.subTest(byte=byte):
-                certificate = create_certificate(HOST, now=time.time(), token_bytes=byte.__mul__)
-                self.assertEqual(decode(certificate)["serialNumber"], serial)
+                for certificate in make(HOST, token_bytes=byte.__mul__):
+                    self.assertEqual(decode(certificate)["serialNumber"], serial)
 
     def test_key_and_certificate_belong_together_whatever_the_random_bytes_are(self) -> None:
         for byte in (b"\x00", b"\x7f", b"\x80", b"\xff"):
             with self.subTest(byte=byte):
-                certificate = create_certificate(HOST, now=time.time(), token_bytes=byte.__mul__)
-                shake_hands(server_context(certificate), ssl.create_default_context(cadata=certificate.certificate_pem), HOST)
+                made = make(HOST, token_bytes=byte.__mul__)
+                # OpenSSL refuses a certificate with the key of its authority, which no random bytes make: so only that it loads.
+                server_context(made.certificate)
 
     def test_same_random_bytes_and_time_give_the_same_certificate(self) -> None:
-        self.assertEqual(create_certificate(HOST, now=1e9, token_bytes=counting_bytes), create_certificate(HOST, now=1e9, token_bytes=counting_bytes))
+        self.assertEqual(make(HOST, 1e9, token_bytes=counting_bytes), make(HOST, 1e9, token_bytes=counting_bytes))
 
     def test_two_certificates_share_neither_key_nor_serial_number(self) -> None:
-        first, second = create_certificate(HOST, now=1e9), create_certificate(HOST, now=1e9)
-        self.assertNotEqual(first.key_pem, second.key_pem)
-        self.assertNotEqual(decode(first)["serialNumber"], decode(second)["serialNumber"])
+        first, second = make(HOST, 1e9), make(HOST, 1e9)
+        self.assertEqual(len({one.key_pem for one in (*first, *second)}), 4)
+        self.assertEqual(len({decode(one)["serialNumber"] for one in (*first, *second)}), 4)
+
+    def test_the_key_of_another_authority_is_refused(self) -> None:
+        one, other = make(HOST).authority, make(HOST).authority
+        with self.assertRaisesRegex(ValueError, "not that of its certificate"):
+            create_certificate(hosts_of(HOST), one._replace(key_pem=other.key_pem), now=time.time())
+
+    def test_what_is_read_of_a_certificate_is_what_was_written(self) -> None:
+        for host in (HOST, "192.0.2.7", "2001:db8::7"):
+            made = make(host)
+            read, authority = (read_certificate(one.certificate_pem.encode()) for one in (made.certificate, made.authority))
+            self.assertEqual(read.hosts, tuple(hosts_of(host)))
+            self.assertEqual((read.is_authority, authority.is_authority), (False, True))
+            self.assertEqual((read.issuer, authority.issuer), (authority.subject, authority.subject))
+            self.assertEqual(read.not_after, ssl.cert_time_to_seconds(decode(made.certificate)["notAfter"]))
+
+    def test_what_is_no_certificate_is_no_other_error_whatever_is_missing(self) -> None:
+        content = make(HOST).certificate.certificate_pem
+        body = base64.b64decode("".join(content.partition("-----END")[0].splitlines()[1:]))
+        for end in range(0, len(body), 7):
+            text = base64.b64encode(body[:end]).decode()
+            with self.subTest(end), self.assertRaises(ValueError):
+                read_certificate(f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n".encode())
 
 
 class HostTest(unittest.TestCase):
@@ -200,7 +286,7 @@ class HostTest(unittest.TestCase):
         wrong += ["a" * 64, ".".join(["a" * 63] * 4)]
         for host in wrong:
             with self.subTest(host=host), self.assertRaises(Failure) as caught:
-                create_certificate(host, now=time.time())
+                hosts_of(host)
             with self.subTest(host=host):
                 self.assertRegex(str(caught.exception), r"\A[^\n\x00]*is neither a DNS name nor an IP address; use [^\n]*\Z")
 
@@ -208,29 +294,31 @@ class HostTest(unittest.TestCase):
         # RFC 5894 section 7.2 for the first three; the others are mapped to other characters, dots and digits among them
         for host in ("faß.example", "βόλος.example", "a\u200db.example", "\uff11\uff12\uff17.0.0.1", "a\u3002example", "ü" * 64):
             with self.subTest(host=host), self.assertRaisesRegex(Failure, "give its ASCII form"):
-                create_certificate(host, now=time.time())
+                hosts_of(host)
 
 
 class HandshakeTest(unittest.TestCase):
     """Python's own client, with the flags that 3.13 sets by default and without them."""
 
-    certificate: Certificate
+    made: Made
     server: ssl.SSLContext
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.certificate = create_certificate(HOST, now=time.time())
-        cls.server = server_context(cls.certificate)
+        cls.made = make(HOST)
+        cls.server = server_context(cls.made.certificate)
 
     def clients(self) -> dict[str, ssl.SSLContext]:
+        trusted = self.made.authority.certificate_pem
         plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        plain.load_verify_locations(cadata=self.certificate.certificate_pem)
-        default = ssl.create_default_context(cadata=self.certificate.certificate_pem)
-        strict = ssl.create_default_context(cadata=self.certificate.certificate_pem)
+        plain.load_verify_locations(cadata=trusted)
+        default = ssl.create_default_context(cadata=trusted)
+        strict = ssl.create_default_context(cadata=trusted)
         strict.verify_flags |= ssl.VERIFY_X509_STRICT
-        return {"plain": plain, "default": default, "strict": strict}
+        chain = ssl.create_default_context(cadata=self.made.certificate.certificate_pem)
+        return {"plain": plain, "default": default, "strict": strict, "the whole file trusted": chain}
 
-    def test_client_that_has_the_certificate_accepts_each_alternative_name(self) -> None:
+    def test_client_that_has_the_authority_accepts_each_alternative_name(self) -> None:
         for (kind, client), name in itertools.product(self.clients().items(), ALTERNATIVE_NAMES):
             with self.subTest(client=kind, name=name):
                 self.assertTrue(client.check_hostname)
@@ -242,16 +330,47 @@ class HandshakeTest(unittest.TestCase):
             with self.subTest(client=kind, name=name), self.assertRaisesRegex(ssl.SSLCertVerificationError, "mismatch"):
                 shake_hands(self.server, client, name)
 
-    def test_client_that_has_another_certificate_for_the_host_refuses_this_one(self) -> None:
-        client = ssl.create_default_context(cadata=create_certificate(HOST, now=time.time()).certificate_pem)
+    def test_client_that_has_another_authority_for_the_host_refuses_this_one(self) -> None:
+        client = ssl.create_default_context(cadata=make(HOST).authority.certificate_pem)
         with self.assertRaises(ssl.SSLCertVerificationError):
             shake_hands(self.server, client, HOST)
 
-    def test_certificate_for_an_address_is_accepted_for_it(self) -> None:
-        for address in ("192.0.2.7", "2001:db8::7"):
-            with self.subTest(address=address):
-                certificate = create_certificate(address, now=time.time())
-                shake_hands(server_context(certificate), ssl.create_default_context(cadata=certificate.certificate_pem), address)
+    def test_certificate_for_an_address_or_a_long_name_is_accepted_for_it(self) -> None:
+        for host in ("192.0.2.7", "2001:db8::7", "registry." + "a" * 60 + ".example.org"):
+            with self.subTest(host):
+                made = make(host)
+                shake_hands(server_context(made.certificate), ssl.create_default_context(cadata=made.authority.certificate_pem), host)
+
+    def test_the_next_certificate_of_the_authority_is_accepted_without_more(self) -> None:
+        following = create_certificate(hosts_of(HOST), self.made.authority, now=time.time(), key_pem=self.made.certificate.key_pem)
+        self.assertNotEqual(following.certificate_pem, self.made.certificate.certificate_pem)
+        self.assertEqual(following.key_pem, self.made.certificate.key_pem)
+        for client in self.clients().values():
+            shake_hands(server_context(following), client, HOST)
+
+    def test_whoever_has_the_key_of_the_authority_can_pass_for_no_other_name(self) -> None:
+        for host in ("other.example.org", "192.0.2.7", "2001:db8::7"):
+            stolen = create_certificate([host, HOST], self.made.authority, now=time.time())
+            for kind, client in self.clients().items():
+                with self.subTest(host=host, client=kind), self.assertRaisesRegex(ssl.SSLCertVerificationError, "permitted subtree violation"):
+                    shake_hands(server_context(stolen), client, host)
+
+
+class OtherPythons(unittest.TestCase):
+    """Every Python that is installed, in a process of its own: 3.13 is stricter than those before."""
+
+    def test_they_accept_the_certificate_with_their_defaults(self) -> None:
+        made = make(HOST)
+        programs = sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3")) or [Path(sys.executable)]
+        with files(made.certificate) as (certificate, key), tempfile.NamedTemporaryFile("w", suffix=".pem") as authority:
+            authority.write(made.authority.certificate_pem)
+            authority.flush()
+            for program in programs:
+                for flags in ("0", "ssl.VERIFY_X509_STRICT"):
+                    with self.subTest(program=program, flags=flags):
+                        code = _HANDSHAKE.format(authority=authority.name, certificate=certificate, key=key, host=HOST, flags=flags)
+                        result = subprocess.run([program, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+                        self.assertEqual((result.returncode, result.stderr), (0, ""))
 
 
 class OpensslTest(unittest.TestCase):
@@ -261,15 +380,17 @@ class OpensslTest(unittest.TestCase):
         self.program = require("openssl", "openssl")
         stack = contextlib.ExitStack()
         self.addCleanup(stack.close)
-        self.certificate, self.key = stack.enter_context(files(create_certificate(HOST, now=time.time())))
+        made = make(HOST)
+        self.authority, _ = stack.enter_context(files(made.authority))
+        self.certificate, self.key = stack.enter_context(files(made.certificate))
 
     def openssl(self, *arguments: str) -> str:
         result = subprocess.run([self.program, *arguments], capture_output=True, text=True, timeout=30, check=False)
         self.assertEqual(result.returncode, 0, result.stderr)
         return result.stdout + result.stderr
 
-    def test_verify_accepts_the_certificate_as_its_own_authority(self) -> None:
-        strict = ["-x509_strict", "-check_ss_sig", "-purpose", "sslserver", "-CAfile", self.certificate]
+    def test_verify_accepts_the_certificate_with_its_authority(self) -> None:
+        strict = ["-x509_strict", "-check_ss_sig", "-purpose", "sslserver", "-CAfile", self.authority]
         self.assertIn(": OK", self.openssl("verify", *strict, "-verify_hostname", HOST, self.certificate))
         self.assertIn(": OK", self.openssl("verify", *strict, "-verify_ip", "::1", self.certificate))
 
@@ -277,15 +398,41 @@ class OpensslTest(unittest.TestCase):
         text = self.openssl("x509", "-in", self.certificate, "-noout", "-text")
         self.assertIn("Signature Algorithm: ecdsa-with-SHA256", text)
         self.assertIn(f"DNS:{HOST}, DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1", text)
-        self.assertRegex(text, r"Basic Constraints: critical\s+CA:TRUE, pathlen:0\n")
-        self.assertRegex(text, r"Key Usage: critical\s+Digital Signature, Certificate Sign\n")
+        self.assertRegex(text, r"Basic Constraints: critical\s+CA:FALSE\n")
+        self.assertRegex(text, r"Key Usage: critical\s+Digital Signature\n")
         self.assertRegex(text, r"Extended Key Usage: *\s+TLS Web Server Authentication\n")
         self.assertRegex(text, r"Subject Key Identifier: *\s+(?:[0-9A-F]{2}:){19}")
         self.assertRegex(text, r"Authority Key Identifier: *\s+(?:keyid:)?(?:[0-9A-F]{2}:){19}")
 
+    def test_text_shows_the_extensions_of_the_authority(self) -> None:
+        text = self.openssl("x509", "-in", self.authority, "-noout", "-text")
+        self.assertRegex(text, r"Basic Constraints: critical\s+CA:TRUE, pathlen:0\n")
+        self.assertRegex(text, r"Key Usage: critical\s+Certificate Sign, CRL Sign\n")
+        self.assertRegex(text, rf"Name Constraints: critical\s+Permitted:\s+DNS:{HOST}\s+DNS:localhost\s+IP:127.0.0.1/255.255.255.255\s+IP:")
+        self.assertRegex(text, r"Subject Key Identifier: *\s+(?:[0-9A-F]{2}:){19}")
+
     def test_key_is_valid_and_that_of_the_certificate(self) -> None:
         self.assertIn("Key is valid", self.openssl("pkey", "-in", self.key, "-check", "-noout"))
         self.assertEqual(self.openssl("pkey", "-in", self.key, "-pubout"), self.openssl("x509", "-in", self.certificate, "-noout", "-pubkey"))
+
+
+class NssTest(unittest.TestCase):
+    """NSS, which Firefox and Chrome verify certificates with, by its program certutil."""
+
+    def test_certutil_takes_it_for_the_certificate_of_a_server(self) -> None:
+        certutil = require("certutil", "libnss3-tools")
+        made = make(HOST)
+        with files(made.authority) as (authority, _), files(made.certificate) as (certificate, _), tempfile.TemporaryDirectory() as name:
+            database = f"sql:{name}"
+            for arguments in (
+                ("-N", "--empty-password"),
+                ("-A", "-n", "authority", "-t", "C,,", "-i", authority),
+                ("-A", "-n", "server", "-t", ",,", "-i", certificate),
+                ("-V", "-n", "server", "-u", "V"),
+            ):
+                result = subprocess.run([certutil, "-d", database, *arguments], capture_output=True, text=True, timeout=60, check=False)
+                self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertEqual(result.stdout, "certutil: certificate is valid\n")
 
 
 class AnswerEverything(http.server.BaseHTTPRequestHandler):
@@ -312,12 +459,12 @@ class ClientsTest(unittest.TestCase):
     """curl, which is a C program on OpenSSL, and skopeo, a Go program like docker and podman."""
 
     def setUp(self) -> None:
-        certificate = create_certificate(HOST, now=time.time())
+        made = make(HOST)
         stack = contextlib.ExitStack()
         self.addCleanup(stack.close)
-        self.certificate, _ = stack.enter_context(files(certificate))
+        self.certificate, _ = stack.enter_context(files(made.authority))
         server = Server(("127.0.0.1", 0), AnswerEverything)
-        server.socket = server_context(certificate).wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        server.socket = server_context(made.certificate).wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         self.addCleanup(thread.join)

@@ -17,11 +17,10 @@ import unittest
 from pathlib import Path
 
 from tests.raw import basic, connected
-from tests.support import TOP, Client, Server, digest_of, running, vex
-from vex.certificate import create_certificate
+from tests.support import TOP, Client, Server, digest_of, make_certificate, running, vex
 from vex.cli import main
 
-COMMANDS = ("serve", "quickstart", "user", "import", "export", "describe", "testconfig", "version")
+COMMANDS = ("serve", "quickstart", "user", "certificate", "import", "export", "describe", "testconfig", "version")
 DEFAULT_PORTS = (8200, 8201, 8202)
 ADDRESSES = ("--public-addr", "127.0.0.1:0", "--auth-addr", "127.0.0.1:0", "--internal-addr", "127.0.0.1:0")
 
@@ -245,7 +244,7 @@ class FailedStarts(CommandCase):
             self.assertEqual(server.public.get("/v2/").status, 200)
 
     def write_certificate(self, name: str) -> tuple[str, str]:
-        made = create_certificate("localhost", now=time.time())
+        made = make_certificate("localhost", now=time.time())
         return self.write(f"{name}.crt.pem", made.certificate_pem), self.write(f"{name}.key.pem", made.key_pem)
 
 
@@ -328,7 +327,7 @@ class Starts(CommandCase):
     def test_ipv6_and_tls_are_shown_in_the_url(self) -> None:
         if not socket.has_dualstack_ipv6():
             self.skipTest("needs IPv6")
-        made = create_certificate("localhost", now=time.time())
+        made = make_certificate("localhost", now=time.time())
         self.write("crt.pem", made.certificate_pem)
         self.write("key.pem", made.key_pem)
         process = self.start(

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tests.clients import temporary_directory
 from tests.programs import require
-from tests.support import Client, Server, running
-from vex.certificate import VALIDITY, create_certificate
+from tests.support import Client, Server, make_certificate, running
+from vex.certificate import VALIDITY
 from vex.errors import Failure
 from vex.tls import Certificates
 
@@ -52,11 +52,11 @@ class ReloadCase(unittest.TestCase):
         (self.directory / "vex.conf").write_text("\n".join([f"public-tls-cert = {certificate}", "public-tls-key = key.pem", *lines, ""]))
 
     def write_certificate(self, now: float) -> str:
-        """Put a new certificate and its key in place; returns the certificate."""
-        made = create_certificate("localhost", now=now)
+        """Put a new certificate and its key in place; returns the certificate, without that of its authority."""
+        made = make_certificate("localhost", now=now)
         (self.directory / "crt.pem").write_text(made.certificate_pem)
         (self.directory / "key.pem").write_text(made.key_pem)
-        return made.certificate_pem
+        return "".join(made.certificate_pem.partition("-----END CERTIFICATE-----\n")[:2])
 
     def reload(self) -> str:
         """Send SIGHUP, and wait for the server to say that it is done; returns what it logged."""
@@ -214,11 +214,11 @@ class ExpiryTest(unittest.TestCase):
 
     def test_it_is_read_on_both_sides_of_2050(self) -> None:
         for now in (1_700_000_000, 2_524_607_999 - VALIDITY.total_seconds(), 2_524_608_000 - VALIDITY.total_seconds(), 3_000_000_000):
-            made = create_certificate("localhost", now=now)
+            made = make_certificate("localhost", now=now)
             self.assertEqual(self.expiry(made.certificate_pem, made.key_pem), now + VALIDITY.total_seconds())
 
     def test_text_before_the_certificate_and_a_chain_behind_it_do_not_matter(self) -> None:
-        made, other = (create_certificate("localhost", now=now) for now in (1_700_000_000, 1_800_000_000))
+        made, other = (make_certificate("localhost", now=now) for now in (1_700_000_000, 1_800_000_000))
         text = "subject: me\n\n" + made.certificate_pem + "issuer: me\n" + other.certificate_pem
         self.assertEqual(self.expiry(text, made.key_pem), 1_700_000_000 + VALIDITY.total_seconds())
 
@@ -232,7 +232,7 @@ class ExpiryTest(unittest.TestCase):
             self.assertEqual(self.expiry((self.directory / "crt.pem").read_text(), (self.directory / "key.pem").read_text()), expected)
 
     def test_what_cannot_be_loaded_is_a_failure_and_never_a_wrong_time(self) -> None:
-        made = create_certificate("localhost", now=1_700_000_000)
+        made = make_certificate("localhost", now=1_700_000_000)
         with self.assertRaises(Failure):
             self.expiry("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", made.key_pem)
         self.assertFalse(math.isnan(self.expiry(made.certificate_pem, made.key_pem)))

@@ -17,10 +17,10 @@ PACKAGE = TOP / "vex"
 # A module imports only from rows above its own. `pages` is a package, which counts as one here.
 LEVELS = (
     {"errors", "routes", "metrics", "markup", "answers", "pulls", "received", "progress", "forwarded", "dashboard", "dockerfile", "files", "attempts"},
-    {"logs", "turns"},
+    {"logs", "turns", "der", "p256"},
     {"compression", "foreign_json"},
     {"unpacking"},
-    {"kinds"},
+    {"kinds", "x509"},
     {"names", "config", "fields", "wire", "database", "certificate", "layers", "addresses", "remote", "throttle"},
     {"byteranges", "slots"},
     {"sending"},
@@ -32,7 +32,7 @@ LEVELS = (
     {"connection", "catalog", "faults", "layout", "tokens", "bearer", "sockets", "tls", "notify"},
     {"uploads", "locations", "manifest_bodies"},
     {"server", "credentials"},
-    {"summaries", "reload"},
+    {"summaries", "reload", "certificate_files"},
     {"pushing", "deleting"},
     {"registry"},
     {"api", "archive", "browsing", "housekeeping", "granting"},

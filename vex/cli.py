@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     first.add_argument("hostname", metavar="HOSTNAME", nargs="?", default="localhost", help="the name that clients use for this machine; default: localhost")
     _user_commands(commands, everywhere)
     _token_commands(commands, everywhere)
+    _certificate_commands(commands, everywhere)
     _check_flags(add("check", _check, "tell what is wrong with the data, a sentence each, and exit 1 if anything is; the registry may be running"))
     _log_flags(add("log", _log, "show the changes of tags, each with its time, user, address and digests; the registry may be running"))
     saved = add("backup", _backup, "copy the registry, which may be running, to a directory that is new, empty or an earlier backup")
@@ -175,6 +176,16 @@ def _token_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser
             added.add_argument("--read-only", action="store_true", help="it pulls, and does not push or delete")
 
 
+def _certificate_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], everywhere: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser("certificate", help="renew the certificate that quickstart made, or give an older one an authority")
+    verbs = parser.add_subparsers(metavar="ACTION", required=True)
+    for verb, text in (
+        ("renew", "make a new certificate, with the key of the old one, that clients who trust ca.crt.pem trust already"),
+        ("authority", "make ca.crt.pem and ca.key.pem beside a certificate that has none, so that clients can be told to trust it before renew uses it"),
+    ):
+        verbs.add_parser(verb, parents=[everywhere], help=text, description=text).set_defaults(command=_certificate, verb=verb)
+
+
 def _lifetime(text: str) -> float:
     try:
         lifetime: float = DURATION.parse(text)
@@ -204,6 +215,15 @@ def _quickstart(options: argparse.Namespace) -> int:
     from vex.quickstart import quickstart
 
     return quickstart(options.username, options.hostname, _read_password)
+
+
+def _certificate(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.certificate_files import begin_authority, renew
+
+    for line in {"renew": renew, "authority": begin_authority}[options.verb](_config(options), time.time()):
+        print(line)
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:

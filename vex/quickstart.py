@@ -1,32 +1,42 @@
 """`vex quickstart`: sets up a registry in the current directory, and prints what to do next.
 
-Nothing is overwritten: if any file that it would write is there, it writes none. Every command that it prints can be pasted.
+Nothing is overwritten: if any file that it would write is there, it writes none. Nothing is made before the password is known, and
+what was made is taken back when it does not come to its end. Every command that it prints can be pasted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import ipaddress
 import os
+import re
 import shlex
+import shutil
 import string
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Callable
 
 from vex.blobs import FILE_MODE
-from vex.certificate import canonical_host, create_certificate
+from vex.certificate import create_authority, create_certificate, hosts_of
+from vex.certificate_files import AUTHORITY, AUTHORITY_KEY, CERTIFICATE_MODE, KEY_MODE, write_new
 from vex.database import Database
 from vex.directory import open_data
 from vex.errors import Failure
-from vex.users import Users, check_user
+from vex.users import Users, check_password, check_user
 
 PUBLIC_PORT, AUTH_PORT, INTERNAL_PORT = 8200, 8201, 8202
-_KEY_MODE = 0o600
-# What ProtectHome=yes hides: systemd.exec(5)
+# What ProtectHome=yes and PrivateTmp=$tmp hide: systemd.exec(5)
 _HOMES = ("/home/", "/root/", "/run/user/")
+_TEMPORARY = ("/tmp/", "/var/tmp/")  # noqa: S108 -- where the registry is, not what is written
+# Control characters, of which a line feed would begin another line of the unit, and bytes that are not UTF-8, as Python shows them.
+_UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Words that systemd takes as they are: systemd.syntax(7), Quoting.
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@+,=-]+")
+_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 _CONFIGURATION = string.Template("""\
 # Configuration of Vex; `$vex describe` shows every key with its meaning and default.
@@ -50,7 +60,7 @@ Wants=network-online.target
 Type=notify
 User=$user
 WorkingDirectory=$directory
-ExecStart=$exec serve --config $config
+ExecStart=$command
 ExecReload=kill -HUP $$MAINPID
 Restart=on-failure
 RestartSec=5
@@ -62,9 +72,10 @@ UMask=0027
 RuntimeDirectory=vex
 LogsDirectory=vex
 ReadWritePaths=$data
+InaccessiblePaths=$authority_key
 ProtectSystem=strict
 ProtectHome=$home
-PrivateTmp=yes
+PrivateTmp=$tmp
 PrivateDevices=yes
 PrivateIPC=yes
 PrivateMounts=yes
@@ -109,15 +120,19 @@ Or have systemd run it, now and after each start of this machine:
   sudo systemctl daemon-reload
   sudo systemctl enable --now vex
 
-Make docker trust the certificate. On other machines, copy $certificate there first; they must know $name as a name of this machine:
+Make docker trust the certificate. On other machines, copy $authority there first; they must know $name as a name of this machine:
   sudo mkdir -p /etc/docker/certs.d/$name:$public /etc/docker/certs.d/$name:$auth
-  sudo cp $certificate /etc/docker/certs.d/$name:$public/ca.crt
-  sudo cp $certificate /etc/docker/certs.d/$name:$auth/ca.crt
+  sudo cp $authority /etc/docker/certs.d/$name:$public/ca.crt
+  sudo cp $authority /etc/docker/certs.d/$name:$auth/ca.crt
 
 Make podman, buildah and skopeo trust it:
   sudo mkdir -p /etc/containers/certs.d/$name:$public /etc/containers/certs.d/$name:$auth
-  sudo cp $certificate /etc/containers/certs.d/$name:$public/ca.crt
-  sudo cp $certificate /etc/containers/certs.d/$name:$auth/ca.crt
+  sudo cp $authority /etc/containers/certs.d/$name:$public/ca.crt
+  sudo cp $authority /etc/containers/certs.d/$name:$auth/ca.crt
+
+Renew the certificate once a year or so; it is valid for two, and clients trust the next one already:
+  $vex certificate renew --config $config
+  sudo systemctl reload vex
 
 Log in, push a small image, and pull it, as anyone can:
   docker login --username $username $name:$auth
@@ -132,58 +147,44 @@ The same with podman:
   podman pull $name:$public/hello:v2
 
 Look at it:
-  curl --cacert $certificate https://$name:$public/v2/_catalog
+  curl --cacert $authority https://$name:$public/v2/_catalog
 """)
 
 
 def quickstart(username: str, hostname: str, read_password: Callable[[], str]) -> int:
     """Set up a registry in the current directory; returns the exit code. Raises Failure."""
     check_user(username)
-    directory = Path.cwd()
-    data = directory / "data"
+    directory, program = Path.cwd(), os.path.abspath(sys.argv[0])
+    _check_paths(str(directory), sys.executable, program)
     # What is checked here names files, too: it holds no path separator.
-    hostname = canonical_host(hostname)
-    made = create_certificate(hostname, now=time.time())
-    certificate, key = f"{hostname}.crt.pem", f"{hostname}.key.pem"
-    name = f"[{hostname}]" if ":" in hostname else hostname
-    values = {
-        "host": name if _is_loopback(hostname) else "",
-        "name": name,
-        "username": username,
-        "vex": _shell(sys.executable, os.path.abspath(sys.argv[0])),
-        "exec": _unit(sys.executable, os.path.abspath(sys.argv[0])),
-        "public": str(PUBLIC_PORT),
-        "auth": str(AUTH_PORT),
-        "internal": str(INTERNAL_PORT),
-    }
-    settings = {**values, "certificate": certificate, "key": key, "data": "data"}
-    unit = {**values, "user": getpass.getuser(), "directory": _unit(str(directory)), "config": _unit(str(directory / "vex.conf")), "data": _unit(str(data))}
-    unit["home"] = _home(directory)
+    hosts = hosts_of(hostname)
+    # The authority's files have that name.
+    stem = hosts[0] if hosts[0] != "ca" else "ca.server"
+    certificate, key = f"{stem}.crt.pem", f"{stem}.key.pem"
+    _refuse_existing(["vex.conf", "vex.service", AUTHORITY, AUTHORITY_KEY, certificate, key, "data/vex.db"])
+    password = read_password()
+    check_password(password)
+    authority = create_authority(hosts, now=time.time())
+    made = create_certificate(hosts, authority, now=time.time())
+    values = _values(username, hosts[0], program)
     files = {
-        "vex.conf": (_CONFIGURATION.substitute(settings), FILE_MODE),
-        "vex.service": (_SERVICE.substitute(unit), FILE_MODE),
-        certificate: (made.certificate_pem, FILE_MODE),
-        key: (made.key_pem, _KEY_MODE),
+        "vex.conf": (_CONFIGURATION.substitute(values, certificate=certificate, key=key, data="data"), FILE_MODE),
+        "vex.service": (_SERVICE.substitute(_unit(directory, program)), FILE_MODE),
+        AUTHORITY: (authority.certificate_pem, CERTIFICATE_MODE),
+        AUTHORITY_KEY: (authority.key_pem, KEY_MODE),
+        certificate: (made.certificate_pem, CERTIFICATE_MODE),
+        key: (made.key_pem, KEY_MODE),
     }
-    _refuse_existing([*files, "data/vex.db"])
-    with open_data(data):
-        database = Database(data / "vex.db")
-        try:
-            Users(database).add(username, read_password())
-        except Failure:
-            _remove_database(data, database)
-            raise
-        database.close()
-        for name, (text, mode) in files.items():
-            _write(directory / name, text, mode)
-    print(_next_steps(directory, files, values, certificate), end="")
+    _make(directory, files, username, password)
+    print(_next_steps(directory, files, values), end="")
     return 0
 
 
-def _next_steps(directory: Path, files: Mapping[str, object], values: Mapping[str, str], certificate: str) -> str:
-    paths = {name: _shell(str(directory / path)) for name, path in (("config", "vex.conf"), ("service", "vex.service"), ("certificate", certificate))}
-    written = "  ".join([*files, "data/vex.db"])
-    return _NEXT_STEPS.substitute({**values, **paths, "directory": _shell(str(directory)), "written": written})
+def _check_paths(*paths: str) -> None:
+    """Refuse paths that the unit and the commands cannot name; raises Failure."""
+    for path in filter(_UNSPEAKABLE.search, paths):
+        shown = ascii(path)
+        raise Failure(f"the path {shown} holds control characters or is not UTF-8, so systemd cannot be told; use a directory with another name")
 
 
 def _refuse_existing(names: list[str]) -> None:
@@ -192,16 +193,44 @@ def _refuse_existing(names: list[str]) -> None:
         raise Failure(f"{', '.join(existing)}: already here, and nothing is overwritten; use another directory, or move that away")
 
 
-def _remove_database(data: Path, database: Database) -> None:
-    """Take back the new database, so that a second try finds nothing in its way."""
-    database.close()
+def _values(username: str, hostname: str, program: str) -> dict[str, str]:
+    name = f"[{hostname}]" if ":" in hostname else hostname
+    return {
+        "host": name if _is_loopback(hostname) else "",
+        "name": name,
+        "username": username,
+        "vex": _shell(sys.executable, program),
+        "public": str(PUBLIC_PORT),
+        "auth": str(AUTH_PORT),
+        "internal": str(INTERNAL_PORT),
+    }
+
+
+def _make(directory: Path, files: Mapping[str, tuple[str, int]], username: str, password: str) -> None:
+    """Make the files and the database with its user; all that was made goes again if anything fails, so that a second try finds nothing in its way."""
+    data = directory / "data"
+    with contextlib.ExitStack() as undo:
+        undo.callback(_remove_database, data, is_new=not data.exists())
+        with open_data(data):
+            with contextlib.closing(Database(data / "vex.db")) as database:
+                Users(database).add(username, password)
+            for name, (text, mode) in files.items():
+                write_new(directory / name, text, mode)
+                undo.callback(os.unlink, directory / name)
+        undo.pop_all()
+
+
+def _remove_database(data: Path, *, is_new: bool) -> None:
+    if is_new:
+        shutil.rmtree(data, ignore_errors=True)
     for path in data.glob("vex.db*"):
         path.unlink()
 
 
-def _write(path: Path, text: str, mode: int) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "w", encoding="utf-8") as file:
-        file.write(text)
+def _next_steps(directory: Path, files: Mapping[str, object], values: Mapping[str, str]) -> str:
+    paths = {name: _shell(str(directory / path)) for name, path in (("config", "vex.conf"), ("service", "vex.service"), ("authority", AUTHORITY))}
+    written = "  ".join([*files, "data/vex.db"])
+    return _NEXT_STEPS.substitute({**values, **paths, "directory": _shell(str(directory)), "written": written})
 
 
 def _is_loopback(hostname: str) -> bool:
@@ -211,17 +240,46 @@ def _is_loopback(hostname: str) -> bool:
         return hostname == "localhost"
 
 
-def _home(directory: Path) -> str:
-    """Tell what the service needs of home directories: nothing, unless the registry or a part of Python is in one."""
-    needed = (directory, os.path.abspath(sys.argv[0]), sys.executable, sys.prefix, sys.base_prefix)
-    return "read-only" if any(str(os.path.realpath(path)).startswith(_HOMES) for path in needed) else "yes"
-
-
 def _shell(*words: str) -> str:
     return " ".join(map(shlex.quote, words))
 
 
-def _unit(*words: str) -> str:
-    """Quote words as systemd reads them: C escapes in double quotes, % and $ doubled."""
-    escaped = (word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$") for word in words)
-    return " ".join(f'"{word}"' if " " in word else word for word in escaped)
+# The unit, in which directives differ in how they are read: systemd.syntax(7), and the manual page of each
+
+
+def _unit(directory: Path, program: str) -> dict[str, str]:
+    account = getpass.getuser()
+    needed = (str(directory), program, sys.executable, sys.prefix, sys.base_prefix)
+    return {
+        "user": account if _ACCOUNT.fullmatch(account) else str(os.getuid()),
+        "directory": _line(str(directory)),
+        "command": _command(sys.executable, program, "serve", "--config", str(directory / "vex.conf")),
+        "data": _word(str(directory / "data")),
+        # The registry does without it; "-" says that it need not be there.
+        "authority_key": _word(f"-{directory / AUTHORITY_KEY}"),
+        "home": "read-only" if _is_any_below(_HOMES, needed) else "yes",
+        "tmp": "no" if _is_any_below(_TEMPORARY, needed) else "yes",
+    }
+
+
+def _is_any_below(tops: tuple[str, ...], paths: Iterable[str]) -> bool:
+    """Tell whether the registry or a part of Python is in one of these directories, which the service would not see otherwise."""
+    return any(f"{os.path.realpath(path)}/".startswith(tops) for path in paths)
+
+
+def _line(path: str) -> str:
+    """Write a path that is the whole of a line: without quotes, and with % doubled. A space or a backslash at the end would be lost."""
+    return path.replace("%", "%%") + ("/" if path.endswith((" ", "\\")) else "")
+
+
+def _word(text: str) -> str:
+    """Quote a word of a list: C escapes in double quotes, and % doubled."""
+    if _PLAIN_WORD.fullmatch(text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def _command(*words: str) -> str:
+    """Quote a command, in which $ would begin the name of a variable: ":" in front of it says that there are none, from systemd 244 on."""
+    return (":" if "$" in "".join(words) else "") + " ".join(map(_word, words))

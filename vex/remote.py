@@ -123,9 +123,17 @@ def parse_origin(text: str) -> Origin:
     return Origin(match[1], match[2].strip("[]"), int(match[3] or (443 if match[1] == "https" else 80)))
 
 
+def _default_context() -> ssl.SSLContext:
+    """Trust what this machine trusts, as curl and programs in Go do."""
+    context = ssl.create_default_context()
+    # Python 3.13 sets it. Private authorities often lack keyUsage or the identifiers of keys, and are as good to everybody else.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
 def client_context(origin: Origin, certificate: str | None = None) -> ssl.SSLContext:
     """Trust what this machine trusts, and a certificate that is given; on this machine, whatever the name in it."""
-    context = ssl.create_default_context()
+    context = _default_context()
     context.check_hostname = not origin.is_loopback
     if certificate:
         context.load_verify_locations(certificate)
@@ -141,7 +149,7 @@ class Remote:
     ) -> None:
         self.origin = origin
         self._credentials = credentials
-        self._context = context or ssl.create_default_context()
+        self._context = context or _default_context()
         self._wait = wait
         self._kept = threading.local()
         self._connections: weakref.WeakSet[http.client.HTTPConnection] = weakref.WeakSet()
@@ -223,7 +231,7 @@ class Remote:
         if origin.scheme == "http":
             connection = http.client.HTTPConnection(origin.host, origin.port, timeout=_SILENCE_SECONDS)
         else:
-            context = self._context if origin == self.origin else ssl.create_default_context()
+            context = self._context if origin == self.origin else _default_context()
             connection = http.client.HTTPSConnection(origin.host, origin.port, timeout=_SILENCE_SECONDS, context=context)
         self._connections.add(connection)
         return connection

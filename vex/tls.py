@@ -9,20 +9,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import re
 import ssl
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vex.errors import Failure
 
+if TYPE_CHECKING:
+    from vex import x509
+
 _log = logging.getLogger("vex")
-# RFC 7468 section 5.1, and the labels that OpenSSL takes besides; the first one in a file is the listener's own.
-_PEM = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END ", re.DOTALL)
-# X.690: the tags of a version, [0] EXPLICIT, and of a time with four digits for the year
-_VERSION, _GENERALIZED_TIME = 0xA0, 0x18
+_INSTEAD = "if `vex quickstart` made it, begin with `vex certificate authority`, which changes nothing for clients yet"
 
 
 class _Loaded(NamedTuple):
@@ -37,6 +36,10 @@ class Certificates:
     def __init__(self, files: Mapping[str, tuple[Path, Path]]) -> None:
         """Load the files, certificate (with its chain) and key, by the name of the listener; raises Failure."""
         self._loaded = {name: _load(name, *pair) for name, pair in files.items()}
+        for path, content in {pair[0]: self._loaded[name].certificate for name, pair in files.items()}.items():
+            read = _read_certificate(content)
+            if read and read.is_authority:
+                _log.warning("%s is an authority and a server at once, which Firefox and clients built on rustls refuse; %s", path, _INSTEAD)
 
     def context(self, name: str) -> ssl.SSLContext | None:
         """Return what the next connection to a listener is encrypted with; None for not at all."""
@@ -99,36 +102,16 @@ def _refuse_password() -> str:
 
 
 def _expiry(pem: bytes) -> float:
-    """Find notAfter of the first certificate of a PEM file (RFC 5280 section 4.1), in seconds since 1970.
+    """Find until when the first certificate of a PEM file is valid, in seconds since 1970; NaN where that cannot be read."""
+    read = _read_certificate(pem)
+    return read.not_after if read else math.nan
 
-    OpenSSL took the file before, so this checks nothing. `ssl` tells this of the other side's certificate only.
-    """
-    import binascii  # here, since a start needs neither
-    from datetime import datetime
+
+def _read_certificate(pem: bytes) -> x509.Certificate | None:
+    """Read the first certificate of a PEM file, which OpenSSL took before; None where it says what is not understood here."""
+    from vex import x509  # here, since a start without HTTPS does not need it
 
     try:
-        der = binascii.a2b_base64(_PEM.findall(pem)[0])
-        body, _ = _content(der, _content(der, 0)[0])
-        start, end = _content(der, body)
-        if der[body] == _VERSION:
-            body = end
-        for _field in ("serialNumber", "signature", "issuer"):
-            body = _content(der, body)[1]
-        after = _content(der, _content(der, body)[0])[1]
-        start, end = _content(der, after)
-        text = der[start:end].decode("ascii")
-        if der[after] != _GENERALIZED_TIME:
-            # RFC 5280 section 4.1.2.5.1
-            text = ("19" if text >= "50" else "20") + text
-        return datetime.strptime(text[:14] + "+0000", "%Y%m%d%H%M%S%z").timestamp()
-    except (ValueError, IndexError):
-        return math.nan
-
-
-def _content(der: bytes, at: int) -> tuple[int, int]:
-    """Find where the content of the element at a place begins and ends: X.690 section 8.1."""
-    length, start = der[at + 1], at + 2
-    if length >= 0x80:
-        start += length & 0x7F
-        length = int.from_bytes(der[at + 2 : start], "big")
-    return start, start + length
+        return x509.read_certificate(pem)
+    except ValueError:
+        return None
