@@ -237,7 +237,16 @@ class Command(ServerTestCase):
             self.assertEqual((result.returncode, len(result.stdout.splitlines())), (0, lines), result)
             if not lines:
                 self.assertIn("no change of a tag is recorded", result.stderr)
-        self.assertRegex(vex("log", "--data-dir", str(self.server.data), "app").stdout, rf"^20\S+ \S+ alice 127\.0\.0\.1 set app:v1 {digest}\n$")
+        self.assertRegex(vex("log", "--data-dir", str(self.server.data), "app").stdout, rf"^20\S+ \S+ alice 127\.0\.0\.1 set app:v1 {digest[7:19]}\n$")
+
+    def test_a_line_fits_on_a_terminal_and_json_has_whole_digests(self) -> None:
+        digests = [self.server.auth.push_image("wide", "v1", layer) for layer in (b"one", b"two")]
+        lines = vex("log", "--data-dir", str(self.server.data), "wide").stdout.splitlines()
+        self.assertEqual(len(lines), 2)
+        for line in lines:
+            self.assertLessEqual(len(line), 80, line)
+        document = json.loads(vex("log", "--data-dir", str(self.server.data), "wide", "--json").stdout.splitlines()[1])
+        self.assertEqual([document["before"], document["after"]], digests)
 
     def test_a_backup_has_it_too_and_a_check_finds_nothing_wrong(self) -> None:
         self.server.auth.push_image("saved", "v1", b"layer")

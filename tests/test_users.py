@@ -269,6 +269,19 @@ class Commands(unittest.TestCase):
         self.assertEqual(self.type_passwords("add", PASSWORD, NEW_PASSWORD), 1)
         self.assertEqual(self.names(), [])
 
+    def test_nobody_types_a_password_for_what_cannot_be_done(self) -> None:
+        self.assertEqual(self.user("add", "bob", text="a long password\n").returncode, 0)
+        for verb, name, words in (("add", "bob", "already"), ("add", "no name", "is not a user name"), ("password", "carol", "there is no user carol")):
+            with self.subTest(verb=verb, name=name):
+                master, slave = pty.openpty()
+                command = [sys.executable, str(TOP / "vex.py"), "user", verb, name, "--data-dir", str(self.data)]
+                # Where it asked, it would wait for ever.
+                ended = subprocess.run(command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, text=True, timeout=60, check=False, start_new_session=True)
+                os.close(slave)
+                os.close(master)
+                self.assertEqual((ended.returncode, ended.stderr.count("\n")), (1, 1))
+                self.assertIn(words, ended.stderr)
+
     def type_passwords(self, verb: str, *passwords: str) -> int:
         """Run a command on a terminal and type passwords; returns its exit code."""
         master, slave = pty.openpty()

@@ -257,14 +257,16 @@ def _backup(options: argparse.Namespace) -> int:
 
 def _import(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
-    from vex.importing import Wanted, import_images, target_registry
+    from vex.importing import Wanted, check_ends, import_images, target_registry
     from vex.progress import Progress
     from vex.remote import Credentials
 
     config = _config(options)
+    wanted = Wanted(options.source, options.repository, options.tag)
+    check_ends(config, options.to, wanted)
     target = target_registry(config, options.to, Credentials(options.username, _ask_password(options.username)))
     source = Credentials(options.source_username, _ask_password(options.source_username)) if options.source_username else None
-    print(import_images(config, Wanted(options.source, options.repository, options.tag), target, source, Progress()))
+    print(import_images(config, wanted, target, source, Progress()))
     return 0
 
 
@@ -312,16 +314,25 @@ def _with_users(options: argparse.Namespace, work: Callable[[Users], None]) -> i
 def _user_add(options: argparse.Namespace) -> int:
     # Whatever is refused is refused before a registry is made for it.
     check_user(options.name)
+    data = _config(options).data_dir
+    if (data / "vex.db").exists():
+        # Nobody types a password for a name that is taken.
+        with registry_in(data, WITH_TOKENS) as database:
+            Users(database).check_new(options.name)
     password = _read_password()
     check_password(password)
     # A name is not that of a token too, so there must be those.
-    with registry_made_in(_config(options).data_dir, WITH_TOKENS) as database:
+    with registry_made_in(data, WITH_TOKENS) as database:
         Users(database).add(options.name, password)
     return 0
 
 
 def _user_password(options: argparse.Namespace) -> int:
-    return _with_users(options, lambda users: users.set_password(options.name, _read_password()))
+    def change(users: Users) -> None:
+        users.check_known(options.name)
+        users.set_password(options.name, _read_password())
+
+    return _with_users(options, change)
 
 
 def _user_delete(options: argparse.Namespace) -> int:

@@ -114,14 +114,40 @@ def target_address(config: Config, to: str) -> Origin:
 
 def target_registry(config: Config, to: str, credentials: Credentials) -> Remote:
     """Prepare to talk with the registry to import into, whose own certificate is trusted; raises Failure."""
+    remote = _target(config, to, credentials)
+    remote.authenticate()
+    return remote
+
+
+def _target(config: Config, to: str, credentials: Credentials | None) -> Remote:
     origin = target_address(config, to)
     try:
         context = client_context(origin, str(config.auth_tls_cert) if config.auth_tls_cert else None)
     except OSError as error:
         raise Failure(f"cannot read {config.auth_tls_cert} (auth-tls-cert): {error}; check that it is a PEM file that this user may read") from error
-    remote = Remote(origin, credentials, context)
-    remote.authenticate()
-    return remote
+    return Remote(origin, credentials, context)
+
+
+def check_ends(config: Config, to: str, wanted: Wanted) -> None:
+    """Find out that there is something to import from and to, before anybody is asked for a password; raises Failure."""
+    if not Path(wanted.source).exists():
+        origin = _source_origin(wanted.source)
+        if reason := _reason_against(Remote(origin)):
+            is_file = "://" not in wanted.source
+            raise Failure(f"there is no file {wanted.source}, and {reason}; check its path, or the address" if is_file else f"{reason}; check the address")
+    if reason := _reason_against(_target(config, to, None)):
+        raise Failure(f"{reason}; start the registry there with 'vex serve', or give its auth address with --to")
+
+
+def _reason_against(remote: Remote) -> str:
+    """Say why there is no talking to a registry; "" where anything answers, a demand for a password among it."""
+    try:
+        remote.request("GET", "/v2/")
+    except Unreachable as error:
+        return str(error)
+    except Refused:
+        return ""
+    return ""
 
 
 def _check_target(target: Remote, endpoints: Endpoints) -> None:

@@ -29,7 +29,7 @@ from vex.errors import Failure
 from vex.users import Users, check_password, check_user
 
 PUBLIC_PORT, AUTH_PORT, INTERNAL_PORT = 8200, 8201, 8202
-# What ProtectHome=yes and PrivateTmp=$tmp hide: systemd.exec(5)
+# What ProtectHome=yes and PrivateTmp=yes hide: systemd.exec(5)
 _HOMES = ("/home/", "/root/", "/run/user/")
 _TEMPORARY = ("/tmp/", "/var/tmp/")  # noqa: S108 -- where the registry is, not what is written
 # Control characters, of which a line feed would begin another line of the unit, and bytes that are not UTF-8, as Python shows them.

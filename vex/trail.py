@@ -1,5 +1,7 @@
 """`vex log`: the audit trail, a line for each change of a tag, oldest first, so that the newest is above the next prompt.
 
+Lines for people have local times and the beginnings of digests; those for programs have all of both.
+
 It reads in batches, so that neither a long trail nor a pager that waits holds the database.
 """
 
@@ -19,6 +21,7 @@ from vex.logs import escaped, utc
 from vex.names import RepositoryName, Tag
 
 _BATCH = 500
+_SHOWN_DIGITS = 12
 
 
 class Wanted(NamedTuple):
@@ -58,9 +61,14 @@ def _each(database: Database, what: Wanted) -> Iterator[Change]:
 
 
 def _text(change: Change) -> str:
-    moment = time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(change.time))
-    digests = " -> ".join(filter(None, (change.before, change.after)))
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(change.time))
+    digests = " -> ".join(_shortened(digest) for digest in (change.before, change.after) if digest)
     return escaped(f"{moment} {change.user or '-'} {change.address or '-'} {change.what} {change.repository}:{change.tag} {digests}")
+
+
+def _shortened(digest: str) -> str:
+    """Cut a digest to what docker shows of one, since lines with two whole ones wrap on every terminal."""
+    return digest.partition(":")[2][:_SHOWN_DIGITS]
 
 
 def _json(change: Change) -> str:

@@ -21,7 +21,7 @@ from typing import Callable, NamedTuple
 
 from vex import accounts
 from vex.attempts import Attempt, Attempts
-from vex.database import Database
+from vex.database import Database, Transaction
 from vex.errors import UNAUTHORIZED, Failure, RegistryError
 from vex.identity import Identity
 from vex.throttle import MAX_NAME, Throttle
@@ -74,16 +74,24 @@ class Users:
         """Log how many logins were refused, where that is not in the log; to be called now and then."""
         self._throttle.log_refusals()
 
+    def check_new(self, name: str) -> None:
+        """Check that a user of this name can be added; raises Failure."""
+        check_user(name)
+        with self._database.read() as tx:
+            _check_free(tx, name)
+
     def add(self, name: str, password: str) -> None:
         """Create a user; raises Failure."""
         check_user(name)
         row = _hashed(name, password)
         with self._database.write() as tx:
-            if accounts.find_user(tx, name):
-                raise Failure(f"there is a user {name} already; `vex user password {name}` changes the password")
-            if accounts.find_token(tx, name):
-                raise Failure(f"there is a token {name}; choose another name, or withdraw it with `vex token delete {name}`")
+            _check_free(tx, name)
             accounts.save_user(tx, row, int(self._clock()))
+
+    def check_known(self, name: str) -> None:
+        """Check that there is a user of this name; raises Failure."""
+        if self.version(name) is None:
+            raise _no_such_user(name)
 
     def set_password(self, name: str, password: str) -> None:
         """Give a user a new password; raises Failure."""
@@ -195,6 +203,13 @@ class _Holders:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.count = 0
+
+
+def _check_free(tx: Transaction, name: str) -> None:
+    if accounts.find_user(tx, name):
+        raise Failure(f"there is a user {name} already; `vex user password {name}` changes the password")
+    if accounts.find_token(tx, name):
+        raise Failure(f"there is a token {name}; choose another name, or withdraw it with `vex token delete {name}`")
 
 
 def check_user(name: str) -> None:
