@@ -94,7 +94,7 @@ MEASURES = (
     Measure("vex_stored_bytes", GAUGE, "Bytes of all blobs, each counted once."),
     Measure("vex_damaged_blobs", GAUGE, "Blobs whose file is missing or short; a push heals them."),
     Measure("vex_leases", GAUGE, "Blobs held for a while although no manifest may reference them."),
-    Measure("vex_uploads_open", GAUGE, "Upload sessions."),
+    Measure("vex_uploads_open", GAUGE, "Uploads in progress: sessions, and blobs that arrive in one request."),
     Measure("vex_disk_free_bytes", GAUGE, "Space that the file system of the data directory has left for the registry."),
     Measure("vex_disk_kept_bytes", GAUGE, "Space that uploads leave free: free-space."),
     Measure(

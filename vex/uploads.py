@@ -88,6 +88,7 @@ class Uploads:
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str, Upload | None] = {}
+        self._singles: set[Upload] = set()
         self._receiver = Receiver()
         for entry in os.scandir(files.uploads):
             ours = entry.is_file(follow_symlinks=False)
@@ -104,7 +105,8 @@ class Uploads:
         return self._files.uploads
 
     def __len__(self) -> int:
-        return len(self._open)
+        """Tell how many uploads are in progress, those of one request too."""
+        return len(self._open) + len(self._singles)
 
     def repositories(self) -> list[RepositoryName]:
         """Return the names of the repositories that sessions of this process belong to."""
@@ -129,10 +131,12 @@ class Uploads:
         """Hold an upload of one request, which takes no place among the sessions; whatever is left of it goes with the next start."""
         name = single_name()
         upload = Upload(name, "", repository, algorithm, self._files.uploads / name, self._clock())
+        self._singles.add(upload)
         try:
             create(upload)
             yield upload
         finally:
+            self._singles.discard(upload)
             self.cancel(upload)
 
     @contextlib.contextmanager
