@@ -18,12 +18,14 @@ from typing import Any, Callable, NamedTuple
 from tests.support import OCI_INDEX, OCI_MANIFEST, USER, Answer, digest_of, image, index
 from vex import routes
 from vex.answers import Revisions
-from vex.api import Api, PageLimits
+from vex.api import Api
 from vex.blobs import BlobFiles
 from vex.database import Database
+from vex.discovery import PageLimits
 from vex.errors import RegistryError
 from vex.housekeeping import Housekeeping
 from vex.identity import Identity
+from vex.listing import Lists
 from vex.manifest import ManifestLimits
 from vex.message import Request, Response, error_response
 from vex.pulls import Pulls
@@ -93,7 +95,7 @@ class InProcess:
             clock=self.clock,
             time_of_day=time_of_day,
         )
-        self.api = Api(self.registry, self.uploads, revisions, PageLimits(1000, 10_000), 4 * 1024 * 1024)
+        self.api = Api(self.registry, self.uploads, revisions, Lists(self.database), PageLimits(1000, 10_000), 4 * 1024 * 1024)
 
     def close(self) -> None:
         """Let go of the database."""

@@ -10,6 +10,8 @@ from typing import Any
 from tests.support import OCI_EMPTY, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Answer, Client, ServerTestCase, descriptor, digest_of, image, index
 
 ABSENT = "sha256:" + "0" * 64
+# The fields of a result besides its name ("Docker Registry API v1", Search).
+RESULT = {"description": str, "star_count": int, "is_official": bool, "is_automated": bool}
 LINK = re.compile(r'<(/v2/[^>]+)>; rel="next"')
 ARTIFACT, OTHER_ARTIFACT = "application/vnd.example.sbom.v1+json", "application/vnd.example.signature+json"
 
@@ -153,6 +155,46 @@ class Catalog(PagedCase):
         self.check_numbers()
 
 
+class Search(ServerTestCase):
+    """What `docker search HOST/WORD` asks; with the real docker in test_docker.py."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        for name in ("team/hello", "team/yellow", "other"):
+            cls.server.auth.push_image(name, "v1")
+        cls.server.auth.push_blob("only/jello", b"a blob makes no repository that anybody sees")
+
+    def found(self, query: str) -> list[str]:
+        answer = self.server.public.get(f"/v1/search{query}")
+        self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "application/json"), answer)
+        self.assertEqual(answer.json["num_results"], len(answer.json["results"]))
+        for result in answer.json["results"]:
+            self.assertEqual({key: type(value) for key, value in result.items() if key != "name"}, RESULT)
+        return [result["name"] for result in answer.json["results"]]
+
+    def test_the_word_is_looked_for_in_names(self) -> None:
+        self.assertEqual(self.found("?q=ello&n=25"), ["team/hello", "team/yellow"])
+        self.assertEqual(self.found("?q=TEAM%2FH"), ["team/hello"])
+        self.assertEqual(self.found("?q=%25"), [])
+        self.assertEqual(self.found("?q=" + "x" * 1000), [])
+        self.assertEqual(self.found(""), ["other", "team/hello", "team/yellow"])
+
+    def test_as_many_are_found_as_are_asked_for(self) -> None:
+        self.assertEqual(self.found("?q=ello&n=1"), ["team/hello"])
+        self.assertEqual(len(self.found("?q=ello&n=1000")), 2)
+        self.assert_error(self.server.public.get("/v1/search?q=ello&n=x"), 400, "PAGINATION_NUMBER_INVALID")
+
+    def test_docker_is_told_that_the_registry_speaks_for_itself(self) -> None:
+        for method in ("GET", "HEAD"):
+            answer = self.server.public.request(method, "/v1/_ping")
+            self.assertEqual((answer.status, answer.headers["X-Docker-Registry-Standalone"]), (200, "true"))
+
+    def test_with_a_password_it_is_the_same_where_users_push(self) -> None:
+        self.assertEqual(len(self.server.auth.get("/v1/search?q=ello").json["results"]), 2)
+        self.assertEqual(Client(self.server.addresses["auth"]).get("/v1/search?q=ello").status, 401)
+
+
 class PageSizes(ServerTestCase):
     """page-size and page-limit."""
 
@@ -165,8 +207,8 @@ class PageSizes(ServerTestCase):
         for tag in cls.tags:
             cls.server.auth.push_image("sizes", tag)
 
-    def test_a_client_that_does_not_ask_gets_the_usual_page(self) -> None:
-        self.assertEqual(walk(self.server.public, "/v2/sizes/tags/list", "tags"), (list(self.tags), [2, 2, 2, 1]))
+    def test_a_client_that_does_not_ask_for_a_number_gets_all(self) -> None:
+        self.assertEqual(walk(self.server.public, "/v2/sizes/tags/list", "tags"), (list(self.tags), [7]))
 
     def test_a_client_that_asks_for_more_gets_the_limit_and_a_link(self) -> None:
         for n in (4, 7, 10**18):

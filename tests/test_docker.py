@@ -105,6 +105,14 @@ class DockerTests(DockerTestCase):
         self.assertEqual(answer.headers["Content-Type"], DOCKER_MANIFEST)
         self.assertEqual((answer.json["config"]["digest"], len(answer.json["layers"])), (image_id, 2))
 
+    def test_search_finds_what_has_the_word_in_its_name(self) -> None:
+        for name in ("found/hello", "found/yellow", "found/other"):
+            self.server.auth.push_image(name, "v1", b"layer")
+        found = self.docker("search", "--format", "{{.Name}}", f"{self.public}/ello").stdout.splitlines()
+        self.assertEqual([name for name in found if name.startswith("found/")], ["found/hello", "found/yellow"])
+        self.assertEqual(self.docker("search", "--limit", "1", "--format", "{{.Name}}", f"{self.public}/FOUND").stdout.splitlines(), ["found/hello"])
+        self.assertEqual(self.docker("search", "--format", "{{.Name}}", f"{self.public}/nowhere").stdout, "")
+
     def test_pull_by_digest(self) -> None:
         pushed = f"{self.auth}/digests:v1"
         image_id = self.load(pushed, tar_of({"a": b"by digest"}))

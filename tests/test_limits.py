@@ -173,11 +173,11 @@ class Pages(LimitCase):
     def test_a_page_has_as_many_entries_as_the_limit_and_a_link_to_the_rest(self) -> None:
         for tag in "abcd":
             self.server.auth.push_image("app", tag, b"layer")
-        for query, tags in (("", "ab"), ("?n=1", "a"), ("?n=3", "abc"), ("?n=4", "abc"), ("?n=1000000", "abc"), ("?n=3&last=a", "bcd")):
+        for query, tags in (("", "abcd"), ("?n=1", "a"), ("?n=3", "abc"), ("?n=4", "abc"), ("?n=1000000", "abc"), ("?n=3&last=a", "bcd")):
             with self.subTest(query):
                 answer = self.server.public.get(f"/v2/app/tags/list{query}")
                 self.assertEqual((answer.status, answer.json["tags"]), (200, [*tags]))
-                self.assertEqual("Link" in answer.headers, tags != "bcd")
+                self.assertEqual("Link" in answer.headers, not tags.endswith("d"))
 
 
 class Logins(LimitCase):

@@ -47,7 +47,7 @@ class MemoryTest(unittest.TestCase):
             self.assertEqual((answer.status, answer.headers["Range"]), (202, f"0-{BLOCKS * len(BLOCK) - 1}"))
             self.assertEqual(auth.request("PUT", f"{location}?digest={digest}").status, 201)
             self._pull(server, f"/v2/app/blobs/{digest}")
-            self.assertLess(_peak(server), PEAK_BYTES)
+            self.assertLess(peak_bytes(server), PEAK_BYTES)
 
     def test_a_crowd_pushes_and_pulls_at_once(self) -> None:
         """Half of them push, half of them pull, each a blob of its own."""
@@ -60,7 +60,7 @@ class MemoryTest(unittest.TestCase):
             self.assertEqual([push.result() for push in pushes], [digest_of(content) for content in contents])
             for pull, content in zip(pulls, contents[: CROWD // 2] * 2):
                 self.assertTrue(pull.result().body == content)
-            self.assertLess(_peak(server), CROWD_PEAK_BYTES)
+            self.assertLess(peak_bytes(server), CROWD_PEAK_BYTES)
 
     def test_what_nobody_has_leaves_nothing_behind(self) -> None:
         with running() as server:
@@ -148,7 +148,7 @@ def _resident(server: Server) -> int:
     return _bytes(server, "VmRSS")
 
 
-def _peak(server: Server) -> int:
+def peak_bytes(server: Server) -> int:
     """Return the largest resident size that the server has had, in bytes."""
     return _bytes(server, "VmHWM")
 

@@ -35,6 +35,8 @@ LEVELS = (
     {"summaries", "reload", "certificate_files"},
     {"pushing", "deleting"},
     {"registry"},
+    {"listing"},
+    {"discovery"},
     {"api", "archive", "browsing", "housekeeping", "granting"},
     {"pages"},
     {"app"},

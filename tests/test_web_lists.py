@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 
 from tests.page import PagesTestCase
-from tests.support import OCI_EMPTY, OCI_MANIFEST, descriptor
+from tests.support import OCI_EMPTY, OCI_MANIFEST, descriptor, digest_of
+from vex.errors import RegistryError
 
 HOST = "registry.test:8200"
 CONFIG = json.dumps({"os": "linux", "architecture": "arm64", "variant": "v8"}).encode()
+
+
+class WithoutTheLock(PagesTestCase):
+    """Lists are made while somebody else holds the lock of the database: those who push do not wait for them either."""
+
+    def test_lists_need_no_lock(self) -> None:
+        self.push_image("team/app", "v1", b"layer", config=b"{}")
+        made: list[int] = []
+        thread = threading.Thread(target=lambda: made.extend(self._ask()), daemon=True)
+        with self.site.database.write():
+            thread.start()
+            thread.join(20)
+            self.assertFalse(thread.is_alive(), made)
+        self.assertEqual(made, [200] * 10)
+
+    def _ask(self) -> Iterator[int]:
+        for path in ("/", "/?q=app&sort=-size", "/r/team/", "/r/team/app/", "/r/team/app/?q=v", "/r/team/app/history:v1/"):
+            yield self.respond(path).status
+        for path in ("/v2/_catalog", "/v2/team/app/tags/list", f"/v2/team/app/referrers/{digest_of(b'')}", "/v1/search?q=app"):
+            yield self.site.request("GET", path).status
+
+    def test_a_list_that_takes_too_long_ends(self) -> None:
+        with self.assertRaises(RegistryError) as raised, self.site.database.browse() as tx:
+            tx.value("WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n")
+        self.assertEqual(raised.exception.kind.status, 503)
+        self.assertEqual(self.respond("/").status, 200)
+
+    def test_a_list_shows_what_was_committed_a_moment_ago(self) -> None:
+        for tag in "abc":
+            self.push_image("app", tag, b"layer")
+            self.assertEqual(self.ok(200, "GET", "/v2/app/tags/list").json["tags"][-1], tag)
+            self.assert_shows(self.page("/r/app/"), tag)
+        self.delete("app", "c")
+        self.assertEqual(self.ok(200, "GET", "/v2/app/tags/list").json["tags"], ["a", "b"])
 
 
 class Repositories(PagesTestCase):

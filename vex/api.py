@@ -7,25 +7,24 @@ the fields of its route, unchecked. Who may call it was decided before, in `app.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
-from urllib.parse import quote
 
 from vex import routes
 from vex.answers import Revisions
 from vex.audit import Actor
 from vex.byteranges import Range, content_range, multipart, parse_ranges
-from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, PAGINATION_NUMBER_INVALID, RegistryError
+from vex.discovery import Discovery, PageLimits
+from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, RegistryError
 from vex.fields import Preconditions, etag_matches, if_range_matches, parse_content_range
 from vex.identity import PULL
+from vex.listing import Lists
 from vex.locations import Locations
 from vex.manifest_bodies import ManifestBodies
-from vex.message import Request, Response, json_response
+from vex.message import Request, Response
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_algorithm
 from vex.registry import Condition, MayPull, PushedManifest, Reference, Registry, StoredBlob
-from vex.store import ReferrerRow
 from vex.upload_files import Upload
 from vex.uploads import OutOfOrder, Uploads, received_range
 
@@ -50,13 +49,6 @@ _BLOB_HEADERS = (
 )
 
 
-class PageLimits(NamedTuple):
-    """How many entries a page has when the client does not say, and at most."""
-
-    usual: int
-    most: int
-
-
 class Delivery(NamedTuple):
     """Who sends blobs instead: a URL template where public ones are, and the internal location of an nginx in front; "" for nobody."""
 
@@ -64,14 +56,18 @@ class Delivery(NamedTuple):
     accel: str = ""
 
 
-class Api:
-    """The handlers, by route and method in `HANDLERS`; `public` says whether everyone can read everything, without a password."""
+class Api(Discovery):
+    """The handlers, by route and method in `HANDLERS`; those of lists are of the class above.
+
+    `public` says whether everyone can read everything, without a password.
+    """
 
     def __init__(
         self,
         registry: Registry,
         uploads: Uploads,
         revisions: Revisions,
+        lists: Lists,
         pages: PageLimits,
         manifest_bytes: int,
         delivery: Delivery | None = None,
@@ -79,11 +75,10 @@ class Api:
         *,
         public: bool = True,
     ) -> None:
+        super().__init__(lists, revisions, pages)
         self._registry = registry
         self._public = public
-        self._revisions = revisions
         self._uploads = uploads
-        self._pages = pages
         self._manifests = ManifestBodies(uploads.directory, manifest_bytes)
         self._delivery = delivery or Delivery()
         self._locations = locations or Locations()
@@ -91,53 +86,6 @@ class Api:
     def handle(self, route: routes.Route, request: Request, fields: Fields) -> Response:
         """Answer a request whose method the route takes."""
         return HANDLERS[route.op, request.method](self, request, fields)
-
-    # Discovery
-
-    def get_version(self, _request: Request, _fields: Fields) -> Response:
-        """Answer end-1: this is a registry."""
-        return json_response(200, {}, [_NOSNIFF])
-
-    def get_catalog(self, request: Request, _fields: Fields) -> Response:
-        """Answer Docker's catalog: the repositories that hold a manifest."""
-        basis = self._revisions.basis("")
-        names, link = self._page(request, routes.CATALOG.path(), self._registry.list_repositories)
-        return json_response(200, {"repositories": names}, [_REVALIDATE, _NOSNIFF, *link], basis=basis)
-
-    def get_tags(self, request: Request, fields: Fields) -> Response:
-        """Answer end-8: the tags of a repository."""
-        name = RepositoryName.parse(fields["name"])
-        basis = self._revisions.basis(name)
-        tags, link = self._page(request, routes.TAGS.path(name=name), lambda last, limit: self._registry.list_tags(name, last, limit))
-        return json_response(200, {"name": name, "tags": tags}, [_REVALIDATE, _NOSNIFF, *link], basis=basis)
-
-    def get_referrers(self, request: Request, fields: Fields) -> Response:
-        """Answer end-12: an index of the manifests with this subject."""
-        name, subject = RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"])
-        artifact_type = request.parameter("artifactType") or ""
-        rows, more = self._registry.referrers(name, subject, artifact_type, request.parameter("last") or "", self._pages.usual)
-        headers = [_REVALIDATE, _NOSNIFF]
-        if artifact_type:
-            headers.append(("OCI-Filters-Applied", "artifactType"))
-        if more:
-            query = f"artifactType={quote(artifact_type, safe='')}&" if artifact_type else ""
-            headers.append(_link(routes.REFERRERS.path(name=name, digest=subject), f"{query}last={rows[-1].digest}"))
-        # Loaded here, since it is not needed to start.
-        from vex.manifest import OCI_INDEX
-
-        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_referrer(row) for row in rows]}
-        return json_response(200, index, headers, media_type=OCI_INDEX)
-
-    def _page(self, request: Request, path: str, load: Callable[[str, int], list[str]]) -> tuple[list[str], list[tuple[str, str]]]:
-        """Load a page by `n` and `last`; the link is empty when nothing follows (OCI distribution specification, "Listing Tags")."""
-        asked = request.parameter("n")
-        if asked is not None and not _NUMBER.fullmatch(asked):
-            raise RegistryError(PAGINATION_NUMBER_INVALID)
-        limit = self._pages.usual if asked is None else min(int(asked), self._pages.most)
-        entries = load(request.parameter("last") or "", limit + 1)
-        if limit == 0 or len(entries) <= limit:
-            return entries[:limit], []
-        return entries[:limit], [_link(path, f"n={limit}&last={quote(entries[limit - 1], safe='')}")]
 
     # Manifests
 
@@ -313,14 +261,18 @@ class Api:
 
 
 HANDLERS: dict[tuple[str, str], Callable[[Api, Request, Fields], Response]] = {
-    (routes.VERSION.op, routes.GET): Api.get_version,
-    (routes.VERSION.op, routes.HEAD): Api.get_version,
-    (routes.CATALOG.op, routes.GET): Api.get_catalog,
-    (routes.CATALOG.op, routes.HEAD): Api.get_catalog,
-    (routes.TAGS.op, routes.GET): Api.get_tags,
-    (routes.TAGS.op, routes.HEAD): Api.get_tags,
-    (routes.REFERRERS.op, routes.GET): Api.get_referrers,
-    (routes.REFERRERS.op, routes.HEAD): Api.get_referrers,
+    (routes.VERSION.op, routes.GET): Discovery.get_version,
+    (routes.VERSION.op, routes.HEAD): Discovery.get_version,
+    (routes.CATALOG.op, routes.GET): Discovery.get_catalog,
+    (routes.CATALOG.op, routes.HEAD): Discovery.get_catalog,
+    (routes.TAGS.op, routes.GET): Discovery.get_tags,
+    (routes.TAGS.op, routes.HEAD): Discovery.get_tags,
+    (routes.REFERRERS.op, routes.GET): Discovery.get_referrers,
+    (routes.REFERRERS.op, routes.HEAD): Discovery.get_referrers,
+    (routes.PING.op, routes.GET): Discovery.get_ping,
+    (routes.PING.op, routes.HEAD): Discovery.get_ping,
+    (routes.SEARCH.op, routes.GET): Discovery.get_search,
+    (routes.SEARCH.op, routes.HEAD): Discovery.get_search,
     (routes.MANIFEST.op, routes.GET): Api.get_manifest,
     (routes.MANIFEST.op, routes.HEAD): Api.get_manifest,
     (routes.MANIFEST.op, routes.PUT): Api.put_manifest,
@@ -400,15 +352,3 @@ def _ranges_response(blob: StoredBlob, ranges: Sequence[Range]) -> Response:
     return Response(206, headers, blob.content[first:end], file=blob.file, offset=first, length=end - first)
 
 
-def _link(path: str, query: str) -> tuple[str, str]:
-    return "Link", f'<{path}?{query}>; rel="next"'
-
-
-def _referrer(row: ReferrerRow) -> dict[str, object]:
-    descriptor: dict[str, object] = {"mediaType": row.media_type, "size": row.size, "digest": row.digest}
-    if row.artifact_type:
-        descriptor["artifactType"] = row.artifact_type
-    annotations = json.loads(row.annotations)
-    if annotations:
-        descriptor["annotations"] = annotations
-    return descriptor

@@ -80,7 +80,7 @@ POLICIES = {
     AUTH: Policy((*routes.REGISTRY, routes.HEALTHZ), _METHODS - {OPTIONS}, credentials=True),
     INTERNAL_LISTENER: Policy((*routes.INTERNAL, INDEX, STATIC, routes.HEALTHZ), READS, credentials=False),
 }
-_READABLE = (routes.MANIFEST, routes.BLOB, routes.TAGS, routes.REFERRERS, routes.CATALOG)
+_READABLE = (routes.MANIFEST, routes.BLOB, routes.TAGS, routes.REFERRERS, routes.CATALOG, routes.PING, routes.SEARCH)
 # The auth listener with anonymous reading. At /v2/ clients learn how to log in, so that even anyone needs a token there.
 ONE_PORT = Policy(
     (*routes.REGISTRY, routes.TOKEN, routes.HEALTHZ),
@@ -235,7 +235,7 @@ class App:
 
 def _is_api(request: Request) -> bool:
     # A repository may be called v2-something, and has a page.
-    return request.path == "/v2" or request.path.startswith("/v2/")
+    return request.path == "/v2" or request.path.startswith(("/v2/", "/v1/"))
 
 
 def _needed_action(method: str, route: Route | None) -> str:

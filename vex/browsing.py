@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Callable, Generic, NamedTuple, TypeVar
 
 from vex import audit, catalog, store
 from vex.catalog import ManifestEntry, RepositoryEntry, View
@@ -89,30 +89,30 @@ class Browsing:
 
     def repositories(self, prefix: str, view: View) -> Listing[RepositoryEntry]:
         """List repositories whose name starts with `prefix`, from the last page when the one asked for is past it."""
-        with self._database.read() as tx:
-            total = catalog.count_repositories(tx, prefix, view.text)
-            view = _within(view, total)
-            return Listing(catalog.list_repositories(tx, prefix, view), view.offset, total)
+        with self._database.browse() as tx:
+            return _listing(view, lambda: catalog.count_repositories(tx, prefix, view.text), lambda part: catalog.list_repositories(tx, prefix, part))
 
     def repository(self, name: RepositoryName) -> RepositoryEntry | None:
         """Return what lists show of a repository; None when it holds nothing."""
-        with self._database.read() as tx:
+        with self._database.browse() as tx:
             found = catalog.repository_entry(tx, name)
         return found[1] if found else None
 
     def tags(self, name: RepositoryName, view: View) -> tuple[Listing[ManifestEntry], dict[int, list[Tag]]]:
         """List tags, and by manifest the first few tags of each; raises NAME_UNKNOWN."""
-        with self._database.read() as tx:
+        with self._database.browse() as tx:
             repository, entry = _find(tx, name)
-            total = catalog.count_tags(tx, repository, view.text) if view.text else entry.tags
-            view = _within(view, total)
-            entries = catalog.list_tags(tx, repository, view)
-            shared = {manifest: store.tags_of_manifest(tx, repository, manifest, _NAMED_IN_LIST) for manifest in {entry.manifest for entry in entries}}
-        return Listing(entries, view.offset, total), shared
+            listing = _listing(
+                view,
+                lambda: catalog.count_tags(tx, repository, view.text) if view.text else entry.tags,
+                lambda part: catalog.list_tags(tx, repository, part),
+            )
+            manifests = {entry.manifest for entry in listing.entries}
+            return listing, {manifest: store.tags_of_manifest(tx, repository, manifest, _NAMED_IN_LIST) for manifest in manifests}
 
     def unheld(self, name: RepositoryName, offset: int, limit: int) -> Listing[ManifestEntry]:
         """List the manifests that neither a tag nor an index references, newest first; raises NAME_UNKNOWN."""
-        with self._database.read() as tx:
+        with self._database.browse() as tx:
             repository, _ = _find(tx, name)
             total = catalog.count_unheld(tx, repository)
             offset = _last_offset(offset, limit, total)
@@ -120,7 +120,7 @@ class Browsing:
 
     def manifest(self, name: RepositoryName, digest: Digest) -> ManifestView:
         """Return a manifest with everything around it; raises MANIFEST_UNKNOWN."""
-        with self._database.read() as tx:
+        with self._database.browse() as tx:
             repository = store.find_repository(tx, name)
             entry = catalog.manifest_entry(tx, repository, digest) if repository is not None else None
             row = store.find_manifest(tx, repository, digest) if repository is not None else None
@@ -138,7 +138,7 @@ class Browsing:
 
     def history(self, name: RepositoryName, tag: Tag, offset: int, limit: int) -> tuple[Listing[audit.Change], set[Digest]]:
         """List changes of a tag, the newest first, and which of their digests the repository still holds."""
-        with self._database.read() as tx:
+        with self._database.browse() as tx:
             total = audit.count_changes(tx, name, tag)
             offset = _last_offset(offset, limit, total)
             changes = audit.latest_changes(tx, name, tag, offset, limit)
@@ -149,7 +149,12 @@ class Browsing:
 
     def resolve(self, name: RepositoryName, tag: Tag) -> Digest:
         """Return the digest of the manifest that a tag points to; raises MANIFEST_UNKNOWN."""
-        return self._registry.find_manifest(name, tag).digest
+        with self._database.browse() as tx:
+            repository = store.find_repository(tx, name)
+            row = store.find_tagged_manifest(tx, repository, tag) if repository is not None else None
+        if row is None:
+            raise RegistryError(MANIFEST_UNKNOWN)
+        return row.digest
 
     def config(self, name: RepositoryName, descriptor: Descriptor) -> ConfigView:
         """Read the config of an image, as far as that is possible."""
@@ -184,7 +189,7 @@ class Browsing:
         return self._layers.get(layer, make, pace)
 
     def _children(self, repository: int, descriptors: Sequence[Descriptor]) -> dict[Digest, ManifestEntry]:
-        with self._database.read() as tx:
+        with self._database.browse() as tx:
             return catalog.summaries(tx, repository, (descriptor.digest for descriptor in descriptors))
 
 
@@ -200,8 +205,14 @@ def _parent(tx: Transaction, repository: int, digest: Digest) -> Parent:
     return Parent(digest, store.tags_of_manifest(tx, repository, row.id, _NAMED_IN_LIST) if row else ())
 
 
-def _within(view: View, total: int) -> View:
-    return view._replace(offset=_last_offset(view.offset, view.limit, total))
+def _listing(view: View, count: Callable[[], int], load: Callable[[View], Sequence[Entry]]) -> Listing[Entry]:
+    """Load a part of a list; what is not longer than its first page is not counted: to search once more takes as long as the first time."""
+    if view.offset == 0:
+        entries = load(view)
+        return Listing(entries, 0, len(entries) if len(entries) < view.limit else count())
+    total = count()
+    view = view._replace(offset=_last_offset(view.offset, view.limit, total))
+    return Listing(load(view), view.offset, total)
 
 
 def _last_offset(offset: int, limit: int, total: int) -> int:

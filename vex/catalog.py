@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from vex import store
 from vex.database import Transaction
 from vex.image import INDEX, Summary
 from vex.names import Digest, RepositoryName, Tag
@@ -64,6 +65,14 @@ class ManifestEntry(NamedTuple):
     summary: Summary
 
 
+class Measure(NamedTuple):
+    """A part of a list of names: how many, their characters, and the last one, "" where there is none."""
+
+    names: int
+    characters: int
+    last: str
+
+
 # Repositories
 
 
@@ -92,6 +101,22 @@ def repository_entry(tx: Transaction, name: RepositoryName) -> tuple[int, Reposi
     """Return the id of a repository that holds a manifest, and what lists show of it."""
     row = tx.row("SELECT id, tags, pushed, size FROM repository WHERE name = ? AND emptied IS NULL", (name,))
     return None if row is None else (row[0], RepositoryEntry(name, *row[1:]))
+
+
+def measure_repositories(tx: Transaction, last: str, limit: int) -> Measure:
+    """Measure what `store.list_repositories` returns."""
+    return _measure(tx, store.REPOSITORIES, (last, limit))
+
+
+def measure_tags(tx: Transaction, repository: int, last: str, limit: int) -> Measure:
+    """Measure what `store.list_tags` returns."""
+    return _measure(tx, store.TAGS, (repository, last, limit))
+
+
+def _measure(tx: Transaction, names: str, parameters: Sequence[object]) -> Measure:
+    row = tx.row(f"SELECT count(*), coalesce(sum(length(name)), 0), coalesce(max(name), '') FROM ({names})", parameters)  # noqa: S608 -- of constants only
+    assert row  # noqa: S101 -- for the type checker: an aggregate always has one
+    return Measure(*row)
 
 
 def _pattern(text: str) -> str:

@@ -160,8 +160,8 @@ class Config(NamedTuple):
         "The most uploads in progress. A user or token has at most half; the one idle for longest, and for five minutes, gives way to a new one.",
         "1",
     )
-    page_size: int = _key("1000", NUMBER, "Entries on a page of a list when the client does not ask for a number.", "1")
-    page_limit: int = _key("10000", NUMBER, "The most entries on a page of a list, whatever the client asks for.", "1")
+    page_size: int = _key("1000", NUMBER, "Referrers on a page.", "1")
+    page_limit: int = _key("10000", NUMBER, "The most entries on a page of a list for a client that asks for a number.", "1")
     failed_logins: int = _key("10", NUMBER, "Failed logins in a minute, per address and user name, after which more are refused.", "1")
 
     handshake_timeout: float = _key("5s", DURATION, "Time for a TLS handshake.", "0.1s")

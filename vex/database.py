@@ -1,8 +1,9 @@
-"""The SQLite database: one connection, its lock, transactions and schema migrations.
+"""The SQLite database: one connection, its lock, transactions and schema migrations; and a few connections for what only looks.
 
-Invariants: every statement runs while the lock is held; each write runs in `BEGIN IMMEDIATE` and is durable when `write`
-has been left; callbacks given to `Transaction.after_commit` run after that, without the lock. A commit whose outcome is
+Invariants: every statement of the one connection runs while the lock is held; each write runs in `BEGIN IMMEDIATE` and is durable
+when `write` has been left; callbacks given to `Transaction.after_commit` run after that, without the lock. A commit whose outcome is
 unknown, or a transaction that cannot be ended, stops the database for good: only a restart can tell what is on the disk.
+Lists and pages are read with `browse`, however long that takes: they see what was committed, and neither pulls nor pushes wait for them.
 
 The queries are not here: see `store.py`.
 """
@@ -32,6 +33,13 @@ WITH_TOKENS, WITH_TRAIL, WITH_STATES = 4, 5, 6
 DatabaseFault = sqlite3.DatabaseError
 _BUSY_SECONDS = 5.0
 _RETRY_SECONDS = 0.01
+# A second processor gets no more done while the first is needed for pulls and pushes.
+_READERS = 2
+# How long a query for a page waits for its turn, and the seconds of processor time that it may take then.
+_TURN_SECONDS = 10.0
+_BROWSE_SECONDS = 2.0
+# Some 30 ms; the clock is looked at after so many steps of SQLite's machine.
+_STEPS = 1_000_000
 _FILE_MODE = 0o640
 # Past this the write-ahead log is cut back to it at a checkpoint; at most this part of the disk, so that it never keeps what a deletion freed.
 _WAL_BYTES = 16 * 1024 * 1024
@@ -101,6 +109,37 @@ class _Lock:
         self._lock.release()
 
 
+class _Readers:
+    """Connections that only read, opened as they are needed; each is used by one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: list[sqlite3.Connection] = []
+        self._turns = threading.Semaphore(_READERS)
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """Wait for a turn; raises UNAVAILABLE."""
+        if not self._turns.acquire(timeout=_TURN_SECONDS):
+            raise RegistryError(UNAVAILABLE, "too many lists and searches are asked for at once; try again", headers={"Retry-After": "5"})
+        try:
+            # Nobody else takes one: there are as many turns as connections.
+            connection = self._idle.pop() if self._idle else _connect_reader(self._path)
+            try:
+                yield connection
+            finally:
+                self._idle.append(connection)
+        finally:
+            self._turns.release()
+
+    def close(self) -> None:
+        """Close the connections, once those in use are free, and give out no more."""
+        for _ in range(_READERS):
+            self._turns.acquire(timeout=_BROWSE_SECONDS)
+        while self._idle:
+            self._idle.pop().close()
+
+
 class Database:
     """The shared connection; any thread may use it. `waits` and `commits` count how long a transaction waited for those before it, and a commit took."""
 
@@ -116,6 +155,7 @@ class Database:
         self._on_failure = on_failure
         self._failed = ""
         self.created = False
+        self._readers = _Readers(path)
         try:
             self._connection = _connect(path, create)
             self._settle_schema(oldest, create)
@@ -131,7 +171,9 @@ class Database:
         return version
 
     def close(self) -> None:
-        """Close the connection; what was committed is safe already."""
+        """Close the connections; what was committed is safe already."""
+        # The last one to be closed brings the log back into the file.
+        self._readers.close()
         with self._lock:
             self._connection.close()
 
@@ -161,6 +203,19 @@ class Database:
         with self._lock, _translated():
             self._refuse_after_failure()
             yield Transaction(self._connection)
+
+    @contextlib.contextmanager
+    def browse(self) -> Iterator[Transaction]:
+        """See one state, what was committed last, without the lock; raises UNAVAILABLE past a limit of time. Never within another such block."""
+        with _translated(), self._readers.connection() as connection:
+            self._refuse_after_failure()
+            ends = time.thread_time() + _BROWSE_SECONDS
+            connection.set_progress_handler(lambda: time.thread_time() > ends, _STEPS)
+            connection.execute("BEGIN")
+            try:
+                yield Transaction(connection)
+            finally:
+                connection.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
@@ -289,6 +344,12 @@ def _turn_on_log(connection: sqlite3.Connection) -> None:
             time.sleep(_RETRY_SECONDS)
 
 
+def _connect_reader(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(os.fspath(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
 def _script(name: str) -> str:
     # pkgutil reads from the zipapp too.
     content = pkgutil.get_data("vex", f"sql/{name}")
@@ -319,6 +380,10 @@ def _translated() -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if _is_full(error):
             raise RegistryError(DISK_FULL) from error
+        if "unable to open" in str(error):
+            raise RegistryError(UNAVAILABLE, "the registry is out of file descriptors; try again", headers={"Retry-After": "1"}) from error
+        if "interrupted" in str(error):
+            raise RegistryError(UNAVAILABLE, "this takes too long to look for here; ask for less, with more of the name") from error
         if "locked" in str(error):
             raise RegistryError(UNAVAILABLE, "another process is writing to the database; try again", headers={"Retry-After": "5"}) from error
         raise RegistryError(INTERNAL) from error

@@ -24,7 +24,6 @@ from vex.errors import (
     BLOB_UNKNOWN,
     DIGEST_INVALID,
     MANIFEST_UNKNOWN,
-    NAME_UNKNOWN,
     PRECONDITION_FAILED,
     RegistryError,
 )
@@ -50,8 +49,6 @@ _MORE_PIECES = 50
 _PAUSE_SECONDS = 0.002
 # In so many repositories a blob is looked for, by one who may not pull everywhere; past it the client has to send it.
 _MOST_LOOKED_AT = 200
-# Clients take an index of up to 4 MiB; a page of referrers ends before its annotations reach that.
-_REFERRERS_BYTES = 3 * 1024 * 1024
 
 
 class Rules(NamedTuple):
@@ -117,19 +114,6 @@ class Registry:
 
     # Reading
 
-    def list_repositories(self, last: str, limit: int) -> list[str]:
-        """Return the names of repositories that hold a manifest, in ASCII order, after `last`."""
-        with self._database.read() as tx:
-            return store.list_repositories(tx, last, limit)
-
-    def list_tags(self, name: RepositoryName, last: str, limit: int) -> list[str]:
-        """Return the tags of a repository in ASCII order, after `last`; raises NAME_UNKNOWN."""
-        with self._database.read() as tx:
-            repository = store.find_repository(tx, name)
-            if repository is None:
-                raise RegistryError(NAME_UNKNOWN)
-            return store.list_tags(tx, repository, last, limit)
-
     def find_manifest(self, name: RepositoryName, reference: Reference) -> store.ManifestRow:
         """Return what is known of a manifest without its bytes; raises MANIFEST_UNKNOWN."""
         with self._database.read() as tx:
@@ -183,18 +167,6 @@ class Registry:
                 raise RegistryError(BLOB_UNKNOWN)
             store.take_lease(tx, store.ensure_repository(tx, name, now), blob.id, now + _HEAD_LEASE_SECONDS)
         return blob.size
-
-    def referrers(self, name: RepositoryName, subject: Digest, artifact_type: str, last: str, limit: int) -> tuple[list[store.ReferrerRow], bool]:
-        """Return a page of the manifests of a repository with this subject, by digest, after `last`, and whether more follow; `artifact_type` "" means any.
-
-        What clients left under the fallback tag of the referrers tag schema needs no merging: what such an index lists is in
-        the repository, by the rule for references, and so is found here by its own `subject`.
-        """
-        with self._database.read() as tx:
-            repository = store.find_repository(tx, name)
-            if repository is None:
-                return [], False
-            return store.referrers(tx, repository, subject, artifact_type, last, limit, _REFERRERS_BYTES)
 
     def totals(self) -> store.Totals:
         """Count what the registry holds."""

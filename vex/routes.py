@@ -51,10 +51,14 @@ REFERRERS = route("referrers", "/v2/<name>/referrers/<digest>", GET="end-12a end
 VERSION = route("version", "/v2/", GET="end-1", HEAD="end-1")
 CATALOG = route("catalog", "/v2/_catalog", GET="Docker", HEAD="Docker")
 
+# What `docker search` and `podman search` ask ("Docker Registry API v1", Search).
+PING = route("ping", "/v1/_ping", GET="Docker", HEAD="Docker")
+SEARCH = route("search", "/v1/search", GET="Docker", HEAD="Docker")
+
 # Where Bearer tokens are given out; no repository is called _token.
 TOKEN = route("token", "/v2/_token", GET="Docker", POST="Docker")
 
-REGISTRY = (MANIFEST, UPLOADS, UPLOAD, BLOB, TAGS, REFERRERS, VERSION, CATALOG)
+REGISTRY = (MANIFEST, UPLOADS, UPLOAD, BLOB, TAGS, REFERRERS, VERSION, CATALOG, PING, SEARCH)
 
 # Of every listener, for those who balance load.
 HEALTHZ = route("healthz", "/healthz", GET="", HEAD="", OPTIONS="")

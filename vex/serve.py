@@ -14,15 +14,17 @@ import time
 from typing import TYPE_CHECKING, Callable
 
 from vex.answers import Answers, Revisions
-from vex.api import Api, Delivery, PageLimits
+from vex.api import Api, Delivery
 from vex.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
 from vex.blobs import BlobFiles
 from vex.config import Config
 from vex.credentials import Credentials, OnePort
 from vex.database import Database
 from vex.directory import locked, open_data
+from vex.discovery import PageLimits
 from vex.errors import Failure, RegistryError
 from vex.housekeeping import Housekeeping, Step
+from vex.listing import Lists
 from vex.locations import Locations
 from vex.logs import AccessLog
 from vex.message import Request, Response
@@ -134,7 +136,8 @@ class _Service:
         delivery = Delivery(config.blob_redirect, config.accel_redirect)
         locations = Locations(config.locations, config.public_url, one_port=config.anonymous_read)
         pages = PageLimits(config.page_size, config.page_limit)
-        api = Api(registry, uploads, revisions, pages, config.manifest_limit, delivery, locations, public=_is_public(config))
+        lists, public = Lists(database), _is_public(config)
+        api = Api(registry, uploads, revisions, lists, pages, config.manifest_limit, delivery, locations, public=public)
         certificates = self._certificates = Certificates(config.certificates())
         self._observations = Observations(registry, uploads, database, files, lambda: uploads.limits.free_bytes, certificates)
         internal = {"metrics": self._observations.response, "readyz": self._ready}

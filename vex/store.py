@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 from vex.database import Transaction
 from vex.names import Digest, RepositoryName, Tag
 
+# Names after one, so many of them; catalog.py measures them too.
+REPOSITORIES = "SELECT name FROM repository WHERE emptied IS NULL AND name > ? ORDER BY name LIMIT ?"
+TAGS = "SELECT name FROM tag WHERE repository = ? AND name > ? ORDER BY name LIMIT ?"
+
 
 class BlobRow(NamedTuple):
     """A blob; `size` in bytes."""
@@ -70,8 +74,7 @@ def ensure_repository(tx: Transaction, name: RepositoryName, now: int) -> int:
 
 def list_repositories(tx: Transaction, last: str, limit: int) -> list[str]:
     """Return the names of repositories that hold a manifest, in ASCII order, after `last`."""
-    rows = tx.rows("SELECT name FROM repository WHERE emptied IS NULL AND name > ? ORDER BY name LIMIT ?", (last, limit))
-    return [row[0] for row in rows]
+    return [row[0] for row in tx.rows(REPOSITORIES, (last, limit))]
 
 
 def mark_filled(tx: Transaction, repository: int) -> None:
@@ -317,10 +320,13 @@ def referrers(
     """
     found: list[ReferrerRow] = []
     room = max_bytes
+    # What is sorted are digests alone, as many as are wanted: a subject may have a hundred thousand referrers with long annotations.
     rows = tx.each(
-        "SELECT digest, size, media_type, artifact_type, annotations FROM repository_manifest INDEXED BY repository_manifest_subject"
-        " JOIN manifest ON id = manifest WHERE repository = ? AND subject = ? AND state < 2 AND digest > ? AND (? = '' OR artifact_type = ?) ORDER BY digest",
-        (repository, subject, last, artifact_type, artifact_type),
+        "SELECT m.digest, m.size, r.media_type, m.artifact_type, m.annotations FROM"
+        " (SELECT id, digest FROM repository_manifest INDEXED BY repository_manifest_subject JOIN manifest ON id = manifest"
+        " WHERE repository = ? AND subject = ? AND state < 2 AND digest > ? AND (? = '' OR artifact_type = ?) ORDER BY digest LIMIT ?) listed"
+        " CROSS JOIN manifest m ON m.id = listed.id CROSS JOIN repository_manifest r ON r.repository = ? AND r.manifest = listed.id ORDER BY listed.digest",
+        (repository, subject, last, artifact_type, artifact_type, limit + 1, repository),
     )
     for row in rows:
         room -= len(row[4])
@@ -355,7 +361,7 @@ def delete_tag(tx: Transaction, repository: int, tag: Tag) -> None:
 
 def list_tags(tx: Transaction, repository: int, last: str, limit: int) -> list[str]:
     """Return the tags of a repository in ASCII order, after `last`."""
-    return [row[0] for row in tx.rows("SELECT name FROM tag WHERE repository = ? AND name > ? ORDER BY name LIMIT ?", (repository, last, limit))]
+    return [row[0] for row in tx.rows(TAGS, (repository, last, limit))]
 
 
 def tags_of_manifest(tx: Transaction, repository: int, manifest: int, limit: int) -> list[Tag]:

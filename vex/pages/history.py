@@ -55,7 +55,7 @@ def _table(seen: Visit, name: RepositoryName, changes: Sequence[Change], held: s
             user=change.user,
             when=when(change.time, seen.now),
         )
-        for change in changes
+        for change in seen.paced(changes)
     ]
     return _history("table", rows=join(rows))
 

@@ -108,7 +108,7 @@ def _repository_table(seen: Visit, path: str, view: View, listing: Listing[Repos
         return _list("none", text="No repository has that in its name.", url=local(path))
     rows = [
         _list("repository_row", name=path_links(entry.name), tags=f"{entry.tags:,}", pushed=when(entry.pushed, seen.now), size=size(entry.size))
-        for entry in listing.entries
+        for entry in seen.paced(listing.entries)
     ]
     return _list(
         "repository_table",
@@ -127,7 +127,7 @@ def _tag_table(seen: Visit, name: RepositoryName, path: str, view: View) -> Mark
     listing, shared = seen.site.browsing.tags(name, view)
     if not listing.entries:
         return _list("none", text="No tag has that in its name.", url=local(path))
-    rows = [_tag_row(seen, name, entry, [tag for tag in shared[entry.manifest] if tag != entry.name]) for entry in listing.entries]
+    rows = [_tag_row(seen, name, entry, [tag for tag in shared[entry.manifest] if tag != entry.name]) for entry in seen.paced(listing.entries)]
     return _list(
         "tag_table",
         name=column(path, view, NAME, "Tag"),
@@ -171,7 +171,7 @@ def _unheld(seen: Visit, name: RepositoryName, path: str) -> Markup:
             pushed=when(entry.pushed, seen.now),
             size=size(entry.size),
         )
-        for entry in listing.entries
+        for entry in seen.paced(listing.entries)
     ]
     return _list("unheld", rows=join(rows), pager=pager(path, "Pages of untagged manifests", listing.offset, listing.total, {}, "others"))
 

@@ -7,8 +7,8 @@ import datetime
 import hashlib
 import pkgutil
 import re
-from collections.abc import Iterable, Sequence
-from typing import Callable, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Callable, NamedTuple, TypeVar
 
 from vex import routes
 from vex.addresses import MANIFEST, REPOSITORY, STATIC
@@ -20,6 +20,8 @@ from vex.message import Request, Response
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import Registry
 from vex.turns import Turn, Turns
+
+Entry = TypeVar("Entry")
 
 PAGE_ENTRIES = 100
 EMPTY = Markup.empty()
@@ -68,14 +70,22 @@ class Site(NamedTuple):
     one_port: bool = False
 
 
+def _go_on() -> None:
+    pass
+
+
 class Visit(NamedTuple):
-    """A request with what every page shows: `host` is how commands address the registry, `plain` whether it speaks HTTP without TLS."""
+    """A request with what every page shows: `host` is how commands address the registry, `plain` whether it speaks HTTP without TLS.
+
+    `step` is called after each small piece of work.
+    """
 
     site: Site
     request: Request
     host: str
     plain: bool
     now: float
+    step: Callable[[], None] = _go_on
 
     @property
     def push_host(self) -> str:
@@ -92,6 +102,12 @@ class Visit(NamedTuple):
     def turn(self) -> contextlib.AbstractContextManager[Turn]:
         """Take a turn at a heavy page; raises BUSY when too many do."""
         return self.site.turns.take(self.request.left)
+
+    def paced(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Give entries, of which rows are made, one by one."""
+        for entry in entries:
+            yield entry
+            self.step()
 
     def number(self, name: str) -> int:
         """Return the number of a page, 1 for whatever is none."""
