@@ -20,37 +20,42 @@ _READ_BYTES = 256 * 1024
 
 
 class ArchiveImage(NamedTuple):
-    """An image of a repository; `reference` is what clients call it, such as host/name:tag, "" for nothing."""
+    """An image of a repository; `reference` is what clients call it, such as host/name:tag, "" for nothing.
+
+    It is held as long as the archive is read, however slowly that is, and so has no more of the manifest than digests.
+    """
 
     name: RepositoryName
     digest: Digest
     media_type: str
-    manifest: Manifest
+    config: Digest | None
+    layers: Sequence[Digest]
     reference: str
 
 
-def check_complete(registry: Registry, image: ArchiveImage) -> None:
-    """Make sure that everything is here; raises BLOB_UNKNOWN, naming what is not."""
-    config = image.manifest.config
-    for descriptor in (*([config] if config else []), *image.manifest.layers):
+def archive_image(registry: Registry, name: RepositoryName, digest: Digest, manifest: Manifest, reference: str) -> ArchiveImage:
+    """Make sure that everything of an image is here; raises BLOB_UNKNOWN, naming what is not."""
+    config = manifest.config
+    for descriptor in (*([config] if config else []), *manifest.layers):
         if not descriptor.required:
             raise RegistryError(BLOB_UNKNOWN, f"the layer {descriptor.digest} is not here: clients fetch it from elsewhere")
-        registry.find_blob(image.name, descriptor.digest)
+        registry.find_blob(name, descriptor.digest)
+    return ArchiveImage(name, digest, manifest.media_type, config.digest if config else None, [layer.digest for layer in manifest.layers], reference)
 
 
 def image_archive(registry: Registry, image: ArchiveImage) -> Iterator[bytes]:
     """Make the archive piece by piece; raises Disconnected when a blob goes away meanwhile, since what was sent cannot be taken back."""
     # As a pull, so that a removal meanwhile leaves the blobs for `pull-grace`.
     content = registry.read_manifest(image.name, image.digest).content
-    config = image.manifest.config
-    layers = [layer.digest for layer in image.manifest.layers]
-    blobs = list(dict.fromkeys([*([config.digest] if config else []), *layers]))
+    blobs = list(dict.fromkeys([*([image.config] if image.config else []), *image.layers]))
     for directory in ("blobs", *sorted({f"blobs/{digest.algorithm}" for digest in (image.digest, *blobs)})):
         yield _header(directory, 0, tarfile.DIRTYPE)
     yield from _file("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
     yield from _file("index.json", _json(_index(image, len(content))))
-    yield from _file("manifest.json", _json([_docker_manifest(image, config.digest if config else None, layers)]))
+    yield from _file("manifest.json", _json([_docker_manifest(image)]))
     yield from _file(_path(image.digest), content)
+    # Not needed while the blobs are read.
+    del content
     for digest in blobs:
         yield from _blob(registry, image.name, digest)
     yield bytes(2 * tarfile.BLOCKSIZE)
@@ -64,11 +69,11 @@ def _index(image: ArchiveImage, size: int) -> dict[str, object]:
     return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor]}
 
 
-def _docker_manifest(image: ArchiveImage, config: Digest | None, layers: Sequence[Digest]) -> dict[str, object]:
+def _docker_manifest(image: ArchiveImage) -> dict[str, object]:
     return {
-        "Config": _path(config) if config else "",
+        "Config": _path(image.config) if image.config else "",
         "RepoTags": [image.reference] if image.reference else None,
-        "Layers": [_path(layer) for layer in layers],
+        "Layers": [_path(layer) for layer in image.layers],
     }
 
 

@@ -5,21 +5,27 @@ Nothing here changes anything; looking at a manifest is no pull. Names come in c
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import heapq
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Callable, Generic, NamedTuple, TypeVar
 
 from vex import audit, catalog, store
 from vex.catalog import ManifestEntry, RepositoryEntry, View
 from vex.database import Database, Transaction
 from vex.errors import MANIFEST_UNKNOWN, NAME_UNKNOWN, RegistryError
-from vex.image import IMAGE, MAX_CONFIG_BYTES, ImageConfig, platform_name, read_config
+from vex.image import IMAGE, KNOWN_ANNOTATIONS, MAX_CONFIG_BYTES, ImageConfig, platform_name, read_config
 from vex.layer_lists import LayerList, LayerLists, make_list
 from vex.layers import Limits, Pace
 from vex.manifest import Descriptor, Manifest, parse_stored
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import Registry
+from vex.turns import Turns
 
 Entry = TypeVar("Entry")
 
@@ -29,6 +35,12 @@ _NAMED_IN_LIST = 6
 _SIGNATURE_TAGS = 20
 _REFERRERS_BYTES = 256 * 1024
 _READ_BYTES = 64 * 1024
+_LARGE = 256 * 1024
+# An index of a thousand platforms is legal, a page that names them all is of no use.
+_MOST_CHILDREN = 1000
+_MOST_ANNOTATIONS = 200
+_MAX_DOCUMENT = 256 * 1024
+_NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -48,12 +60,17 @@ class Parent(NamedTuple):
 
 
 class ManifestView(NamedTuple):
-    """A manifest with everything around it; `size` is that of `content` in bytes, `children` what is known of those of an index."""
+    """A manifest with everything around it; `children` is what is known of the first children of an index.
+
+    Of annotations, of which there can be 300,000, `manifest` has none and its descriptors those that pages look at; `annotations`
+    are the first of them by name, and there are `annotation_count`.
+    """
 
     entry: ManifestEntry
     media_type: str
-    content: bytes
     manifest: Manifest
+    annotations: Sequence[tuple[str, str]]
+    annotation_count: int
     tags: Sequence[Tag]
     parents: Sequence[Parent]
     referrers: Sequence[store.ReferrerRow]
@@ -86,6 +103,8 @@ class Browsing:
         self._database = database
         self._registry = registry
         self._layers = LayerLists()
+        # A manifest of 4 MiB takes 100 MiB while it is read.
+        self._large = Turns(at_once=1)
 
     def repositories(self, prefix: str, view: View) -> Listing[RepositoryEntry]:
         """List repositories whose name starts with `prefix`, from the last page when the one asked for is past it."""
@@ -126,15 +145,34 @@ class Browsing:
             row = store.find_manifest(tx, repository, digest) if repository is not None else None
             if repository is None or entry is None or row is None:
                 raise RegistryError(MANIFEST_UNKNOWN)
-            content = store.manifest_content(tx, row.id)
             tags = store.tags_of_manifest(tx, repository, row.id, MOST_NAMED)
             parents = [_parent(tx, repository, parent) for parent in store.manifest_parents(tx, repository, row.id, MOST_NAMED)]
             referrers, more = store.referrers(tx, repository, digest, "", "", MOST_NAMED, _REFERRERS_BYTES)
             # cosign 2 attaches signatures, attestations and SBOMs by tag.
             signature_tags = catalog.tags_with_prefix(tx, repository, f"{digest.algorithm}-{digest.encoded}.", _SIGNATURE_TAGS)
-        manifest = parse_stored(content, row.media_type)
-        children = self._children(repository, manifest.manifests)
-        return ManifestView(entry, row.media_type, content, manifest, tags, parents, referrers, more, signature_tags, children)
+        with self._reading(row):
+            manifest = parse_stored(self._content(row), row.media_type)
+            annotations = heapq.nsmallest(_MOST_ANNOTATIONS, manifest.annotations.items())
+            count, manifest = len(manifest.annotations), _without_annotations(manifest)
+        children = self._children(repository, manifest.manifests[:_MOST_CHILDREN])
+        return ManifestView(entry, row.media_type, manifest, annotations, count, tags, parents, referrers, more, signature_tags, children)
+
+    def document(self, name: RepositoryName, digest: Digest) -> tuple[str, bool]:
+        """Return the JSON of a manifest, formatted and as far as it is not too long, and whether that is all of it; raises MANIFEST_UNKNOWN."""
+        with self._database.browse() as tx:
+            repository = store.find_repository(tx, name)
+            row = store.find_manifest(tx, repository, digest) if repository is not None else None
+        if row is None:
+            raise RegistryError(MANIFEST_UNKNOWN)
+        pieces, left = [], _MAX_DOCUMENT
+        with self._reading(row):
+            # Piece by piece: white space can make a small document large, and one string can be all of it.
+            for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(json.loads(self._content(row))):
+                pieces.append(piece[: max(left, 0)])
+                left -= len(piece)
+                if left < 0:
+                    break
+        return "".join(pieces), left >= 0
 
     def history(self, name: RepositoryName, tag: Tag, offset: int, limit: int) -> tuple[Listing[audit.Change], set[Digest]]:
         """List changes of a tag, the newest first, and which of their digests the repository still holds."""
@@ -188,9 +226,36 @@ class Browsing:
 
         return self._layers.get(layer, make, pace)
 
+    def _reading(self, row: store.ManifestRow) -> contextlib.AbstractContextManager[object]:
+        """Wait until a manifest can be read: one that is large alone; raises BUSY."""
+        return self._large.take(lambda: False) if row.size > _LARGE else contextlib.nullcontext()
+
+    def _content(self, row: store.ManifestRow) -> bytes:
+        with self._database.browse() as tx:
+            content: bytes | None = store.manifest_content(tx, row.id)
+        if content is None:
+            # Deleted a moment ago.
+            raise RegistryError(MANIFEST_UNKNOWN)
+        return content
+
     def _children(self, repository: int, descriptors: Sequence[Descriptor]) -> dict[Digest, ManifestEntry]:
         with self._database.browse() as tx:
             return catalog.summaries(tx, repository, (descriptor.digest for descriptor in descriptors))
+
+
+def _without_annotations(manifest: Manifest) -> Manifest:
+    return dataclasses.replace(
+        manifest,
+        layers=tuple(map(_with_known_annotations, manifest.layers)),
+        manifests=tuple(map(_with_known_annotations, manifest.manifests)),
+        annotations=_NO_ANNOTATIONS,
+    )
+
+
+def _with_known_annotations(descriptor: Descriptor) -> Descriptor:
+    if not descriptor.annotations:
+        return descriptor
+    return dataclasses.replace(descriptor, annotations={key: descriptor.annotations[key] for key in KNOWN_ANNOTATIONS if key in descriptor.annotations})
 
 
 def _find(tx: Transaction, name: RepositoryName) -> tuple[int, RepositoryEntry]:

@@ -151,7 +151,7 @@ def list_tags(tx: Transaction, repository: int, view: View) -> list[ManifestEntr
     condition, parameters = (f"AND {_HOLDS}", [_pattern(view.text)]) if view.text else ("", [])
     order = _TAG_ORDER[view.order, view.descending]
     rows = tx.rows(
-        "SELECT t.name, t.manifest, m.digest, t.updated, t.size, m.artifact_type, NULL, s.kind, s.platforms FROM"  # noqa: S608 -- of constants only
+        "SELECT t.name, t.manifest, m.digest, t.updated, t.size, substr(m.artifact_type, 1, 256), NULL, s.kind, s.platforms FROM"  # noqa: S608 -- of constants only
         f" (SELECT name FROM tag WHERE repository = ? {condition} ORDER BY {order} LIMIT ? OFFSET ?) listed"
         " CROSS JOIN tag t ON t.repository = ? AND t.name = listed.name CROSS JOIN manifest m ON m.id = t.manifest"
         f" LEFT JOIN manifest_summary s ON s.manifest = t.manifest ORDER BY {', '.join('t.' + column for column in order.split(', '))}",
@@ -171,7 +171,7 @@ def count_unheld(tx: Transaction, repository: int) -> int:
 def list_unheld(tx: Transaction, repository: int, offset: int, limit: int) -> list[ManifestEntry]:
     """Return the manifests that neither a tag nor an index of the repository references, newest first."""
     rows = tx.rows(
-        "SELECT '', r.manifest, m.digest, r.pushed, coalesce(s.size, 0), m.artifact_type, r.subject, s.kind, s.platforms FROM"
+        "SELECT '', r.manifest, m.digest, r.pushed, coalesce(s.size, 0), substr(m.artifact_type, 1, 256), r.subject, s.kind, s.platforms FROM"
         " (SELECT manifest, pushed, subject FROM repository_manifest INDEXED BY repository_manifest_unheld WHERE repository = ? AND holders = 0 AND state < 2"
         " ORDER BY pushed DESC, manifest DESC LIMIT ? OFFSET ?) r"
         " CROSS JOIN manifest m ON m.id = r.manifest LEFT JOIN manifest_summary s ON s.manifest = r.manifest"
@@ -184,7 +184,7 @@ def list_unheld(tx: Transaction, repository: int, offset: int, limit: int) -> li
 def manifest_entry(tx: Transaction, repository: int, digest: Digest) -> ManifestEntry | None:
     """Return what lists show of a manifest of a repository."""
     row = tx.row(
-        "SELECT '', m.id, m.digest, r.pushed, coalesce(s.size, 0), m.artifact_type, r.subject, s.kind, s.platforms FROM manifest m"
+        "SELECT '', m.id, m.digest, r.pushed, coalesce(s.size, 0), substr(m.artifact_type, 1, 256), r.subject, s.kind, s.platforms FROM manifest m"
         " JOIN repository_manifest r ON r.manifest = m.id AND r.repository = ? LEFT JOIN manifest_summary s ON s.manifest = m.id WHERE m.digest = ?",
         (repository, digest),
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Callable, NamedTuple
 
 from vex.manifest import Descriptor, Manifest
 
@@ -20,8 +20,12 @@ CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "applicati
 # Larger ones are not read: usual configs have a few KiB.
 MAX_CONFIG_BYTES = 1024 * 1024
 ATTESTATION = "attestation-manifest"
+# What names a file of an artifact (image specification, "Pre-Defined Annotation Keys"), and what an attestation says (in-toto).
+TITLE = "org.opencontainers.image.title"
+PREDICATE = "in-toto.io/predicate-type"
 _REFERENCE_TYPE = "vnd.docker.reference.type"
 _REFERENCE_DIGEST = "vnd.docker.reference.digest"
+KNOWN_ANNOTATIONS = (TITLE, PREDICATE, _REFERENCE_TYPE, _REFERENCE_DIGEST)
 _MAX_DEPTH = 64
 _MAX_INTEGER_LENGTH = 20
 _MAX_PLATFORM = 100
@@ -30,6 +34,8 @@ _STRING = re.compile(rb'"[^"]*"')
 _NOT_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 _LAYER = re.compile(r"[./+]tar\b|\brootfs\b")
 _UNKNOWN = "unknown/unknown"
+# Such as windows(10.0.17763)/amd64.
+_CONTAINERD = re.compile(r"([^/(]+)\(([^)]*)\)(/.*)")
 
 
 class Summary(NamedTuple):
@@ -49,7 +55,10 @@ class Step(NamedTuple):
 
 
 class ImageConfig(NamedTuple):
-    """What a config says of its image; texts are "" and lists are empty where it says nothing. `fields` are name and value of what is set for a container."""
+    """What a config says of its image; texts are "" and lists are empty where it says nothing.
+
+    `fields` are name and value of everything else that is set, what is known first, by its usual name.
+    """
 
     platform: str
     created: str
@@ -70,9 +79,9 @@ def read_config(content: bytes) -> ImageConfig | None:
         platform=platform_name(document),
         created=_text(document.get("created")),
         author=_text(document.get("author")),
-        fields=tuple((name, text) for name, key, show in _FIELDS if (text := show(settings.get(key)))),
-        env=tuple((name, value) for name, _, value in (_text(item).partition("=") for item in _list(settings.get("Env"))) if name),
-        labels=tuple(sorted((name, _text(value)) for name, value in _mapping(settings.get("Labels")).items())),
+        fields=(*_fields(document, _IMAGE_FIELDS, _NOT_FIELDS), *_fields(settings, _FIELDS, ("Env", "Labels"))),
+        env=tuple((name, value) for name, _, value in (_shown(item).partition("=") for item in _list(settings.get("Env"))) if name),
+        labels=tuple(sorted((name, _shown(value)) for name, value in _mapping(settings.get("Labels")).items())),
         history=tuple(_step(_mapping(item)) for item in _list(document.get("history"))),
     )
 
@@ -97,10 +106,29 @@ def artifact_name(manifest: Manifest) -> str:
 
 
 def platform_name(platform: Mapping[str, object]) -> str:
-    """Write a platform as os/architecture/variant, as clients take it; "" when it is not known."""
-    parts = [_text(platform.get(key)) for key in ("os", "architecture", "variant")]
-    name = "/".join(part[:_MAX_PLATFORM] for part in parts if part) if parts[0] and parts[1] else ""
-    return "" if name.startswith(_UNKNOWN) else name
+    """Write a platform as os/architecture/variant:version, as `crane --platform` takes it; "" when it is not known.
+
+    Images for Windows have a version, by which alone they can be told apart (image specification, "Image Index", `os.version`).
+    """
+    system, architecture, variant, version = (_text(platform.get(key))[:_MAX_PLATFORM] for key in ("os", "architecture", "variant", "os.version"))
+    name = "/".join(filter(None, (system, architecture, variant))) if system and architecture else ""
+    if not name or name.startswith(_UNKNOWN):
+        return ""
+    return f"{name}:{version}" if version else name
+
+
+def matches_platform(name: str, asked: str) -> bool:
+    """Tell whether a platform is what was asked for, or a variant or version of it; `asked` can be as crane or as containerd writes it."""
+    contained = _CONTAINERD.fullmatch(asked)
+    wanted = f"{contained[1]}{contained[3]}:{contained[2]}" if contained else asked
+    following = name[len(wanted) :]
+    return bool(wanted) and name.startswith(wanted) and (not following or following[0] in (".:/" if ":" in wanted else ":/"))
+
+
+def release(name: str) -> str:
+    """Return a platform without what changes with each update: of a version of Windows, three numbers say which one it is."""
+    platform, colon, version = name.partition(":")
+    return f"{platform}{colon}{'.'.join(version.split('.')[:3])}"
 
 
 def attested(descriptor: Descriptor) -> str | None:
@@ -163,6 +191,14 @@ def _words(value: object) -> str:
     return json.dumps(words, ensure_ascii=False) if words else ""
 
 
+def _texts(value: object) -> str:
+    return ", ".join(_text(item) for item in _list(value))
+
+
+def _yes(value: object) -> str:
+    return "yes" if value is True else ""
+
+
 def _keys(value: object) -> str:
     return ", ".join(sorted(_mapping(value)))
 
@@ -170,10 +206,11 @@ def _keys(value: object) -> str:
 def _health(value: object) -> str:
     check = _mapping(value)
     test = [_text(item) for item in _list(check.get("Test"))]
-    times = [f"{name.lower()} {seconds:g} s" for name in ("Interval", "Timeout", "StartPeriod") if (seconds := _nanoseconds(check.get(name)))]
+    times = [f"{text} {seconds:g} s" for name, text in _HEALTH_TIMES.items() if (seconds := _nanoseconds(check.get(name)))]
     retries = check.get("Retries")
     if type(retries) is int and retries:
         times.append(f"{retries} retries")
+    times += [f"{name} {_json(item)}" for name, item in check.items() if name not in _HEALTH and not _is_unset(item)]
     command = _HEALTH_TESTS.get(test[0], json.dumps(test, ensure_ascii=False)) if test else ""
     if test and test[0] in ("CMD", "CMD-SHELL"):
         command = test[1] if test[0] == "CMD-SHELL" and len(test) > 1 else json.dumps(test[1:], ensure_ascii=False)
@@ -184,8 +221,45 @@ def _nanoseconds(value: object) -> float:
     return value / 1e9 if isinstance(value, (int, float)) else 0.0
 
 
+def _seconds(value: object) -> str:
+    return f"{value} s" if type(value) is int and value else ""
+
+
+def _shown(value: object) -> str:
+    return _text(value) if isinstance(value, str) else _json(value)
+
+
+def _json(value: object) -> str:
+    return _text(json.dumps(value, ensure_ascii=False))
+
+
+def _is_unset(value: object) -> bool:
+    # What Go writes of a field that nobody has set.
+    return value is None or value is False or value in ("", 0, [], {})
+
+
+def _fields(document: Mapping[str, object], known: Sequence[_Field], left_out: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Give name and value of everything that is set: first what is known, then the rest as it is; what is not of its usual type, too."""
+    rest = {key: value for key, value in document.items() if not _is_unset(value) and key not in left_out}
+    for name, key, show in known:
+        if key in rest:
+            value = rest.pop(key)
+            yield name, show(value) or _json(value)
+    for key in sorted(rest):
+        yield key, _shown(rest[key])
+
+
+_Field = tuple[str, str, Callable[[object], str]]
 _HEALTH_TESTS = {"NONE": "turned off"}
-_FIELDS = (
+_HEALTH_TIMES = {"Interval": "interval", "Timeout": "timeout", "StartPeriod": "start period", "StartInterval": "start interval"}
+_HEALTH = {*_HEALTH_TIMES, "Test", "Retries"}
+_IMAGE_FIELDS: tuple[_Field, ...] = (
+    ("OS version", "os.version", _text),
+    ("OS features", "os.features", _texts),
+)
+# What is shown elsewhere.
+_NOT_FIELDS = ("os", "architecture", "variant", "created", "author", "config", "history", "rootfs")
+_FIELDS: tuple[_Field, ...] = (
     ("Entrypoint", "Entrypoint", _words),
     ("Command", "Cmd", _words),
     ("User", "User", _text),
@@ -194,7 +268,10 @@ _FIELDS = (
     ("Volumes", "Volumes", _keys),
     ("Health check", "Healthcheck", _health),
     ("Stop signal", "StopSignal", _text),
+    ("Stop timeout", "StopTimeout", _seconds),
     ("Shell", "Shell", _words),
+    ("On build", "OnBuild", _words),
+    ("Arguments escaped", "ArgsEscaped", _yes),
 )
 
 

@@ -223,6 +223,9 @@ class _Service:
         self._server.check()
 
     def _pages(self, registry: Registry) -> Callable[[], Pages]:
+        # Made once, also when several ask for the first page at once: the turns that they take are no limit if each has its own.
+        loading = threading.Lock()
+
         @functools.cache
         def load() -> Pages:
             # Loaded once somebody browses: that would be a third of the time to start.
@@ -234,7 +237,11 @@ class _Service:
             one_port = self._config.anonymous_read and bool(url)
             return Pages(Site(Browsing(self._database, registry), registry, url, self._push_port, time.time, self._turns, one_port))
 
-        return load
+        def pages() -> Pages:
+            with loading:
+                return load()
+
+        return pages
 
     def _push_port(self) -> int | None:
         return next((listener.port for listener in self._server.listeners if listener.name == AUTH), None)

@@ -316,7 +316,7 @@ def referrers(
 ) -> tuple[list[ReferrerRow], bool]:
     """Return manifests of a repository whose subject has this digest, by digest, after `last`, and whether more follow.
 
-    `artifact_type` "" means any. A page has at least one row, at most `limit`, and ends before annotations of `max_bytes`.
+    `artifact_type` "" means any. A page has at least one row, at most `limit`, and ends before types and annotations of `max_bytes`.
     """
     found: list[ReferrerRow] = []
     room = max_bytes
@@ -329,7 +329,7 @@ def referrers(
         (repository, subject, last, artifact_type, artifact_type, limit + 1, repository),
     )
     for row in rows:
-        room -= len(row[4])
+        room -= len(row[3]) + len(row[4])
         if found and (len(found) == limit or room < 0):
             return found, True
         found.append(ReferrerRow(Digest(row[0]), *row[1:]))

@@ -8,16 +8,18 @@ from typing import NamedTuple
 from vex.addresses import DIFF
 from vex.browsing import ManifestView
 from vex.errors import BAD_REQUEST, RegistryError
-from vex.image import ImageConfig, is_image
+from vex.image import ImageConfig, is_image, release
 from vex.markup import Markup, Templates, escape, join, local
 from vex.message import Response
 from vex.names import Digest, RepositoryName
-from vex.pages.layer import choose_platform
+from vex.pages.layer import choose_platform, matching_images
 from vex.pages.manifests import layer_steps
 from vex.pages.parts import (
     EMPTY,
     MINUS,
+    MOST_ROWS,
     Visit,
+    and_more,
     copy_short_digest,
     crumbs,
     facts,
@@ -26,12 +28,14 @@ from vex.pages.parts import (
     page,
     section,
     short_digest,
+    shorten,
     size,
     when,
     when_written,
 )
 
 _diff = Templates("image.html")
+_MOST_LAYERS = 500
 _MEANINGS = {"=": "shared", "+": "added", MINUS: "removed"}
 
 
@@ -73,9 +77,10 @@ def _side(seen: Visit, name: RepositoryName, view: ManifestView, title: str, pla
 
 
 def _shared_platforms(views: Sequence[ManifestView]) -> Sequence[str]:
-    """Return the platforms that all the indexes have, in order."""
-    lists = [[platform for platform, _ in view.images] for view in views if view.manifest.is_index]
-    return [platform for platform in dict.fromkeys(lists[0]) if all(platform in other for other in lists)] if lists else []
+    """Return the platforms that all the indexes have, in order; of Windows, the same release in whatever update."""
+    indexes = [view for view in views if view.manifest.is_index]
+    known = dict.fromkeys(release(platform) for platform, _ in indexes[0].images) if indexes else {}
+    return [platform for platform in known if all(len(matching_images(view, platform)) == 1 for view in indexes)]
 
 
 def _platform_links(name: RepositoryName, before: Digest, after: Digest, shared: Sequence[str], current: str) -> Markup:
@@ -109,11 +114,10 @@ def _layers(old: _Side, new: _Side) -> Markup:
     """Show the layers of both in order; images share layers from the first on, so that what only one has comes last."""
     kept = {layer.digest for layer in new.view.manifest.layers}
     known = {layer.digest for layer in old.view.manifest.layers}
-    rows = [
-        _layer("=" if layer.digest in kept else MINUS, layer.digest, step, layer.size) for layer, step in zip(old.view.manifest.layers, old.steps)
-    ]
-    rows += [_layer("+", layer.digest, step, layer.size) for layer, step in zip(new.view.manifest.layers, new.steps) if layer.digest not in known]
-    return _diff("changes", rows=join(rows)) if rows else EMPTY
+    changes = [("=" if layer.digest in kept else MINUS, layer, step) for layer, step in zip(old.view.manifest.layers, old.steps)]
+    changes += [("+", layer, step) for layer, step in zip(new.view.manifest.layers, new.steps) if layer.digest not in known]
+    rows = [_layer(sign, layer.digest, shorten(step), layer.size) for sign, layer, step in changes[:_MOST_LAYERS]]
+    return join((_diff("changes", rows=join(rows)), and_more(len(changes) - len(rows)))) if rows else EMPTY
 
 
 def _layer(sign: str, digest: Digest, step: str, count: int) -> Markup:
@@ -145,10 +149,10 @@ def _facts_of(config: ImageConfig) -> dict[str, str]:
 
 
 def _changes(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> Markup:
-    absent = _diff("absent")
-    rows = [
-        _diff("setting", name=key, before=before.get(key, absent), after=after.get(key, absent))
-        for key in dict.fromkeys([*before, *after])
-        if before.get(key) != after.get(key)
-    ]
-    return _diff("settings", name=name, rows=join(rows)) if rows else EMPTY
+    changed = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
+    rows = [_diff("setting", name=shorten(key), before=_setting(before, key), after=_setting(after, key)) for key in changed[:MOST_ROWS]]
+    return join((_diff("settings", name=name, rows=join(rows)), and_more(len(changed) - len(rows)))) if rows else EMPTY
+
+
+def _setting(side: Mapping[str, str], key: str) -> Markup:
+    return escape(shorten(side[key])) if key in side else _diff("absent")

@@ -6,11 +6,11 @@ import hashlib
 import sys
 
 from vex import VERSION
-from vex.archive import ArchiveImage, check_complete, image_archive
+from vex.archive import archive_image, image_archive
 from vex.browsing import ManifestView
 from vex.errors import BAD_REQUEST, BLOB_UNKNOWN, NOT_FOUND, RegistryError
 from vex.fields import etag_matches
-from vex.image import is_image
+from vex.image import is_image, matches_platform
 from vex.layer_lists import LayerList
 from vex.layers import DELETED, FILE, OPAQUE, Entry
 from vex.manifest import Descriptor
@@ -136,8 +136,7 @@ def archive(seen: Visit, name: RepositoryName, digest: Digest) -> Response:
     if not is_image(view.manifest):
         raise RegistryError(NOT_FOUND, "this is not an image, and cannot be loaded as one")
     called = reference(seen, name, digest, tag) if tag else ""
-    image = ArchiveImage(name, view.entry.digest, view.media_type, view.manifest, called)
-    check_complete(seen.site.registry, image)
+    image = archive_image(seen.site.registry, name, view.entry.digest, view.manifest, called)
     return Response(200, archive_headers(name, tag or short_digest(view.entry.digest)), stream=image_archive(seen.site.registry, image))
 
 
@@ -156,10 +155,16 @@ def archive_headers(name: RepositoryName, what: str) -> list[tuple[str, str]]:
 def choose_platform(view: ManifestView, asked: str) -> Digest:
     """Return the image of an index for a platform, its only one when none is asked for; raises BAD_REQUEST, naming what there is."""
     images = view.images
-    matching = [digest for platform, digest in images if platform == asked] or [digest for platform, digest in images if platform.startswith(f"{asked}/")]
-    if not asked and len(images) == 1:
-        matching = [images[0][1]]
-    if not matching:
-        known = ", ".join(dict.fromkeys(platform for platform, _ in images)) or "none"
-        raise RegistryError(BAD_REQUEST, f"choose a platform of this index with ?platform= in the address; it has: {known}")
-    return matching[0]
+    matching = matching_images(view, asked) if asked else [digest for _, digest in images]
+    if len(matching) == 1:
+        return matching[0]
+    known = ", ".join(dict.fromkeys(platform for platform, _ in images)) or "none"
+    which = f"{len(matching)} images of this index are for {asked}" if asked and matching else "choose a platform of this index with ?platform= in the address"
+    raise RegistryError(BAD_REQUEST, f"{which}; it has: {known}")
+
+
+def matching_images(view: ManifestView, asked: str) -> list[Digest]:
+    """Return the images of an index for just this platform, or else for variants and versions of it."""
+    return [digest for platform, digest in view.images if platform == asked] or [
+        digest for platform, digest in view.images if matches_platform(platform, asked)
+    ]

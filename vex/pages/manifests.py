@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from vex import routes
 from vex.addresses import ARCHIVE, DIFF, DOCUMENT, LAYER, MANIFEST
 from vex.browsing import ManifestView
 from vex.catalog import PUSHED, View
-from vex.image import ImageConfig, Step, artifact_name, attested, is_image, platform_name
+from vex.image import PREDICATE, TITLE, ImageConfig, Step, artifact_name, attested, is_image, platform_name
 from vex.manifest import Descriptor
 from vex.markup import Markup, Templates, Url, Value, escape, join, local
 from vex.message import Response
@@ -18,7 +18,9 @@ from vex.names import Digest, RepositoryName, Tag
 from vex.pages.history import history_section
 from vex.pages.parts import (
     EMPTY,
+    MOST_ROWS,
     Visit,
+    and_more,
     blob_url,
     copy_digest,
     copy_short_digest,
@@ -33,15 +35,18 @@ from vex.pages.parts import (
     reference,
     section,
     short_digest,
+    shorten,
     size,
     warning,
     when_written,
 )
 
-_TITLE = "org.opencontainers.image.title"
-_PREDICATE = "in-toto.io/predicate-type"
 _SUGGESTED_TAGS = 50
-_MAX_DOCUMENT = 1024 * 1024
+# Layers, children or files that a page shows.
+_MOST_PARTS = 500
+_MOST_TYPE = 256
+_MOST_TITLE = 512
+_MOST_ATTESTATIONS = 10
 _SHELL = "/bin/sh -c "
 _NOTHING = "#(nop) "
 # What referrers are for people, by the start of their artifact type.
@@ -69,11 +74,11 @@ def manifest_page(seen: Visit, name: RepositoryName, digest: Digest) -> Response
         return redirect(local(DIFF.path(name=name, manifests=f"{digest}...{seen.site.browsing.resolve(name, Tag.parse(other))}")))
     tag = current_tag(seen, view)
     if view.manifest.is_index:
-        kind, more, sections = "Index", EMPTY, _index(name, view, tag)
+        kind, more, sections = "Index", EMPTY, _index(seen, name, view, tag)
     elif is_image(view.manifest):
         kind, more, sections = "Image", *_image(seen, name, view)
     else:
-        kind, more, sections = "Artifact", EMPTY, _artifact(name, view)
+        kind, more, sections = "Artifact", EMPTY, _artifact(seen, name, view)
     body = _manifest(
         "page",
         crumbs=crumbs(name, tag or short_digest(digest)),
@@ -96,22 +101,15 @@ def current_tag(seen: Visit, view: ManifestView) -> str:
 
 def document_page(seen: Visit, name: RepositoryName, digest: Digest) -> Response:
     """Answer with the JSON of a manifest, formatted; raises MANIFEST_UNKNOWN."""
-    view = seen.site.browsing.manifest(name, digest)
-    pieces, left = [], _MAX_DOCUMENT
-    # Piece by piece: white space can make a small document large.
-    for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(json.loads(view.content)):
-        pieces.append(piece)
-        left -= len(piece)
-        if left < 0:
-            break
+    text, whole = seen.site.browsing.document(name, digest)
     body = _manifest(
         "document",
         crumbs=crumbs(name, short_digest(digest)),
         digest=copy_digest(digest),
         back=manifest_url(name, digest),
         raw=local(routes.MANIFEST.path(name=name, reference=digest)),
-        warning=warning("This is cut here, because it is very long." if left < 0 else ""),
-        text="".join(pieces),
+        warning=warning("" if whole else "This is cut, because it is very long. The exact bytes are all of it."),
+        text=text,
     )
     return page(seen, f"Manifest of {name} · {seen.host}", body)
 
@@ -170,7 +168,7 @@ def _parent_link(name: RepositoryName, digest: Digest, tags: Sequence[Tag]) -> M
 def _around(seen: Visit, name: RepositoryName, view: ManifestView) -> Markup:
     return join(
         (
-            section("Annotations", "annotations", pairs("Annotation", "Value", sorted(view.manifest.annotations.items()))),
+            section("Annotations", "annotations", pairs("Annotation", "Value", view.annotations, view.annotation_count)),
             section("Signatures, SBOMs and other referrers", "referrers", _referrers(name, view)),
             section("Compare", "compare-with", _compare(seen, name, view)),
         )
@@ -183,7 +181,7 @@ def _referrers(name: RepositoryName, view: ManifestView) -> Markup:
             "referrer",
             url=manifest_url(name, row.digest),
             name=purpose(row.artifact_type),
-            type=row.artifact_type,
+            type=shorten(row.artifact_type, _MOST_TYPE),
             digest=copy_short_digest(row.digest),
             size=size(row.size),
         )
@@ -222,11 +220,11 @@ def _image(seen: Visit, name: RepositoryName, view: ManifestView) -> tuple[Marku
     descriptor = view.manifest.config
     read = seen.site.browsing.config(name, descriptor) if descriptor else None
     config = read.config if read else None
-    layers = _manifest("layers", rows=join(_layers(name, view, config.history if config else ()))) if view.manifest.layers or config else EMPTY
+    layers = _layers(seen, name, view, config.history if config else ()) if view.manifest.layers or config else EMPTY
     if config is None:
         return warning(read.problem if read else ""), layers
     labels = pairs("Label", "Value", config.labels)
-    settings = facts([(field, escape(text)) for field, text in config.fields])
+    settings = join((facts((shorten(field), escape(shorten(text))) for field, text in config.fields[:MOST_ROWS]), and_more(len(config.fields[MOST_ROWS:]))))
     sections = (
         layers,
         section("Settings", "settings", settings),
@@ -243,20 +241,26 @@ def _about(seen: Visit, name: RepositoryName, view: ManifestView, config: ImageC
         [
             ("Platform", escape(config.platform)),
             ("Created", when_written(config.created, seen.now)),
-            ("Author", escape(config.author)),
+            ("Author", escape(shorten(config.author))),
             ("Config", raw),
         ]
     )
 
 
-def _layers(name: RepositoryName, view: ManifestView, history: Sequence[Step]) -> Iterator[Markup]:
+def _layers(seen: Visit, name: RepositoryName, view: ManifestView, history: Sequence[Step]) -> Markup:
+    rows = list(seen.paced(itertools.islice(_layer_rows(name, view, history), _MOST_PARTS)))
+    steps = sum(step.empty for step in _fitting(view.manifest.layers, history)) + len(view.manifest.layers)
+    return _manifest("layers", rows=join(rows), more=and_more(steps - len(rows)))
+
+
+def _layer_rows(name: RepositoryName, view: ManifestView, history: Sequence[Step]) -> Iterator[Markup]:
     """Show the layers in order, each with the step of the history that made it, and the steps without a layer in between."""
     layers = view.manifest.layers
     largest = max((layer.size for layer in layers), default=0)
     steps = iter(zip(layers, layer_steps(layers, history)))
     for step in _fitting(layers, history):
         if step.empty:
-            yield _manifest("empty_step", command=readable_step(step))
+            yield _manifest("empty_step", command=shorten(readable_step(step)))
         else:
             yield _layer(name, view, *next(steps), largest)
     for layer, command in steps:
@@ -275,7 +279,8 @@ def _fitting(layers: Sequence[Descriptor], history: Sequence[Step]) -> Sequence[
 
 
 def _layer(name: RepositoryName, view: ManifestView, layer: Descriptor, command: str, largest: int) -> Markup:
-    shown: dict[str, Value] = {"command": command, "type": short_type(layer.media_type), "digest": short_digest(layer.digest), "size": size(layer.size)}
+    kind, digest = short_type(layer.media_type), short_digest(layer.digest)
+    shown: dict[str, Value] = {"command": shorten(command), "type": kind, "digest": digest, "size": size(layer.size)}
     if not layer.required:
         return _manifest("foreign_layer", **shown)
     return _manifest(
@@ -300,14 +305,14 @@ def short_type(media_type: str) -> str:
     """Shorten the media types of layers to what tells them apart."""
     for start in ("application/vnd.oci.image.layer.", "application/vnd.docker.image."):
         if media_type.startswith(start):
-            return media_type[len(start) :]
-    return media_type
+            return shorten(media_type[len(start) :], _MOST_TYPE)
+    return shorten(media_type, _MOST_TYPE)
 
 
 # An index
 
 
-def _index(name: RepositoryName, view: ManifestView, tag: str) -> Markup:
+def _index(seen: Visit, name: RepositoryName, view: ManifestView, tag: str) -> Markup:
     attestations: dict[str, list[Descriptor]] = {}
     platforms = []
     for child in view.manifest.manifests:
@@ -317,12 +322,15 @@ def _index(name: RepositoryName, view: ManifestView, tag: str) -> Markup:
         else:
             attestations.setdefault(subject, []).append(child)
     archives = _archive_urls(name, view, tag)
-    rows = [_child(name, view, child, attestations.pop(child.digest, []), archives.get(child.digest)) for child in platforms]
+    rows = [
+        _child(name, view, child, attestations.pop(child.digest, []), archives.get(child.digest)) for child in seen.paced(platforms[:_MOST_PARTS])
+    ]
     # What attests to nothing in this index is shown for itself.
-    rows += [_child(name, view, child, [], None) for left in attestations.values() for child in left]
+    loose = [child for left in attestations.values() for child in left] if len(platforms) <= _MOST_PARTS else []
+    rows += [_child(name, view, child, [], None) for child in seen.paced(loose[: _MOST_PARTS - len(rows)])]
     if not rows:
         return warning("This index is empty: it lists no manifest.")
-    return _manifest("platforms", rows=join(rows))
+    return _manifest("platforms", rows=join(rows), more=and_more(len(platforms) + len(loose) - len(rows)))
 
 
 def _child(name: RepositoryName, view: ManifestView, child: Descriptor, attestations: Sequence[Descriptor], archive: Url | None) -> Markup:
@@ -330,9 +338,9 @@ def _child(name: RepositoryName, view: ManifestView, child: Descriptor, attestat
     title = platform_name(child.platform) or ", ".join(entry.summary.platforms if entry else ()) or short_type(child.media_type)
     if entry is None:
         # BuildKit's cache lists layers.
-        url = blob_url(name, child.digest)
-        return _manifest("blob_child", url=url, name=title, type=child.media_type, digest=copy_short_digest(child.digest), size=size(child.size))
-    links = join([link(manifest_url(name, attestation.digest), "provenance") for attestation in attestations], ", ")
+        url, kind = blob_url(name, child.digest), shorten(child.media_type, _MOST_TYPE)
+        return _manifest("blob_child", url=url, name=title, type=kind, digest=copy_short_digest(child.digest), size=size(child.size))
+    links = join([link(manifest_url(name, attestation.digest), "provenance") for attestation in attestations[:_MOST_ATTESTATIONS]], ", ")
     return _manifest(
         "platform",
         url=manifest_url(name, child.digest),
@@ -358,17 +366,20 @@ def _archive_urls(name: RepositoryName, view: ManifestView, tag: str) -> dict[Di
 # An artifact
 
 
-def _artifact(name: RepositoryName, view: ManifestView) -> Markup:
+def _artifact(seen: Visit, name: RepositoryName, view: ManifestView) -> Markup:
     config = view.manifest.config
     raw = link(blob_url(name, config.digest), short_digest(config.digest)) if config else EMPTY
-    described = facts([("Artifact type", escape(artifact_name(view.manifest))), ("Config", raw)])
-    rows = [_file(name, layer) for layer in view.manifest.layers]
-    return join((described, _manifest("files", rows=join(rows)) if rows else EMPTY))
+    described = facts([("Artifact type", escape(shorten(artifact_name(view.manifest), _MOST_TYPE))), ("Config", raw)])
+    rows = [_file(name, layer) for layer in seen.paced(view.manifest.layers[:_MOST_PARTS])]
+    more = and_more(len(view.manifest.layers) - len(rows))
+    return join((described, _manifest("files", rows=join(rows), more=more) if rows else EMPTY))
 
 
 def _file(name: RepositoryName, layer: Descriptor) -> Markup:
-    title = layer.annotations.get(_TITLE) or layer.annotations.get(_PREDICATE) or short_digest(layer.digest)
-    shown: dict[str, Value] = {"name": title, "type": layer.media_type, "digest": copy_short_digest(layer.digest), "size": size(layer.size)}
+    title = layer.annotations.get(TITLE, "")
+    text = title or layer.annotations.get(PREDICATE) or short_digest(layer.digest)
+    kind, digest = shorten(layer.media_type, _MOST_TYPE), copy_short_digest(layer.digest)
+    shown: dict[str, Value] = {"name": shorten(text, _MOST_TITLE), "type": kind, "digest": digest, "size": size(layer.size)}
     if not layer.required:
         return _manifest("foreign_file", **shown)
-    return _manifest("file", url=blob_url(name, layer.digest), file=layer.annotations.get(_TITLE, "").rpartition("/")[2] or layer.digest.encoded, **shown)
+    return _manifest("file", url=blob_url(name, layer.digest), file=title[-_MOST_TITLE:].rpartition("/")[2] or layer.digest.encoded, **shown)

@@ -40,6 +40,12 @@ _FOOTER = "All that is here can be pulled by anyone who reaches this address."
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 _PAGE = re.compile(r"[0-9]{1,9}")
 _TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})")
+# 0001-01-01T00:00:00Z.
+_ZERO_TIME = -62135596800.0
+# What a page shows of what pushers write: rows of a table, characters of a text, and of all texts of a table.
+MOST_ROWS = 200
+_MOST_CHARACTERS = 4096
+_MOST_IN_TABLE = 128 * 1024
 _SHORT_DIGITS = 12
 MINUS = "\u2212"
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -241,13 +247,16 @@ def pushed(seconds: float, now: float) -> Markup:
 
 
 def when_written(text: str, now: float) -> Markup:
-    """Show a time that a pusher wrote (RFC 3339); what is none is shown as it is."""
+    """Show a time that a pusher wrote (RFC 3339); what is none is shown as it is, and Go's zero time, which programs write for none, not at all."""
     match = _TIMESTAMP.fullmatch(text)
     try:
         zone = match[3].upper().replace("Z", "+00:00") if match else ""
-        return when(datetime.datetime.fromisoformat(f"{match[1]}T{match[2]}{zone}").timestamp(), now) if match else escape(text)
+        seconds = datetime.datetime.fromisoformat(f"{match[1]}T{match[2]}{zone}").timestamp() if match else None
+        if seconds == _ZERO_TIME:
+            return EMPTY
+        return escape(shorten(text)) if seconds is None else when(seconds, now)
     except (ValueError, OverflowError):
-        return escape(text)
+        return escape(shorten(text))
 
 
 def _age(seconds: float) -> str:
@@ -360,10 +369,26 @@ def facts(rows: Iterable[tuple[str, Markup]]) -> Markup:
     return _page("dl", rows=join(made)) if made else EMPTY
 
 
-def pairs(name: str, value: str, rows: Iterable[tuple[str, str]]) -> Markup:
-    """Make a table of names and values that a pusher wrote."""
-    made = [_page("pair", name=key, value=text_or_link(text)) for key, text in rows]
-    return _page("pairs", name=name, value=value, rows=join(made)) if made else EMPTY
+def pairs(name: str, value: str, rows: Sequence[tuple[str, str]], total: int | None = None) -> Markup:
+    """Make a table of names and values that a pusher wrote, the first of them; `total` is how many there are, unless `rows` are all."""
+    made, left = [], _MOST_IN_TABLE
+    for key, text in ((shorten(key), shorten(text)) for key, text in rows[:MOST_ROWS]):
+        left -= len(key) + len(text)
+        if left < 0:
+            break
+        made.append(_page("pair", name=key, value=text_or_link(text)))
+    more = (len(rows) if total is None else total) - len(made)
+    return join((_page("pairs", name=name, value=value, rows=join(made)), and_more(more))) if made or more else EMPTY
+
+
+def and_more(count: int) -> Markup:
+    """Say how many entries of a list are not shown; nothing when all are."""
+    return _page("and_more", count=f"{count:,}") if count else EMPTY
+
+
+def shorten(text: str, limit: int = _MOST_CHARACTERS) -> str:
+    """Cut a text that a pusher wrote, saying how much is left out."""
+    return text if len(text) <= limit else f"{text[:limit]}… and {len(text) - limit:,} more characters"
 
 
 def section(title: str, identifier: str, body: Markup) -> Markup:
