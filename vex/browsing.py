@@ -166,8 +166,10 @@ class Browsing:
             raise RegistryError(MANIFEST_UNKNOWN)
         pieces, left = [], _MAX_DOCUMENT
         with self._reading(row):
+            # The encoder is part of a cycle, which would keep what it remembers in order to find cycles, all of the document.
+            encoder = json.JSONEncoder(indent=2, ensure_ascii=False, check_circular=False)
             # Piece by piece: white space can make a small document large, and one string can be all of it.
-            for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(json.loads(self._content(row))):
+            for piece in encoder.iterencode(json.loads(self._content(row))):
                 pieces.append(piece[: max(left, 0)])
                 left -= len(piece)
                 if left < 0:

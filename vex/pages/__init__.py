@@ -44,7 +44,7 @@ Disallow: /*?*sort=
 """
 _internal = Templates("internal.html")
 # What costs nothing to make, and what takes a turn by itself while it is made.
-_WITHOUT_TURN = frozenset({STATIC.op, INDEX.op, LAYER.op})
+_WITHOUT_TURN = frozenset({ROBOTS.op, STATIC.op, INDEX.op, LAYER.op})
 _TITLES = {400: "This address is not right", 404: "Not here", 405: "Only for reading"}
 
 

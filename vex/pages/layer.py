@@ -33,6 +33,7 @@ from vex.pages.parts import (
     pager,
     reference,
     short_digest,
+    shorten,
     size,
     size_text,
     warning,
@@ -93,7 +94,7 @@ def _layer_facts(seen: Visit, name: RepositoryName, view: ManifestView, layer: D
     config = seen.site.browsing.config(name, view.manifest.config).config if view.manifest.config and is_image(view.manifest) else None
     steps = layer_steps(view.manifest.layers, config.history if config else ())
     return [
-        ("Made by", escape(steps[number - 1])),
+        ("Made by", escape(shorten(steps[number - 1]))),
         ("Digest", copy_digest(layer.digest)),
         ("Download", link(blob_url(name, layer.digest), size_text(layer.size))),
     ]
