@@ -136,8 +136,7 @@ class _Service:
         delivery = Delivery(config.blob_redirect, config.accel_redirect)
         locations = Locations(config.locations, config.public_url, one_port=config.anonymous_read)
         pages = PageLimits(config.page_size, config.page_limit)
-        lists, public = Lists(database), _is_public(config)
-        api = Api(registry, uploads, revisions, lists, pages, config.manifest_limit, delivery, locations, public=public)
+        api = Api(registry, uploads, revisions, Lists(database), pages, config.manifest_limit, delivery, locations, public=_is_public(config))
         certificates = self._certificates = Certificates(config.certificates())
         self._observations = Observations(registry, uploads, database, files, lambda: uploads.limits.free_bytes, certificates)
         internal = {"metrics": self._observations.response, "readyz": self._ready}
