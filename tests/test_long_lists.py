@@ -13,7 +13,9 @@ import time
 import unittest
 from collections.abc import Iterator
 
+from tests.clients import run, temporary_directory
 from tests.crowded import REPOSITORIES, TAGS, repository_name, running_crowded, tag_name
+from tests.programs import require, require_client
 from tests.support import Server
 from tests.test_discovery import LINK, walk
 from tests.test_durability import authorization
@@ -21,6 +23,23 @@ from tests.test_memory import peak_bytes
 
 LIST_BYTES = 8 * 2**20
 READERS = 30
+# Clients that take the first answer for the whole list; each is given HOST:PORT.
+_PYTHON_CLIENTS = {
+    "docker-registry-client": """
+import json, sys
+from docker_registry_client import DockerRegistryClient
+print(json.dumps(DockerRegistryClient("http://" + sys.argv[1]).repository("many").tags()))
+""",
+    "containerimage-py": """
+import json, sys
+from image.client import ContainerImageRegistryClient
+print(json.dumps(ContainerImageRegistryClient.list_tags(sys.argv[1] + "/many", {}, http=True)["tags"]))
+""",
+}
+_NODE_CLIENT = """
+const client = require("docker-registry-client").createClientV2({ name: process.argv[2] + "/many", insecure: true, maxSchemaVersion: 2 });
+client.listTags((error, found) => { if (error) throw error; console.log(JSON.stringify(found.tags)); client.close(); });
+"""
 # Asks for pages, 16 at once, until its standard input ends.
 _ASKING = """
 import http.client, sys, threading
@@ -103,6 +122,18 @@ class LongLists(unittest.TestCase):
         with contextlib.closing(http.client.HTTPConnection(*self.server.addresses["public"], timeout=60)) as connection:
             connection.request("GET", path)
             yield connection.getresponse()
+
+    def test_clients_from_pypi_and_npm_that_follow_no_link_see_all_tags(self) -> None:
+        host = "{}:{}".format(*self.server.addresses["public"])
+        python, regshape = require_client("bin/python"), require_client("bin/regshape")
+        commands = {name: [python, "-c", code, host] for name, code in _PYTHON_CLIENTS.items()}
+        commands["regshape"] = [regshape, "--insecure", "tag", "list", "--json", "-i", f"{host}/many"]
+        modules = require_client("node_modules/docker-registry-client/package.json").partition("docker-registry-client")[0]
+        commands["docker-registry-client of npm"] = [require("node", "nodejs"), "-e", _NODE_CLIENT, "x", host]
+        for name, command in commands.items():
+            with self.subTest(name), temporary_directory() as home:
+                found = json.loads(run(*command, environment={"NODE_PATH": modules, "HOME": str(home)}).stdout)
+                self.assertEqual(sorted(found["tags"] if isinstance(found, dict) else found), sorted(str(number) for number in range(1500)))
 
     # What others notice
 
