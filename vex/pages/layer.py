@@ -160,8 +160,8 @@ def choose_platform(view: ManifestView, asked: str) -> Digest:
     if len(matching) == 1:
         return matching[0]
     known = ", ".join(dict.fromkeys(platform for platform, _ in images)) or "none"
-    which = f"{len(matching)} images of this index are for {asked}" if asked and matching else "choose a platform of this index with ?platform= in the address"
-    raise RegistryError(BAD_REQUEST, f"{which}; it has: {known}")
+    several = f"{len(matching)} images of this index are for {asked}: " if asked and matching else ""
+    raise RegistryError(BAD_REQUEST, f"{several}choose a platform of this index with ?platform= in the address; it has: {known}")
 
 
 def matching_images(view: ManifestView, asked: str) -> list[Digest]:
