@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import io
 import os
 import random
@@ -16,9 +15,8 @@ from tests.clients import run
 from tests.in_process import directory_in_memory
 from tests.programs import require
 from tests.tars import archive, member
-from tests.test_layers import cut, listed, with_sum
+from tests.test_layers import HAS_ZSTD, cut, listed, with_sum
 
-_HAS_ZSTD = importlib.util.find_spec("compression") is not None
 _LONG = "/".join(["directory-of-a-long-name"] * 6) + "/var-log-faillog"
 # Each file: its size, and where it has 4 KiB of data.
 FILES = {
@@ -112,7 +110,7 @@ class Prefixes(unittest.TestCase):
         self.assertEqual([entry.path for entry in listed(archive(member(name), form=tarfile.USTAR_FORMAT))], [name])
 
 
-@unittest.skipUnless(_HAS_ZSTD, "this Python has no zstd")
+@unittest.skipUnless(HAS_ZSTD, "this Python has no zstd")
 class Frames(unittest.TestCase):
     directory: Path
     content: bytes

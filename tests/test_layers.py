@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from tests.tars import archive, member
 from vex.layers import DELETED, DEVICE, DIRECTORY, FILE, LINK, OPAQUE, SYMLINK, Entry, Incomplete, Limits, list_files
 
-_HAS_ZSTD = importlib.util.find_spec("compression") is not None
+HAS_ZSTD = importlib.util.find_spec("compression") is not None
 # The frame of `printf '' | zstd`: magic, an empty block, the checksum (RFC 8878, section 3.1.1).
 _EMPTY_ZSTD = bytes.fromhex("28b52ffd2400010000" + "99e9d851")
 
@@ -122,12 +122,12 @@ class Compression(unittest.TestCase):
         self.assertIn("damaged", reason)
         self.assertEqual(cut(whole[:10] + b"\xff" * 100), (0, "This list is cut: the layer is damaged, its compression is broken here."))
 
-    @unittest.skipIf(_HAS_ZSTD, "this Python reads zstd")
+    @unittest.skipIf(HAS_ZSTD, "this Python reads zstd")
     def test_zstd_is_said_to_be_unreadable_where_python_has_none(self) -> None:
         self.assertEqual(cut(_EMPTY_ZSTD)[0], 0)
         self.assertIn("zstd", cut(_EMPTY_ZSTD)[1])
 
-    @unittest.skipUnless(_HAS_ZSTD, "this Python has no zstd")
+    @unittest.skipUnless(HAS_ZSTD, "this Python has no zstd")
     def test_zstd_is_unpacked(self) -> None:
         zstd = importlib.import_module("compression.zstd")
         content = archive(member("a"), member("b"))
