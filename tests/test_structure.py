@@ -29,7 +29,7 @@ LEVELS = (
     {"image_files", "copying"},
     {"message", "pace", "endpoints", "image", "references", "upload_files", "users", "timekeeping"},
     {"directory"},
-    {"connection", "catalog", "faults", "layout", "tokens", "bearer", "sockets", "tls", "notify"},
+    {"connection", "catalog", "faults", "layout", "tokens", "bearer", "sockets", "tls", "notify", "large"},
     {"uploads", "locations", "manifest_bodies"},
     {"server", "credentials"},
     {"summaries", "reload", "certificate_files"},

@@ -12,7 +12,7 @@ from typing import Callable, NamedTuple
 
 _MAX_BYTES = 8 * 1024 * 1024
 # A list of 10,000 tags has about 150 KiB.
-_MAX_ANSWER_BYTES = 256 * 1024
+MAX_ANSWER_BYTES = 256 * 1024
 _SLOTS = 1024
 # What an entry costs besides its bytes.
 _ENTRY_BYTES = 512
@@ -88,7 +88,7 @@ class Answers:
     def keep(self, head: bytes, answer: Answer) -> None:
         """Keep an answer; the oldest make room for it."""
         size = _size(head, answer)
-        if size > _MAX_ANSWER_BYTES:
+        if size > MAX_ANSWER_BYTES:
             return
         with self._lock:
             self._drop(head)

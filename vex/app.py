@@ -30,6 +30,7 @@ from vex.errors import (
 )
 from vex.forwarded import HOST
 from vex.identity import DELETE, PULL, PUSH, scope
+from vex.large import LargeAnswers
 from vex.message import Request, Response, error_response, in_clear_response
 from vex.routes import READS, Route, match
 
@@ -125,6 +126,7 @@ class App:
         self._internal = internal
         self._incidents = incidents
         self._push_port = push_port
+        self._large = LargeAnswers()
 
     def handle(self, request: Request) -> Response:
         """Answer a request; every failure but Disconnected becomes an answer."""
@@ -132,7 +134,7 @@ class App:
         request.path = routes.canonical(request.path)
         found = match(policy.routes, request.path)
         try:
-            response = self._respond(request, policy, found)
+            response = self._large.admit(lambda: self._respond(request, policy, found))
         except RegistryError as error:
             # A crawler that asks too much is counted, and fills no log.
             if error.kind.status >= 500 and error.kind is not BUSY:

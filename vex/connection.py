@@ -20,7 +20,7 @@ from email.utils import formatdate
 from socketserver import BaseRequestHandler
 from typing import TYPE_CHECKING
 
-from vex.answers import Answer, Basis
+from vex.answers import MAX_ANSWER_BYTES, Answer, Basis
 from vex.errors import BODY_TIMEOUT, REQUEST_TIMEOUT, Disconnected, Kind, MalformedRequest, RegistryError
 from vex.forwarded import UNIX
 from vex.message import Request, Response, error_response, in_clear_response
@@ -208,7 +208,7 @@ class Connection(BaseRequestHandler):
             # The client may never send this body (it waits for 100), or has much more of it than is worth reading.
             reusable = reusable and not self.continue_wanted and (head.length or 0) - body.received <= _DRAIN_BYTES
         sent = self._send(request, response, reusable)
-        if response.basis and self.server.answers and reusable and head.minor == 1 and not head.has_body:
+        if response.basis and self.server.answers and reusable and head.minor == 1 and not head.has_body and len(response.body) < MAX_ANSWER_BYTES:
             self.server.answers.keep(data, _kept(request, response, response.basis))
         self.unanswered = None
         self._done(request.method, request.op, response.status, started, body.received, sent)
@@ -352,6 +352,8 @@ class Connection(BaseRequestHandler):
             self.phase = WORKING
             if response.file is not None:
                 response.file.close()
+            if response.on_sent:
+                response.on_sent()
 
     def _send_all(self, request: Request, response: Response, head: bytes) -> int:
         if request.method == "HEAD":

@@ -86,10 +86,10 @@ class Response:
     """An answer: `body`, or a part of `file` (closed by whoever sends it) or several `parts`, or pieces of a `stream` whose length is not known.
 
     `length` is the Content-Length; for a HEAD it may be given without a body. With a `basis` the answer may be given again.
-    `last` closes the connection after it.
+    `last` closes the connection after it; `on_sent` is called once it was sent, or could not be.
     """
 
-    __slots__ = ("basis", "body", "file", "headers", "last", "length", "offset", "parts", "status", "stream")
+    __slots__ = ("basis", "body", "file", "headers", "last", "length", "offset", "on_sent", "parts", "status", "stream")
 
     def __init__(
         self,
@@ -114,6 +114,7 @@ class Response:
         self.stream = stream
         self.basis = basis
         self.last = False
+        self.on_sent: Callable[[], None] | None = None
 
 
 def json_response(
