@@ -34,7 +34,7 @@ else
     for python in python3 python3.15; do
         in_sid env VEX_TEST_REQUIRE=none "$python" -m unittest || failed=1
     done
-    in_sid python3 -m unittest -v tests.test_docker tests.test_podman tests.test_skopeo tests.test_containerd tests.test_container tests.test_importing \
+    in_sid python3 -m unittest -v tests.test_docker tests.test_podman tests.test_skopeo tests.test_containerd tests.test_container tests.test_partial_pulls tests.test_importing \
         tests.test_layers tests.test_layouts || failed=1
 fi
 rm -rf "$copy.pyc"

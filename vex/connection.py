@@ -62,7 +62,7 @@ class Observer:
         """Note a request that never reached a handler."""
 
     def connection_refused(self, listener: str) -> None:
-        """Note a connection for which there was no thread."""
+        """Note a connection for which there was no thread, and no place to wait."""
 
     def connection_ended(self, listener: str, reason: str) -> None:
         """Note a connection that the server ended: `handshake`, `idle`, `head`, `stall`, `rate`, `limit` or `shutdown`."""
