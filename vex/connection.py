@@ -25,7 +25,7 @@ from vex.errors import BODY_TIMEOUT, REQUEST_TIMEOUT, Disconnected, Kind, Malfor
 from vex.forwarded import UNIX
 from vex.message import Request, Response, error_response, in_clear_response
 from vex.pace import RATE, STALL, Pace
-from vex.sending import Outgoing
+from vex.sending import JOINED_BYTES, Outgoing
 from vex.slots import origin_of
 from vex.wire import Body, Input, body_of, encode_head, head_end, parse_head
 
@@ -234,7 +234,10 @@ class Connection(BaseRequestHandler):
         """Give an answer that was given before."""
         started = time.perf_counter()
         self.phase = SENDING
-        self.out.send(answer.before_date + _date(int(time.time())), answer.after_date)
+        if len(answer.after_date) > JOINED_BYTES:
+            self.out.send(answer.before_date + _date(int(time.time())), answer.after_date)
+        else:
+            self.out.send_all(answer.before_date + _date(int(time.time())) + answer.after_date)
         self.phase = WORKING
         self._done(answer.method, answer.op, answer.status, started, 0, answer.body_bytes, True)
         if _log.isEnabledFor(logging.DEBUG):

@@ -20,7 +20,7 @@ _FILE_PIECE_BYTES = 4 * 1024 * 1024
 # Over TLS, and where the system does not tell what has arrived, how far a slow reader has come shows only after each piece.
 SLOW_PIECE_BYTES = 64 * 1024
 # A head shares its packet, and the copy that this needs, with a body of this size at most.
-_JOINED_BYTES = 16 * 1024
+JOINED_BYTES = 16 * 1024
 _HAS_SENDFILE = hasattr(os, "sendfile") and sys.platform.startswith("linux")
 _HAS_CORK = hasattr(socket, "TCP_CORK")
 # tcp(7), struct tcp_info of Linux 4.6: segments that were not acknowledged, bytes that were, and bytes that were not sent.
@@ -63,7 +63,7 @@ class Outgoing:
 
     def send(self, head: bytes, body: bytes) -> None:
         """Send a head with its body, in one piece where that costs little."""
-        if len(body) <= _JOINED_BYTES:
+        if len(body) <= JOINED_BYTES:
             self.send_all(head + body if body else head)
         else:
             self.send_all(head)
