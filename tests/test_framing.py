@@ -493,7 +493,7 @@ class Continue(FramingCase):
 class Deadlines(FramingCase):
     """Clients that say nothing, or not enough."""
 
-    flags = ("--head-timeout", "0.3s", "--idle-timeout", "0.3s", "--stall-timeout", "0.3s")
+    flags = ("--head-timeout", "0.3s", "--idle-timeout", "0.3s", "--stall-timeout", "0.3s", "--upload-timeout", "0.3s")
 
     def test_half_a_head_is_408(self) -> None:
         for data in (b"GET", head()[:-2]):
@@ -508,10 +508,11 @@ class Deadlines(FramingCase):
             self.assertEqual(wire.answer().status, 200)
             self.assertEqual(wire.rest(), b"")
 
-    def test_a_body_that_stalls_closes_the_connection_and_the_session_stays(self) -> None:
+    def test_a_body_that_stalls_is_408_and_the_session_stays(self) -> None:
         location = str(self.server.auth.request("POST", "/v2/stall/blobs/uploads/").headers["Location"])
         with connected(self.server.addresses["auth"]) as wire:
             wire.send(head("Content-Length: 10", line=f"PATCH {location} HTTP/1.1") + b"01234")
+            self.assert_error(wire.answer(), 408, "REQUEST_TIMEOUT")
             self.assertEqual(wire.rest(), b"")
         self.assertEqual(self.server.auth.get(location).headers["Range"], "0-4")
         self.assertGreaterEqual(self.server.metric('vex_connections_ended_total{listener="auth",reason="stall"}'), 1)
