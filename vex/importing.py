@@ -130,23 +130,21 @@ def _target(config: Config, to: str, credentials: Credentials | None) -> Remote:
 
 def check_ends(config: Config, to: str, wanted: Wanted) -> None:
     """Find out that there is something to import from and to, before anybody is asked for a password; raises Failure."""
-    if not Path(wanted.source).exists():
-        origin = _source_origin(wanted.source)
-        if reason := _reason_against(Remote(origin)):
-            is_file = "://" not in wanted.source
-            raise Failure(f"there is no file {wanted.source}, and {reason}; check its path, or the address" if is_file else f"{reason}; check the address")
-    if reason := _reason_against(_target(config, to, None)):
+    if reason := _silence_of(_target(config, to, None)):
         raise Failure(f"{reason}; start the registry there with 'vex serve', or give its auth address with --to")
+    if Path(wanted.source).exists():
+        return
+    if reason := _silence_of(Remote(_source_origin(wanted.source))):
+        is_file = "://" not in wanted.source
+        raise Failure(f"there is no file {wanted.source}, and {reason}; check its path, or the address" if is_file else f"{reason}; check the address")
 
 
-def _reason_against(remote: Remote) -> str:
-    """Say why there is no talking to a registry; "" where anything answers, a demand for a password among it."""
+def _silence_of(remote: Remote) -> str:
+    """Say why a registry does not answer; "" if it does, whatever that is."""
     try:
-        remote.request("GET", "/v2/")
+        remote.reach()
     except Unreachable as error:
         return str(error)
-    except Refused:
-        return ""
     return ""
 
 

@@ -174,6 +174,14 @@ class Remote:
             self._wait(pause if answer is None else _asked_pause(answer, pause))
         raise AssertionError  # the last round returns or raises
 
+    def reach(self) -> None:
+        """Find out whether anything answers, a demand for a password or not; raises Unreachable."""
+        try:
+            with _translated(self.origin):
+                self._discard(self._send("GET", "/v2/", None, b"", ""))
+        except Broken as broken:
+            raise Unreachable(f"{self.origin} does not answer: {broken}") from broken
+
     @contextlib.contextmanager
     def open(self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | Iterable[bytes] = b"") -> Iterator[HTTPResponse]:
         """Send a request once, with what the registry wants to see, and follow redirects; raises Broken, Unreachable and Refused.
