@@ -113,7 +113,7 @@ class Names(TokensCase):
         self.assertRaises(Failure, self.users.delete, "ci")
 
     def test_names_and_patterns_are_checked(self) -> None:
-        for name in ("", "a b", "a/b", "x" * 65):
+        for name in ("", "a b", "a/b", "-x", "x" * 65):
             self.assertRaises(Failure, self.tokens.add, name, repositories="*")
         for pattern in ("", "Team/*", "team/?", "team/[ab]", "a b", "team/*\n", "x" * 256):
             self.assertRaises(Failure, self.tokens.add, "ci", repositories=pattern)
