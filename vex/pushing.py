@@ -83,7 +83,12 @@ def _resolve(tx: Transaction, push: Push, manifest: Manifest) -> tuple[set[int],
     blobs: set[int] = set()
     children: set[int] = set()
     missing: list[Digest] = []
+    needed: dict[Digest, Descriptor] = {}
     for descriptor in filter(None, (*manifest.manifests, manifest.config, *manifest.layers)):
+        # Thousands of layers may be one; their sizes are equal, but not each of them may have to be here.
+        if descriptor.required or descriptor.digest not in needed:
+            needed[descriptor.digest] = descriptor
+    for descriptor in needed.values():
         child = store.find_child(tx, push.repository, descriptor.digest, push.now) if manifest.is_index else None
         if child is not None:
             _check_size(descriptor, child.size)

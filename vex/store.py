@@ -6,6 +6,7 @@ Functions take the transaction that they run in, never commit, and decide nothin
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from vex.names import Digest, RepositoryName, Tag
 # Names after one, so many of them; catalog.py measures them too.
 REPOSITORIES = "SELECT name FROM repository WHERE emptied IS NULL AND name > ? ORDER BY name LIMIT ?"
 TAGS = "SELECT name FROM tag WHERE repository = ? AND name > ? ORDER BY name LIMIT ?"
+# SQLite took at most 999 parameters in a statement once.
+_BATCH = 500
 
 
 class BlobRow(NamedTuple):
@@ -189,8 +192,8 @@ def take_lease(tx: Transaction, repository: int, blob: int, expires: int) -> Non
 
 def drop_leases(tx: Transaction, repository: int, blobs: Iterable[int]) -> None:
     """Let go of blobs in a repository."""
-    for blob in blobs:
-        tx.execute("DELETE FROM lease WHERE repository = ? AND blob = ?", (repository, blob))
+    for batch in _batches(blobs):
+        tx.execute(f"DELETE FROM lease WHERE repository = ? AND blob IN ({_marks(batch)})", (repository, *batch))  # noqa: S608 -- only marks
 
 
 def expired_leases(tx: Transaction, now: int, limit: int) -> list[tuple[int, int, Digest]]:
@@ -281,8 +284,9 @@ def add_manifest(tx: Transaction, repository: int, manifest: int, media_type: st
 
 def add_references(tx: Transaction, repository: int, manifest: int, blobs: Iterable[int], children: Iterable[int]) -> None:
     """Record what a manifest of a repository references; what is recorded already stays."""
-    for blob in blobs:
-        tx.execute("INSERT OR IGNORE INTO manifest_blob (repository, blob, manifest) VALUES (?, ?, ?)", (repository, blob, manifest))
+    for batch in _batches(blobs):
+        rows = f"SELECT ?, id, ? FROM blob WHERE id IN ({_marks(batch)})"  # noqa: S608 -- only marks
+        tx.execute(f"INSERT OR IGNORE INTO manifest_blob (repository, blob, manifest) {rows}", (repository, manifest, *batch))
     for child in children:
         tx.execute("INSERT OR IGNORE INTO manifest_child (repository, child, parent) VALUES (?, ?, ?)", (repository, child, manifest))
 
@@ -388,3 +392,14 @@ def totals(tx: Transaction) -> Totals:
 
 def _manifest_row(row: tuple[Any, ...] | None) -> ManifestRow | None:
     return None if row is None else ManifestRow(row[0], Digest(row[1]), row[2], row[3])
+
+
+def _batches(ids: Iterable[int]) -> Iterator[list[int]]:
+    # A statement for each of thousands takes several times as long, while the lock is held.
+    rest = iter(ids)
+    while batch := list(itertools.islice(rest, _BATCH)):
+        yield batch
+
+
+def _marks(values: list[int]) -> str:
+    return ", ".join("?" * len(values))
