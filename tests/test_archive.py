@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from tests.clients import ProgramTestCase, daemon, dockerd, hosts, require_root, run
 from tests.images import INDEX, Layout, write_layout
-from tests.in_process import Options
+from tests.in_process import InProcess, Options
 from tests.page import PagesTestCase
 from tests.programs import require
 from tests.support import OCI_MANIFEST, PASSWORD, USER, ServerTestCase, descriptor, digest_of, image
-from vex.errors import Disconnected
+from vex.archive import ArchiveImage, image_archive
+from vex.errors import Disconnected, RegistryError
+from vex.manifest import ManifestLimits, parse_manifest
+from vex.names import Digest, RepositoryName
 
 FORMATS = ("oci", "v2s2")
 
@@ -54,6 +59,16 @@ class ArchiveTests(ServerTestCase):
         self.server.auth.push_image("app", "other", b"another")
         self.assertEqual(json.loads(self.members(f"{path}?tag=other")["manifest.json"])[0]["RepoTags"], [name])
         self.assertEqual(json.loads(self.members(f"{path}?tag=missing")["manifest.json"])[0]["RepoTags"], [name])
+
+    def test_a_manifest_that_goes_in_that_moment_is_not_found_before_anything_is_sent(self) -> None:
+        manifest = parse_manifest(json.dumps(image()).encode(), OCI_MANIFEST, ManifestLimits())
+        gone = ArchiveImage(RepositoryName("app"), Digest.of(b"gone"), OCI_MANIFEST, manifest, "")
+        with tempfile.TemporaryDirectory() as directory:
+            site = InProcess(Path(directory), Options(), 1_700_000_000)
+            with self.assertRaises(RegistryError) as caught:
+                image_archive(site.registry, gone)
+            site.close()
+        self.assertEqual(caught.exception.kind.code, "MANIFEST_UNKNOWN")
 
     def test_it_says_what_kept_it_from_being_made(self) -> None:
         path, _ = self.push()

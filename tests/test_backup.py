@@ -183,7 +183,7 @@ class Damage(BackupTestCase):
                 self.source(self.layer).unlink(missing_ok=True)
                 if content:
                     self.source(self.layer).write_bytes(content)
-                self.assertIn("damaged in the registry, and so not copied: 1", self.refused(self.directory))
+                self.assertIn("damaged in the registry, and so not copied: 1; see vex check --hash --repair", self.refused(self.directory))
                 self.assertEqual(self.copy(digest_of(b"{}")).read_bytes(), b"{}")
                 self.assertTrue((self.directory / "vex.db").exists())
                 self.assertFalse(self.copy(self.layer).exists())

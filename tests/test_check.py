@@ -104,7 +104,11 @@ class Blobs(CheckTestCase):
     def test_a_changed_byte_is_found_by_hashing_only(self) -> None:
         self.flip(self.layer)
         self.assertEqual(self.check(), [])
-        self.assert_one(self.check(HASH), self.layer, "does not have the content of this digest")
+        self.assert_one(self.check(HASH), self.layer, "does not have the content of this digest", "; vex check --hash --repair marks it")
+        # The command that is named does what is said of it, and a shorter one would not.
+        self.assertEqual(self.check(REPAIR), [])
+        self.assert_one(self.check(REPAIR_HASH), "it is marked as damaged")
+        self.assert_missing(self.layer)
 
     def test_a_file_that_cannot_be_read_is_found(self) -> None:
         directory = self.site.directory / "unreadable"
@@ -255,6 +259,51 @@ class References(CheckTestCase):
         self.check(REPAIR)
         self.assertEqual(self.check(HASH), [])
         self.assertFalse(self.file(blob).exists())
+
+
+class Counters(CheckTestCase):
+    """What the lists of the web interface show and sort by, which triggers keep."""
+
+    WRONG = (
+        "UPDATE repository SET tags = 7",
+        "UPDATE repository SET size = size + 1",
+        "UPDATE repository SET pushed = 1",
+        "UPDATE tag SET size = 3",
+        "UPDATE repository_manifest SET holders = 0",
+        "UPDATE total SET repositories = 12",
+    )
+
+    def test_a_counter_that_is_wrong_is_found_and_counted_again(self) -> None:
+        index = self.push_index("app", "all", [self.manifest])
+        self.push_image("other", "1", b"layer", b"more")
+        right = self.counters()
+        for sql in self.WRONG:
+            with self.subTest(sql):
+                self.execute(sql)
+                self.assert_one(self.check(), "in the lists of the web interface", "--repair counts again")
+                self.assertNotEqual(self.counters(), right)
+                self.assert_one(self.check(REPAIR), "counted again")
+                self.assertEqual(self.counters(), right)
+                self.assertEqual(self.check(), [])
+        self.delete("app", "all")
+        self.assertEqual(self.site.request("HEAD", f"/v2/app/manifests/{index.digest}").status, 404)
+        self.assertEqual(self.check(), [])
+
+    def test_the_newest_push_stays_that_of_a_manifest_that_is_gone(self) -> None:
+        self.site.advance(HOUR)
+        self.push_image("app", "2", b"newer")
+        self.delete("app", "2")
+        self.assertEqual(self.check(), [])
+
+    def counters(self) -> list[object]:
+        queries = (
+            "SELECT name, tags, size, pushed FROM repository ORDER BY name",
+            "SELECT repository, name, size FROM tag ORDER BY 1, 2",
+            "SELECT repository, manifest, holders FROM repository_manifest ORDER BY 1, 2",
+            "SELECT repositories FROM total",
+        )
+        with self.site.database.read() as tx:
+            return [tx.rows(query) for query in queries]
 
 
 class DamagedDatabase(CheckTestCase):

@@ -44,6 +44,7 @@ OPTIONS = "OPTIONS"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", OPTIONS})
 _NO_STORE = ("Cache-Control", "no-store")
 _API_VERSION = ("Docker-Distribution-Api-Version", "registry/2.0")
+_PLAIN = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
 _CROSS_ORIGIN = [
     ("Access-Control-Allow-Origin", "*"),
     ("Access-Control-Expose-Headers", "Docker-Content-Digest, Link, OCI-Filters-Applied, ETag, Content-Range, WWW-Authenticate"),
@@ -220,8 +221,16 @@ class App:
     def _error(self, request: Request, error: RegistryError) -> Response:
         self._incidents.request_refused(request.listener, error.kind)
         if request.listener == PUBLIC and not _is_api(request):
-            return self._pages().error(request, error)
+            return self._error_page(request, error)
         return error_response(error)
+
+    def _error_page(self, request: Request, error: RegistryError) -> Response:
+        try:
+            return self._pages().error(request, error)
+        except Exception:  # whatever it is, whoever asks is answered
+            self._incidents.panic()
+            _log.exception("%s %s: the page of an error failed", request.method, request.path)
+            return Response(error.kind.status, [*_PLAIN, *error.headers], f"{error.message}\n".encode())
 
     def _unexpected(self, request: Request, error: Exception) -> RegistryError:
         number = error.errno if isinstance(error, OSError) else None

@@ -44,9 +44,15 @@ def archive_image(registry: Registry, name: RepositoryName, digest: Digest, mani
 
 
 def image_archive(registry: Registry, image: ArchiveImage) -> Iterator[bytes]:
-    """Make the archive piece by piece; raises Disconnected when a blob goes away meanwhile, since what was sent cannot be taken back."""
+    """Make the archive piece by piece; raises MANIFEST_UNKNOWN at once.
+
+    The pieces raise Disconnected when a blob goes away meanwhile, since what was sent cannot be taken back.
+    """
     # As a pull, so that a removal meanwhile leaves the blobs for `pull-grace`.
-    content = registry.read_manifest(image.name, image.digest).content
+    return _pieces(registry, image, registry.read_manifest(image.name, image.digest).content)
+
+
+def _pieces(registry: Registry, image: ArchiveImage, content: bytes) -> Iterator[bytes]:
     blobs = list(dict.fromkeys([*([image.config] if image.config else []), *image.layers]))
     for directory in ("blobs", *sorted({f"blobs/{digest.algorithm}" for digest in (image.digest, *blobs)})):
         yield _header(directory, 0, tarfile.DIRTYPE)

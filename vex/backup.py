@@ -97,7 +97,7 @@ class _Backup:
         if self._damaged:
             for digest, reason in self._damaged.items():
                 self._progress.say(f"blob {digest}: {reason}")
-            raise Failure(f"the backup in {done}; damaged in the registry, and so not copied: {len(self._damaged)}; see vex check --repair")
+            raise Failure(f"the backup in {done}; damaged in the registry, and so not copied: {len(self._damaged)}; see vex check --hash --repair")
         return done
 
     def _news(self) -> str:

@@ -70,6 +70,7 @@ class BlobFiles:
         self.uploads = data_directory / "uploads"
         self._blobs = data_directory / "blobs"
         self._ballast = data_directory / "ballast"
+        self.kept = data_directory / "set-aside"
         for directory in (self.uploads, self._blobs, *(self._blobs / algorithm for algorithm in ALGORITHMS)):
             make_directory(directory)
         self._lock = threading.Lock()
@@ -120,11 +121,43 @@ class BlobFiles:
         """Remove the files of digests that nobody wants; returns what was removed. A file that cannot be removed now is logged."""
         files = size = 0
         for digest in digests:
-            aside = self._set_aside(digest, lock)
-            removed = self.discard(aside) if aside else -1
+            aside = self.uploads / f"{REMOVED_PREFIX}{secrets.token_hex(16)}"
+            removed = self.discard(aside) if self._move(digest, aside, lock) else -1
             if removed >= 0:
                 files, size = files + 1, size + removed
         return Count(files, size)
+
+    def set_aside(self, digests: Iterable[Digest], *, lock: Lock) -> Count:
+        """Move the files of digests that nobody wants to `set-aside/`, out of the way; returns what was moved."""
+        files = size = 0
+        for digest in digests:
+            target = self._kept_path(digest)
+            make_directory(target.parent)
+            if self._move(digest, target, lock):
+                files, size = files + 1, size + os.stat(target).st_size
+        return Count(files, size)
+
+    def set_aside_files(self) -> list[BlobFile]:
+        """List the files that were set aside."""
+        paths = [(path, Digest(f"{path.parent.name}:{path.name}")) for path in self.kept.glob("*/*")]
+        return [BlobFile(digest, path.stat().st_size) for path, digest in paths if path.parent.name in ALGORITHMS]
+
+    def put_back(self, *, lock: Lock) -> int:
+        """Put files that were set aside back where a row knows them and they are missing; returns how many. For the start, before anything is pushed."""
+        found = 0
+        for file in self.set_aside_files():
+            with lock() as has_row:
+                if has_row(file.digest) and self.size(file.digest) < 0:
+                    self.publish(self._kept_path(file.digest), file.digest)
+                    found += 1
+        return found
+
+    def drop_set_aside(self, digest: Digest) -> None:
+        """Remove a file that was set aside; raises OSError."""
+        os.unlink(self._kept_path(digest))
+
+    def _kept_path(self, digest: Digest) -> Path:
+        return self.kept / digest.algorithm / digest.encoded
 
     def remove_left(self, *, lock: Lock) -> None:
         """Try again to remove what could not be removed before."""
@@ -203,25 +236,24 @@ class BlobFiles:
         algorithm, _, encoded = digest.partition(":")
         return f"{self._blobs}/{algorithm}/{encoded}"
 
-    def _set_aside(self, digest: Digest, lock: Lock) -> Path | None:
-        """Rename the file of a digest, unless somebody wants it; returns where it is now."""
-        aside = self.uploads / f"{REMOVED_PREFIX}{secrets.token_hex(16)}"
+    def _move(self, digest: Digest, target: Path, lock: Lock) -> bool:
+        """Rename the file of a digest, unless somebody wants it; returns whether that is done."""
         known = digest in self._put_off
         try:
             with lock() as has_row, self._lock:
                 if digest in self._publishing:
                     self._put_off.add(digest)
-                    return None
+                    return False
                 self._put_off.discard(digest)
                 if has_row(digest):
-                    return None
-                os.rename(self.path(digest), aside)
-                return aside
+                    return False
+                os.rename(self.path(digest), target)
+                return True
         except FileNotFoundError:
-            return None
+            return False
         except Exception as error:  # whatever it is: what made the file needless is committed
             self._put_off_after(digest, error, known)
-            return None
+            return False
 
     def _put_off_after(self, digest: Digest, error: Exception, known: bool) -> None:
         with self._lock:

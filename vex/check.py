@@ -4,8 +4,6 @@ It works on a registry that is running, from a process of its own. Invariants: w
 database's write lock before it is told, since a removal or a push may have come in between; a row is changed in a transaction,
 which any process may do at any time; a file is removed only while the data directory's lock is held here, because what keeps a
 push of the same blob safe from that (`BlobFiles.publishing`) is known to the process of the server alone.
-
-Counters that only the web interface shows are not checked here.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from typing import Callable, NamedTuple, Optional
 
 from vex import faults, store
 from vex.blobs import REMOVED_PREFIX, BlobFiles
-from vex.database import Database, DatabaseFault, Transaction
+from vex.database import WITH_TOTALS, Database, DatabaseFault, Transaction
 from vex.directory import locked, open_data, registry_in
 from vex.errors import INTERNAL, Failure, RegistryError
 from vex.manifest import parse_stored
@@ -36,12 +34,13 @@ _NAMED = 5
 _PATIENCE_SECONDS = 7.0
 
 _MARKED = "it is marked as damaged, and the next push of it heals it"
-_TO_BE_MARKED = "vex check --repair marks it as damaged, and the next push of it then heals it"
+_TO_BE_MARKED = "{} marks it as damaged, and the next push of it then heals it"
 _UNMARKED = "the mark was removed"
 _TO_BE_UNMARKED = "vex check --hash --repair removes the mark"
 _HEALED = "the next push of it heals it; if its file was put back, vex check --hash --repair removes the mark"
-_LEFT = "the next start of the registry removes it"
-_NOT_REMOVED = "not removed, because the registry is running: its next start removes it"
+_LEFT = "the next start of the registry removes it, or sets it aside"
+_NOT_REMOVED = "not removed, because the registry is running: stop it, and run this again"
+_COUNTED, _TO_BE_COUNTED = "counted again", "vex check --repair counts again"
 _FOREIGN = "it is left alone; move it away, if nobody needs it there"
 _TO_BE_REMOVED = "vex check --repair removes it, and so does the next start of the registry"
 
@@ -123,11 +122,17 @@ class _Check:
             self._check_unheld()
             self._check_blobs()
             self._check_litter()
+            self._check_set_aside()
+            self._check_counters()
 
     def found(self, problem: str, remedy: str) -> None:
         """Say what is wrong, and what was or can be done about it."""
         self.problems += 1
         self._say(f"{problem}; {remedy}")
+
+    @property
+    def _repairing(self) -> str:
+        return "vex check --hash --repair" if self._options.hashing else "vex check --repair"
 
     def summary(self) -> str:
         """Tell what was checked."""
@@ -236,7 +241,7 @@ class _Check:
                 store.save_blob(tx, blob.digest, blob.size, int(time.time()))
         name = f"blob {blob.digest}{f' in {_listed(repositories)}' if repositories else ''}"
         if fault:
-            self.found(f"{name}: {fault}", _MARKED if blob.damaged or repaired else _TO_BE_MARKED)
+            self.found(f"{name}: {fault}", _MARKED if blob.damaged or repaired else _TO_BE_MARKED.format(self._repairing))
         elif self._options.hashing:
             self.found(f"{name}: it is marked as damaged, but its file is sound", _UNMARKED if repaired else _TO_BE_UNMARKED)
         else:
@@ -258,6 +263,34 @@ class _Check:
                 if self._options.repair:
                     os.unlink(litter.path)
                 self._found_litter(litter, "removed" if self._options.repair else _TO_BE_REMOVED)
+
+    def _check_set_aside(self) -> None:
+        """Tell of what a start set aside because the database did not know it; what it knows again, the next start puts back."""
+        walk = iter(self._files.set_aside_files())
+        files = size = 0
+        while batch := list(itertools.islice(walk, _BATCH)):
+            with self._database.read() as tx:
+                unknown = [file for file in batch if store.find_blob(tx, file.digest) is None]
+            for file in unknown:
+                if self._options.repair:
+                    self._files.drop_set_aside(file.digest)
+                files, size = files + 1, size + file.size
+        if files:
+            remedy = "removed" if self._options.repair else "vex check --repair removes them; with the right database in place, the next start puts them back"
+            self.found(f"files that a start has set aside, because the database did not know them: {files} ({size} bytes)", remedy)
+
+    def _check_counters(self) -> None:
+        """Tell of what the lists of the web interface show and sort by, where it is not what it was counted from."""
+        if self._database.schema < WITH_TOTALS:
+            return
+        for counter in faults.COUNTERS:
+            with self._database.read() as tx:
+                wrong = faults.wrong_counters(tx, counter)
+            if wrong and self._options.repair:
+                with self._database.write() as tx:
+                    faults.recount(tx, counter)
+            if wrong:
+                self.found(f"{counter.what} in the lists of the web interface, wrong in rows: {wrong}", _COUNTED if self._options.repair else _TO_BE_COUNTED)
 
     def _found_litter(self, litter: _Litter, remedy: str) -> None:
         size = litter.identity.size if litter.identity else 0

@@ -27,8 +27,8 @@ from vex.metrics import Buckets
 
 MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql", "005-audit.sql", "006-removal.sql")
 LATEST = len(MIGRATIONS)
-# The schemas from which on there are tokens, the audit trail, states of manifests.
-WITH_TOKENS, WITH_TRAIL, WITH_STATES = 4, 5, 6
+# The schemas from which on there is all that the lists of the web interface show, tokens, the audit trail, states of manifests.
+WITH_TOTALS, WITH_TOKENS, WITH_TRAIL, WITH_STATES = 3, 4, 5, 6
 # What queries raise on a file that is damaged, or no database, without a translation.
 DatabaseFault = sqlite3.DatabaseError
 _BUSY_SECONDS = 5.0
@@ -156,12 +156,20 @@ class Database:
         self._failed = ""
         self.created = False
         self._readers = _Readers(path)
+        log = Path(f"{path}-wal")
+        # What a process wrote that was killed, or another one that has the database open: who closes it last removes the log.
+        self.has_log = log.exists() and log.stat().st_size > 0
         try:
             self._connection = _connect(path, create)
             self._settle_schema(oldest, create)
         except sqlite3.Error as error:
             if "locked" in str(error):
                 raise Failure(f"another process is writing to the database {path}; try again") from error
+            if "disk I/O error" in str(error):
+                raise Failure(
+                    f"cannot use the database {path}: {error}; the disk fails, or its file system cannot map a file into memory, as mergerfs with"
+                    " cache.files=off: use cache.files=auto-full there, or a local file system"
+                ) from error
             raise Failure(f"cannot use the database {path}: {error}; check its permissions and the disk, or restore it from a backup") from error
 
     @property

@@ -5,14 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Callable
 
-from vex.blobs import FILE_MODE, make_directory
+from vex.blobs import FILE_MODE, REMOVED_PREFIX, BlobFiles, make_directory, sync_directory
 from vex.database import Database
 from vex.errors import Failure
+from vex.names import ALGORITHMS
+from vex.received import Received, read_received, write_received
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_LOCAL = "use a local file system, such as ext4, XFS or ZFS"
+_WHOLE = "blobs/ and uploads/ have to be on one file system: move the data directory as a whole, and name it with data-dir"
 
 
 @contextlib.contextmanager
@@ -40,6 +49,52 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def try_out(directory: Path) -> None:
+    """Do once what a registry asks of its file system, in its data directory; raises Failure where something does not work."""
+    trial = BlobFiles(directory).uploads / f"{REMOVED_PREFIX}trial"
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: trial.unlink(missing_ok=True))
+        for action, remedy, step in _trials(directory / "blobs", trial):
+            try:
+                step()
+            except OSError as error:
+                if error.errno in _FULL:
+                    # What is there can be read and deleted all the same.
+                    return
+                raise Failure(f"the data directory {directory} cannot be used: its file system cannot {action}: {error.strerror}; {remedy}") from error
+
+
+def _trials(blobs: Path, trial: Path) -> Iterator[tuple[str, str, Callable[[], None]]]:
+    """Give what is done, what helps where it fails, and what does it."""
+    yield "write a file", "check its permissions and the disk", partial(_write_trial, trial)
+    yield "keep an attribute with a file", _LOCAL, partial(_try_attribute, trial)
+    yield "map a file into memory, which SQLite needs", f"{_LOCAL}, or mount mergerfs with cache.files=auto-full", partial(_try_memory, trial)
+    for algorithm in ALGORITHMS:
+        place = blobs / algorithm
+        yield f"rename a file from uploads/ to blobs/{algorithm}/", _WHOLE, partial(os.rename, trial, place / trial.name)
+        yield f"sync the directory blobs/{algorithm}/", _LOCAL, partial(sync_directory, place)
+        yield f"rename a file from blobs/{algorithm}/ to uploads/", _WHOLE, partial(os.rename, place / trial.name, trial)
+
+
+def _write_trial(trial: Path) -> None:
+    descriptor = os.open(trial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        os.write(descriptor, b"\0")
+    finally:
+        os.close(descriptor)
+
+
+def _try_attribute(trial: Path) -> None:
+    nothing = Received(0, bytes(16))
+    write_received(trial, nothing, nothing)
+    read_received(trial)
+
+
+def _try_memory(trial: Path) -> None:
+    with open(trial, "r+b", buffering=0) as file:
+        mmap.mmap(file.fileno(), 1).close()
 
 
 @contextlib.contextmanager

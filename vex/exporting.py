@@ -166,7 +166,7 @@ class _Export:
         self._layout.publish(index)
         done = f"{self._layout.directory}: entries in {INDEX_FILE}: {len(entries)}; {self._news()}"
         if problems:
-            raise Failure(f"{done}; not exported, because what they need is damaged: {problems}; see vex check --repair")
+            raise Failure(f"{done}; not exported, because what they need is damaged: {problems}; see vex check --hash --repair")
         return done
 
     def _id(self, found: int | None) -> int:

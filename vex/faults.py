@@ -21,6 +21,59 @@ class HeldManifest(NamedTuple):
     media_type: str
 
 
+class Counter(NamedTuple):
+    """A column that repeats what other tables say: `right` is what it should be, `wrong` the condition of a row where it is not that."""
+
+    what: str
+    table: str
+    column: str
+    right: str
+    wrong: str = "{column} <> ({right})"
+
+
+COUNTERS = (
+    Counter("numbers of tags", "repository", "tags", "SELECT count(*) FROM tag WHERE repository = repository.id"),
+    Counter(
+        "sizes of repositories",
+        "repository",
+        "size",
+        "SELECT coalesce(sum(size), 0) FROM blob WHERE id IN (SELECT blob FROM manifest_blob WHERE repository = repository.id)",
+    ),
+    Counter(
+        "times of the newest push",
+        "repository",
+        "pushed",
+        "SELECT coalesce(max(pushed), 0) FROM repository_manifest WHERE repository = repository.id",
+        # That of a push that was deleted since stays.
+        "{column} < ({right})",
+    ),
+    Counter("sizes of tags", "tag", "size", "SELECT coalesce(sum(size), 0) FROM manifest_summary WHERE manifest = tag.manifest"),
+    Counter(
+        "numbers of what holds a manifest",
+        "repository_manifest",
+        "holders",
+        "(SELECT count(*) FROM tag WHERE repository = repository_manifest.repository AND manifest = repository_manifest.manifest)"
+        " + (SELECT count(*) FROM manifest_child WHERE repository = repository_manifest.repository AND child = repository_manifest.manifest)",
+    ),
+    Counter("number of repositories", "total", "repositories", "SELECT count(*) FROM repository WHERE emptied IS NULL"),
+)
+
+
+def wrong_counters(tx: Transaction, counter: Counter) -> int:
+    """Count the rows in which a counter is wrong."""
+    count: int = tx.value(f"SELECT count(*) FROM {counter.table} WHERE {_wrong(counter)}")  # noqa: S608 -- of constants only
+    return count
+
+
+def recount(tx: Transaction, counter: Counter) -> None:
+    """Set a counter right where it is wrong."""
+    tx.execute(f"UPDATE {counter.table} SET {counter.column} = ({counter.right}) WHERE {_wrong(counter)}")  # noqa: S608 -- of constants only
+
+
+def _wrong(counter: Counter) -> str:
+    return counter.wrong.format(column=f"{counter.table}.{counter.column}", right=counter.right)
+
+
 def integrity_faults(tx: Transaction) -> list[str]:
     """Let SQLite check the database's own structure; returns what is wrong with it."""
     return [row[0] for row in tx.rows("PRAGMA integrity_check") if row[0] != "ok"]

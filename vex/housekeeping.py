@@ -11,14 +11,14 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 
 from vex import audit, removal, store
 from vex.answers import Revisions
 from vex.blobs import BlobFiles
 from vex.database import Database, Transaction
-from vex.names import RepositoryName
+from vex.names import Digest, RepositoryName
 from vex.pulls import Pulls
 from vex.references import Release, expire_leases
 from vex.registry import Registry
@@ -29,6 +29,8 @@ _log = logging.getLogger("vex")
 _BATCH = 200
 _PAUSE_SECONDS = 0.002
 _DAY = 24 * 3600
+# More of the files than this part are no leavings of a crash.
+_MOST_LITTER = 0.1
 # How many files a line of the log names.
 _NAMED = 5
 
@@ -114,16 +116,36 @@ class Housekeeping:
     def check_files(self) -> None:
         """Remove files without a row, which a crash leaves, and note blobs whose file is missing or short."""
         self._name_foreign()
-        walk = self._files.files()
-        while names := [file.digest for file in itertools.islice(walk, _BATCH)]:
-            with self._database.read() as tx:
-                litter = [digest for digest in names if store.find_blob(tx, digest) is None]
-            self._registry.remove_files(litter)
-            if self._stop.is_set():
-                return
+        files, litter = 0, 0
+        for total, batch in self._litter():
+            files, litter = files + total, litter + len(batch)
+        if litter:
+            self._remove_litter(litter > files * _MOST_LITTER and not self._database.has_log)
         last = 0
         while last >= 0 and not self._stop.is_set():
             last = self._check_rows_after(last)
+
+    def _litter(self) -> Iterator[tuple[int, list[Digest]]]:
+        """Walk over the files of blobs; gives for each batch how many there are, and which have no row."""
+        walk = self._files.files()
+        while (names := [file.digest for file in itertools.islice(walk, _BATCH)]) and not self._stop.is_set():
+            with self._database.read() as tx:
+                litter = [digest for digest in names if store.find_blob(tx, digest) is None]
+            yield len(names), litter
+
+    def _remove_litter(self, suspicious: bool) -> None:
+        """Remove the files without a row; many of them, beside a database that nobody had open at its end, may be what an older copy of it does not know."""
+        remove = self._registry.set_files_aside if suspicious else self._registry.remove_files
+        counts = [remove(litter) for _, litter in self._litter()]
+        files, size = sum(count.files for count in counts), sum(count.bytes for count in counts)
+        if files and suspicious:
+            _log.warning(
+                "%d files of %d bytes, more than a tenth of all, belong to no blob that the database knows, as if it were an older copy without its"
+                " vex.db-wal: they are set aside in %s; start with the right database to have them back, or remove them with vex check --repair",
+                *(files, size, self._files.kept),
+            )
+        elif files:
+            _log.warning("removed %d files of %d bytes that belong to no blob", files, size)
 
     def _name_foreign(self) -> None:
         foreign = list(itertools.islice(self._files.foreign(), _NAMED + 1))

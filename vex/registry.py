@@ -298,6 +298,16 @@ class Registry:
         """Remove the files of blobs that have no row, and that no push is about to give one; what fails is logged, and tried again later."""
         return self._files.remove(digests, lock=self._rows)
 
+    def set_files_aside(self, digests: Iterable[Digest]) -> Count:
+        """Move the files of blobs that have no row out of the way, so that `put_files_back` finds them."""
+        return self._files.set_aside(digests, lock=self._rows)
+
+    def put_files_back(self) -> None:
+        """Put back what was set aside, where a row knows it; for the start."""
+        found = self._files.put_back(lock=self._rows)
+        if found:
+            _log.warning("the database knows files again that were set aside: %d are back", found)
+
     def remove_left_files(self) -> None:
         """Try again to remove the files that could not be removed before."""
         self._files.remove_left(lock=self._rows)

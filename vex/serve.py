@@ -20,7 +20,7 @@ from vex.blobs import BlobFiles
 from vex.config import Config
 from vex.credentials import Credentials, OnePort
 from vex.database import Database
-from vex.directory import locked, open_data
+from vex.directory import locked, open_data, try_out
 from vex.discovery import PageLimits
 from vex.errors import Failure, RegistryError
 from vex.housekeeping import Housekeeping, Step
@@ -72,6 +72,7 @@ def serve(config: Config, reread: Callable[[], Config]) -> int:
     with contextlib.ExitStack() as held:
         with open_data(config.data_dir):
             held.enter_context(locked(config.data_dir))
+            try_out(config.data_dir)
             service = _Service(config, reread, give_memory_back)
         return service.run()
 
@@ -121,6 +122,7 @@ class _Service:
             config.manifest_depth_limit,
         )
         registry = Registry(database, files, uploads, pulls, revisions, rules)
+        registry.put_files_back()
         self._housekeeping = Housekeeping(
             database,
             files,
