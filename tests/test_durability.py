@@ -226,7 +226,7 @@ class FilesTest(DurabilityTestCase):
         with directory_in_memory() as name:
             server = TrapServer(Path(name))
             self.addCleanup(server.kill)
-            for error in ("ENOTSUP", "EPERM"):
+            for error in ("ENOTSUP", "EPERM", "ENOSYS"):
                 with self.subTest(error):
                     server.points.arm(Trap("setxattr uploads", error, forever=True))
                     location = self.start(server.auth)

@@ -207,10 +207,18 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
-        """Hold the lock for queries that must see one state."""
+        """Hold the lock for queries that see one state, whatever another process writes meanwhile."""
         with self._lock, _translated():
             self._refuse_after_failure()
-            yield Transaction(self._connection)
+            if self._connection.in_transaction:
+                # Within one that this thread has begun.
+                yield Transaction(self._connection)
+                return
+            self._connection.execute("BEGIN")
+            try:
+                yield Transaction(self._connection)
+            finally:
+                self._end_read()
 
     @contextlib.contextmanager
     def browse(self) -> Iterator[Transaction]:
@@ -240,6 +248,13 @@ class Database:
             self._commit()
         for callback in transaction.callbacks:
             callback()
+
+    def _end_read(self) -> None:
+        try:
+            self._connection.execute("END")
+        except (sqlite3.Error, MemoryError):
+            self._rollback()
+            raise
 
     def _commit(self) -> None:
         started = time.perf_counter()

@@ -1,0 +1,77 @@
+"""Transactions: what queries see while another process writes, and what makes them durable."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import tempfile
+import unittest
+from pathlib import Path
+
+from vex.database import Database
+from vex.files import sync
+
+# The number of F_FULLFSYNC on macOS, which Linux does not know.
+F_FULLFSYNC = 51
+
+
+class Reads(unittest.TestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory(prefix="vex-test-")
+        self.addCleanup(directory.cleanup)
+        self.path = Path(directory.name) / "vex.db"
+        self.database = Database(self.path)
+        self.addCleanup(self.database.close)
+
+    def add_user_elsewhere(self, name: str) -> None:
+        """Write as a command of another process does."""
+        with contextlib.closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.execute("INSERT INTO user VALUES (?, x'00', x'00', 1, 1)", (name,))
+
+    def test_queries_of_one_read_see_one_state_and_the_next_read_the_newer_one(self) -> None:
+        count = "SELECT count(*) FROM user"
+        with self.database.read() as tx:
+            self.assertEqual(tx.value(count), 0)
+            self.add_user_elsewhere("alice")
+            self.assertEqual(tx.value(count), 0)
+            self.assertEqual(list(tx.each("SELECT name FROM user")), [])
+        with self.database.read() as tx:
+            self.assertEqual(tx.value(count), 1)
+
+    def test_a_read_within_another_sees_the_same_and_ends_alone(self) -> None:
+        with self.database.read() as outer:
+            self.assertEqual(outer.value("SELECT count(*) FROM user"), 0)
+            self.add_user_elsewhere("alice")
+            with self.database.read() as inner:
+                self.assertEqual(inner.value("SELECT count(*) FROM user"), 0)
+            self.assertEqual(outer.value("SELECT count(*) FROM user"), 0)
+
+    def test_a_read_that_fails_ends(self) -> None:
+        with self.assertRaises(ZeroDivisionError), self.database.read() as tx:
+            self.assertEqual(tx.value("SELECT count(*) FROM user"), 0)
+            raise ZeroDivisionError
+        self.add_user_elsewhere("alice")
+        with self.database.write() as tx:
+            self.assertEqual(tx.value("SELECT count(*) FROM user"), 1)
+
+
+class Sync(unittest.TestCase):
+    def test_a_file_system_that_cannot_flush_the_drive_is_synced(self) -> None:
+        with tempfile.TemporaryFile() as file:
+            sync(file.fileno(), F_FULLFSYNC)
+            # A command that is known here is given to the file, and does its own.
+            sync(file.fileno(), fcntl.F_GETFD)
+
+    def test_a_sync_that_fails_is_told(self) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        os.close(writing)
+        for full in (None, F_FULLFSYNC):
+            with self.assertRaises(OSError):
+                sync(writing, full)
+
+
+if __name__ == "__main__":
+    unittest.main()
