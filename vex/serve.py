@@ -113,15 +113,7 @@ class _Service:
         tokens = self._tokens = Tokens(database)
         uploads = self._uploads = Uploads(files, _upload_limits(config), identities=lambda: [*users.identities(), *tokens.identities()])
         pulls, revisions = Pulls(int(config.pull_grace)), Revisions()
-        rules = Rules(
-            int(config.upload_expiry),
-            int(config.keep_replaced),
-            config.delete_untags,
-            config.manifest_limit,
-            config.manifest_descriptors_limit,
-            config.manifest_depth_limit,
-        )
-        registry = Registry(database, files, uploads, pulls, revisions, rules)
+        registry = Registry(database, files, uploads, pulls, revisions, _rules(config))
         registry.put_files_back()
         self._housekeeping = Housekeeping(
             database,
@@ -314,6 +306,17 @@ def _sweep_interval(config: Config) -> float:
     # Soon enough that what expires is gone after at most one and a half times its time, but not all the time.
     shortest = min(time for time in (config.upload_expiry, config.pull_grace, config.keep_replaced, config.audit_keep) if time) if config.upload_expiry else 1
     return min(max(shortest / 2, 0.2), 60.0)
+
+
+def _rules(config: Config) -> Rules:
+    return Rules(
+        int(config.upload_expiry),
+        int(config.keep_replaced),
+        config.delete_untags,
+        config.manifest_limit,
+        config.manifest_descriptors_limit,
+        config.manifest_depth_limit,
+    )
 
 
 def _upload_limits(config: Config) -> UploadLimits:
