@@ -17,7 +17,6 @@ from tests.programs import require
 from tests.support import OCI_MANIFEST, PASSWORD, USER, ServerTestCase, descriptor, digest_of, image
 from vex.archive import ArchiveImage, image_archive
 from vex.errors import Disconnected, RegistryError
-from vex.manifest import ManifestLimits, parse_manifest
 from vex.names import Digest, RepositoryName
 
 FORMATS = ("oci", "v2s2")
@@ -61,8 +60,7 @@ class ArchiveTests(ServerTestCase):
         self.assertEqual(json.loads(self.members(f"{path}?tag=missing")["manifest.json"])[0]["RepoTags"], [name])
 
     def test_a_manifest_that_goes_in_that_moment_is_not_found_before_anything_is_sent(self) -> None:
-        manifest = parse_manifest(json.dumps(image()).encode(), OCI_MANIFEST, ManifestLimits())
-        gone = ArchiveImage(RepositoryName("app"), Digest.of(b"gone"), OCI_MANIFEST, manifest, "")
+        gone = ArchiveImage(RepositoryName("app"), Digest.of(b"gone"), OCI_MANIFEST, Digest.of(b"{}"), (), "")
         with tempfile.TemporaryDirectory() as directory:
             site = InProcess(Path(directory), Options(), 1_700_000_000)
             with self.assertRaises(RegistryError) as caught:
