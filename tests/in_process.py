@@ -82,7 +82,7 @@ class InProcess:
         self.uploads = Uploads(files, UploadLimits(2**36, 0, 256, options.upload_expiry), clock=self.clock)
         pulls = Pulls(options.pull_grace, clock=self.clock)
         rules = Rules(options.upload_expiry, options.keep_replaced, options.delete_untags, *ManifestLimits())
-        revisions = Revisions()
+        revisions = self.revisions = Revisions()
         self.registry = Registry(self.database, files, self.uploads, pulls, revisions, rules, clock=self.clock)
         self.housekeeping = Housekeeping(
             self.database,
@@ -118,14 +118,15 @@ class InProcess:
 
     def request(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, *, user: str = USER) -> Answer:
         """Send a request and read its answer."""
+        return _answer(self.respond(method, path, body, headers, user=user))
+
+    def respond(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, *, user: str = USER) -> Response:
+        """Send a request; returns its answer as it is before anybody sends it."""
         fields = {"Host": "registry.test", **({"Content-Length": str(len(body))} if body else {}), **(headers or {})}
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
         head = parse_head("\r\n".join(lines).encode(), HeadLimits())
         request = Request("auth", head, body_of(head, Input(lambda _view: 0, body)), "192.0.2.1")
         request.identity = Identity(user)
-        return _answer(self._respond(request))
-
-    def _respond(self, request: Request) -> Response:
         found = routes.match(routes.REGISTRY, request.path)
         assert found, request.path
         try:
