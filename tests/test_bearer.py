@@ -21,8 +21,8 @@ from vex.errors import UNAVAILABLE, RegistryError
 from vex.identity import ANYONE, Identity, granted
 
 TOKEN = "/v2/_token"
-SHARED = ("version", "catalog", "tags", "referrers", "manifest", "blob")
-READABLE = ("catalog", "tags", "referrers", "manifest", "blob")
+SHARED = ("version", "ping", "search", "catalog", "tags", "referrers", "manifest", "blob")
+READABLE = ("ping", "search", "catalog", "tags", "referrers", "manifest", "blob")
 ALL = {"team/app": ("pull", "push", "delete")}
 
 

@@ -23,6 +23,8 @@ ALIVE = {**READ, "OPTIONS": 200}
 PUBLIC_ALLOWS: dict[str, dict[str, int]] = {
     "version": READ,
     "catalog": READ,
+    "ping": READ,
+    "search": READ,
     "tags": READ,
     "referrers": READ,
     "manifest": READ,
@@ -38,6 +40,8 @@ PUBLIC_ALLOWS: dict[str, dict[str, int]] = {
 AUTH_ALLOWS: dict[str, dict[str, int]] = {
     "version": READ,
     "catalog": READ,
+    "ping": READ,
+    "search": READ,
     "tags": READ,
     "referrers": READ,
     "manifest": {**READ, "PUT": 400, "DELETE": 404},
@@ -61,6 +65,8 @@ LAYER = digest_of(b"layer")
 PATHS = {
     "version": "/v2/",
     "catalog": "/v2/_catalog",
+    "ping": "/v1/_ping",
+    "search": "/v1/search?q=app",
     "tags": "/v2/team/app/tags/list",
     "referrers": f"/v2/team/app/referrers/{ABSENT}",
     "manifest": "/v2/team/app/manifests/v1",
