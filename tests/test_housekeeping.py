@@ -114,7 +114,7 @@ class Steps(InProcessTestCase):
 
     def test_a_step_that_cannot_be_done_keeps_no_other_from_being_done(self) -> None:
         location = self.ok(202, "POST", "/v2/app/blobs/uploads/").headers["Location"]
-        upload = self.site.directory / "uploads" / location.rpartition("/")[2]
+        upload = self.site.directory / "uploads" / location.partition("?")[0].rpartition("/")[2]
         upload.unlink()
         upload.mkdir()
         (self.site.directory / "ballast").mkdir()
