@@ -316,8 +316,8 @@ def _user_add(options: argparse.Namespace) -> int:
     check_user(options.name)
     data = _config(options).data_dir
     if (data / "vex.db").exists():
-        # Nobody types a password for a name that is taken.
-        with registry_in(data, WITH_TOKENS) as database:
+        # Nobody types a password for a name that is taken. Another process may be making the registry at this moment.
+        with registry_made_in(data, WITH_TOKENS) as database:
             Users(database).check_new(options.name)
     password = _read_password()
     check_password(password)
