@@ -76,12 +76,20 @@ class Pulls:
         self._clock = clock
         self._pulled, self._pushed, self._pushed_blobs, self._lost = Notes(grace), Notes(_PUSH_SECONDS), Notes(_PUSH_SECONDS), Notes(grace)
 
+    def noting(self, repository: int, manifest: str, *, pushing: bool = False) -> Callable[[], None]:
+        """Return what remembers that a manifest is told of, perhaps to one who may push; it is called for each answer that is given again."""
+        key, clock, pulled, pushed = _key(repository, manifest), self._clock, self._pulled.note, self._pushed.note
+
+        def note_both() -> None:
+            now = clock()
+            pulled(key, now)
+            pushed(key, now)
+
+        return note_both if pushing else lambda: pulled(key, clock())
+
     def note(self, repository: int, manifest: str, *, pushing: bool = False) -> None:
         """Remember that a manifest was told of, perhaps to one who may push."""
-        key, now = _key(repository, manifest), self._clock()
-        self._pulled.note(key, now)
-        if pushing:
-            self._pushed.note(key, now)
+        self.noting(repository, manifest, pushing=pushing)()
 
     def note_blob(self, repository: int, blob: str) -> None:
         """Remember that one who may push was told that a blob is there."""

@@ -7,7 +7,6 @@ Files of blobs that lost their row are removed after the commit. What removes by
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import threading
@@ -124,7 +123,7 @@ class Registry:
         with self._database.read() as tx:
             repository, row = _find_manifest(tx, name, reference)
             found = store.manifest_content(tx, row.id) if content else b""
-            note = functools.partial(self._pulls.note, repository, row.digest, pushing=pushing)
+            note = self._pulls.noting(repository, row.digest, pushing=pushing)
             # While the lock is held: a removal that comes next must find the note.
             note()
         return ReadManifest(row, found, note)
