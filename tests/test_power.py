@@ -131,7 +131,7 @@ class BackupPowerTest(unittest.TestCase):
         self.assert_found("fsync vex.db.new")
 
     def test_it_finds_that_its_marker_was_not_synced(self) -> None:
-        self.assert_found("fsync backup")
+        self.assert_found("fsync backup.new")
 
     def test_it_finds_that_the_name_of_the_database_was_not_synced(self) -> None:
         self.assert_found("fsync copy")
