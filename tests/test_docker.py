@@ -85,7 +85,7 @@ class DockerTests(DockerTestCase):
     def test_push_to_the_public_listener_says_where_to_push(self) -> None:
         name = f"{self.public}/reader:v1"
         self.load(name, tar_of({"a": b"reader"}))
-        self.assertIn("push and delete at the registry's authenticated address", self.docker("push", name, code=1).stderr)
+        self.assertIn(f"push and delete at port {self.server.addresses['auth'][1]}", self.docker("push", name, code=1).stderr)
 
     def test_what_docker_saves_is_imported(self) -> None:
         name = f"{self.auth}/saved/hello:v1"
