@@ -43,6 +43,8 @@ LEVELS = (
     {"observations"},
     {"serve"},
     {"quickstart", "check", "token_commands"},
+    {"sources"},
+    {"sources"},
     {"backup", "exporting", "importing", "trail"},
     {"cli"},
 )

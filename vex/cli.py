@@ -257,9 +257,10 @@ def _backup(options: argparse.Namespace) -> int:
 
 def _import(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
-    from vex.importing import Wanted, check_ends, import_images, target_registry
+    from vex.importing import check_ends, import_images, target_registry
     from vex.progress import Progress
     from vex.remote import Credentials
+    from vex.sources import Wanted
 
     config = _config(options)
     wanted = Wanted(options.source, options.repository, options.tag)

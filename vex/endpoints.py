@@ -1,21 +1,23 @@
 """The endpoints of the OCI distribution specification, from the side of a client: lists, manifests, referrers, blobs, uploads.
 
 Invariants: names, tags and digests that a registry sends are checked before they are used; a manifest that is returned has
-the digest it was asked for by; lists end, whatever the registry says, since each page has to hold something new.
+the digest it was asked for by; lists end, whatever the registry says: at a page without anything new, after so many pages or
+so long a time without anything that can be used, and at a number of entries.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
+import time
 from collections.abc import Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import Callable, NamedTuple, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from vex.errors import RegistryError
+from vex.foreign_json import Malformed, load_json
 from vex.manifest import ACCEPTED
-from vex.names import Digest, RepositoryName
+from vex.names import Digest, RepositoryName, Tag
 from vex.remote import MAX_DOCUMENT, Answer, Broken, Refused, Remote, Unreachable, pieces_of
 
 # Schema 1, so that a registry which holds it says so, instead of converting something.
@@ -23,7 +25,16 @@ _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 _ACCEPT = {"Accept": ", ".join([*ACCEPTED, f"{_SCHEMA_1}prettyjws", f"{_SCHEMA_1}json", "*/*"])}
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 _MAX_ENTRIES = 1_000_000
+_MAX_BAD = 10_000
+# Pages one after the other, and seconds of waiting for them, without an entry that is one and new.
+_MAX_VAIN_PAGES = 100
+_MAX_VAIN_SECONDS = 600.0
+_MAX_LINK = 8192
 _RECEIVED = re.compile(r"0-([0-9]{1,19})")
+
+
+N = TypeVar("N", RepositoryName, Tag, Digest)
+Bad = Callable[[str, RegistryError], None]
 
 
 class Document(NamedTuple):
@@ -33,15 +44,63 @@ class Document(NamedTuple):
     media_type: str
 
 
+class _Seen:
+    """What a list has shown so far; raises Refused for one that does not end."""
+
+    def __init__(self, path: str, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+        self._good: set[str] = set()
+        self._bad: set[int] = set()
+        self._known = (0, 0)
+        self._vain_pages = 0
+        self._vain_seconds = 0.0
+
+    @contextlib.contextmanager
+    def page(self) -> Iterator[None]:
+        """Note how long a page takes, and what was there before it."""
+        self._known = len(self._good), len(self._bad)
+        started = self._clock()
+        yield
+        self._vain_seconds += self._clock() - started
+
+    def is_new(self, text: str) -> bool:
+        """Tell whether an entry comes for the first time; it is bad until it is said to be good."""
+        if text in self._good or hash(text) in self._bad or len(self._bad) >= _MAX_BAD:
+            return False
+        self._bad.add(hash(text))
+        return True
+
+    def good(self, entry: N) -> N:
+        """Note that the last new entry is one."""
+        self._bad.discard(hash(str(entry)))
+        self._good.add(str(entry))
+        if len(self._good) > _MAX_ENTRIES:
+            raise Refused(200, f"the list {self._path} has more than {_MAX_ENTRIES:,} entries")
+        return entry
+
+    def goes_on(self) -> bool:
+        """Tell whether there is reason to ask for another page."""
+        known, bad = self._known
+        if len(self._good) > known:
+            self._vain_pages, self._vain_seconds = 0, 0.0
+            return True
+        self._vain_pages += 1
+        if self._vain_pages > _MAX_VAIN_PAGES or self._vain_seconds > _MAX_VAIN_SECONDS:
+            raise Refused(200, f"the list {self._path} goes on without anything that can be used")
+        return len(self._bad) > bad
+
+
 class Endpoints:
     """What a registry can be asked."""
 
-    def __init__(self, remote: Remote, manifest_bytes: int, fatal: Collection[int] = ()) -> None:
+    def __init__(self, remote: Remote, manifest_bytes: int, fatal: Collection[int] = (), *, clock: Callable[[], float] = time.monotonic) -> None:
         """Ask a registry; answers with one of the `fatal` statuses say that there is no use in asking for anything else."""
         self._remote = remote
         self._manifest_bytes = manifest_bytes
         self._fatal = fatal
         self._has_referrers = True
+        self._clock = clock
 
     def _expect(self, answer: Answer, *statuses: int) -> Answer:
         if answer.status in self._fatal:
@@ -56,25 +115,27 @@ class Endpoints:
 
     # Lists
 
-    def repositories(self) -> Iterator[str]:
-        """List all repositories; raises Refused."""
-        return self._list("/v2/_catalog", "repositories")
+    def repositories(self, bad: Bad) -> Iterator[RepositoryName]:
+        """List all repositories; names that are none go to `bad`. Raises Refused."""
+        return self._list("/v2/_catalog", "repositories", RepositoryName.parse, bad)
 
-    def tags(self, repository: RepositoryName) -> Iterator[str]:
-        """List the tags of a repository; raises Refused."""
-        return self._list(f"/v2/{repository}/tags/list", "tags")
+    def tags(self, repository: RepositoryName, bad: Bad) -> Iterator[Tag]:
+        """List the tags of a repository; names that are none go to `bad`. Raises Refused."""
+        return self._list(f"/v2/{repository}/tags/list", "tags", Tag.parse, bad)
 
-    def _list(self, path: str, field: str) -> Iterator[str]:
-        seen: set[str] = set()
+    def _list(self, path: str, field: str, parse: Callable[[str], N], bad: Bad) -> Iterator[N]:
+        seen = _Seen(path, self._clock)
         target: str | None = path
         while target:
-            answer = self._expect(self._remote.request("GET", target), 200)
-            known = len(seen)
+            with seen.page():
+                answer = self._expect(self._remote.request("GET", target), 200)
             for entry in _items(answer.body, field):
-                if isinstance(entry, str) and entry not in seen and len(seen) < _MAX_ENTRIES:
-                    seen.add(entry)
-                    yield entry
-            target = _next_page(path, answer) if len(seen) > known else None
+                if seen.is_new(str(entry)):
+                    try:
+                        yield seen.good(parse(str(entry)))
+                    except RegistryError as error:
+                        bad(str(entry), error)
+            target = _next_page(path, answer) if seen.goes_on() else None
 
     # Manifests
 
@@ -105,22 +166,23 @@ class Endpoints:
         self._expect(self._remote.request("PUT", target, {"Content-Type": document.media_type}, document.content), 201)
 
     def referrers(self, repository: RepositoryName, digest: Digest) -> Iterator[Digest]:
-        """List the manifests whose subject has this digest, if the registry has an API for that."""
-        items: list[object] = []
-        target: str | None = f"/v2/{repository}/referrers/{digest}"
-        pages: set[str] = set()
-        while target and self._has_referrers and target not in pages and len(items) < _MAX_ENTRIES:
-            pages.add(target)
-            answer = self._remote.request("GET", target)
+        """List the manifests whose subject has this digest, if the registry has an API for that; raises Refused where the list does not end."""
+        path = f"/v2/{repository}/referrers/{digest}"
+        seen = _Seen(path, self._clock)
+        target: str | None = path
+        while target and self._has_referrers:
+            with seen.page():
+                answer = self._remote.request("GET", target)
             if answer.status != 200:
                 # A registry that has the API never answers 404.
                 self._has_referrers = answer.status != 404
-                break
-            items += _items(answer.body, "manifests")
-            target = _next_page(target.partition("?")[0], answer)
-        for item in items:
-            with contextlib.suppress(RegistryError):
-                yield Digest.parse(str(item.get("digest", "")) if isinstance(item, dict) else "")
+                return
+            for item in _items(answer.body, "manifests"):
+                text = str(item.get("digest", "")) if isinstance(item, dict) else ""
+                if seen.is_new(text):
+                    with contextlib.suppress(RegistryError):
+                        yield seen.good(Digest.parse(text))
+            target = _next_page(path, answer) if seen.goes_on() else None
 
     # Blobs
 
@@ -177,15 +239,18 @@ class Endpoints:
 
 def _items(body: bytes, field: str) -> list[object]:
     try:
-        items = json.loads(body)[field]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise Refused(200, "the registry answers with something that is no list") from None
+        document = load_json(body, field, _MAX_ENTRIES)
+    except Malformed:
+        document = None
+    if not isinstance(document, dict) or field not in document:
+        raise Refused(200, "the registry answers with something that is no list")
+    items = document[field]
     return items if isinstance(items, list) else []
 
 
 def _next_page(path: str, answer: Answer) -> str | None:
     """Find the next page of a list (RFC 8288): of the same list, wherever the link leads."""
-    found = _NEXT.search(answer.headers.get("Link", ""))
+    found = _NEXT.search(answer.headers.get("Link", "")[:_MAX_LINK])
     return f"{path}?{urlsplit(found[1]).query}" if found else None
 
 

@@ -69,10 +69,10 @@ def items_of(value: object, path: str) -> Iterator[Fields]:
         yield Fields(item, f"{path}[{index}]")
 
 
-def load_json(content: bytes, path: str) -> object:
+def load_json(content: bytes, path: str, limit: int = MAX_VALUES) -> object:
     """Parse a document; raises Malformed."""
-    if sum(map(content.count, (b",", b"[", b"{"))) > MAX_VALUES:
-        raise Malformed(f"{path} has more than {MAX_VALUES:,} values")
+    if sum(map(content.count, (b",", b"[", b"{"))) > limit:
+        raise Malformed(f"{path} has more than {limit:,} values")
     try:
         return json.loads(content, parse_int=_integer)
     except (ValueError, RecursionError):

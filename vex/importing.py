@@ -11,78 +11,55 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Callable, NamedTuple
 
 from vex.config import Config
 from vex.endpoints import Document, Endpoints
 from vex.errors import Failure, RegistryError
+from vex.image import attested, platform_name
+from vex.image_files import Missing
 from vex.kinds import Address
 from vex.layout import Root, open_images
-from vex.manifest import ACCEPTED, Manifest, ManifestLimits, parse_manifest, referrer_fallback_tag
-from vex.names import Digest, RepositoryName, Tag
+from vex.manifest import ACCEPTED, Descriptor, Manifest, ManifestLimits, parse_manifest
+from vex.names import Digest, RepositoryName
 from vex.progress import Progress, mebibytes
 from vex.remote import Broken, Credentials, Origin, Refused, Remote, Unreachable, client_context, parse_origin
+from vex.sources import OtherRegistry, Problems, Source, Wanted
 
 _AT_ONCE = 4
+_LISTED = 5
 _PAUSES = (0.5, 2.0, 5.0)
 _MAX_DEPTH = 16
-# The manifests of an image and of its parts are in memory together.
-_MAX_TREE_BYTES = 64 * 1024 * 1024
+# The manifests of an image and of its parts are read twice where they have more than this together.
+_MAX_KEPT_BYTES = 8 * 1024 * 1024
+# Children and blobs of an image and of its parts.
+_MAX_DESCRIPTORS = 60_000
 # A wrong password, the public address, a full disk: nothing else will work either.
 _FATAL = (401, 403, 405, 507)
-_GLOB = re.compile(r"[*?\[]")
 _ADDRESS = re.compile(r"https?://.*|localhost(:[0-9]+)?|[^/]*[.:][^/]*")
 
 
-class Wanted(NamedTuple):
-    """What is to be imported, and as what: of a registry, patterns that names have to match; of files, a name and a tag."""
-
-    source: str
-    repositories: Sequence[str]
-    tags: Sequence[str]
-
-
-class Source(Protocol):
-    """Where images come from; each method raises Refused for what is not to be had, and Unreachable."""
-
-    def repositories(self) -> Iterable[RepositoryName]:
-        """List the repositories."""
-
-    def roots(self, repository: RepositoryName) -> Iterable[Root]:
-        """List what is to be copied of a repository."""
-
-    def resolve(self, repository: RepositoryName, tag: str) -> Digest:
-        """Find the digest that a tag points to."""
-
-    def manifest(self, repository: RepositoryName, digest: Digest) -> Document:
-        """Return a manifest that has this digest."""
-
-    def blob(self, repository: RepositoryName, digest: Digest, size: int, offset: int) -> contextlib.AbstractContextManager[Iterator[bytes]]:
-        """Open a blob at an offset."""
-
-    def referrers(self, repository: RepositoryName, digest: Digest) -> Iterable[Digest]:
-        """List the manifests with this subject."""
-
-
-def import_images(config: Config, wanted: Wanted, target: Remote, source_credentials: Credentials | None, progress: Progress) -> str:
+def import_images(
+    config: Config, wanted: Wanted, target: Remote, source_credentials: Credentials | None, progress: Progress, *, clock: Callable[[], float] = time.monotonic
+) -> str:
     """Import what is wanted; returns what was done. Raises Failure, once the rest is done, if something could not be imported."""
     limits = ManifestLimits(config.manifest_limit, config.manifest_descriptors_limit, config.manifest_depth_limit)
     endpoints = Endpoints(target, limits.bytes, _FATAL)
     _check_target(target, endpoints)
     remotes = [target]
-    problems = _Problems(progress)
+    problems = Problems(progress, clock)
     if Path(wanted.source).exists():
         if len(wanted.repositories) > 1 or len(wanted.tags) > 1:
             raise Failure("a layout or an archive goes to one repository: give --repository and --tag once")
         source: Source = open_images(Path(wanted.source), "".join(wanted.repositories), "".join(wanted.tags))
     else:
         remotes.append(Remote(_source_origin(wanted.source), source_credentials))
-        source = _OtherRegistry(Endpoints(remotes[1], limits.bytes), wanted, problems)
+        source = OtherRegistry(Endpoints(remotes[1], limits.bytes), wanted, problems)
     run = _Import(source, endpoints, limits, progress, problems)
     try:
         run.everything()
@@ -90,6 +67,7 @@ def import_images(config: Config, wanted: Wanted, target: Remote, source_credent
         raise Failure(f"{error}; what was imported stays, so run the same again once that is put right") from error
     finally:
         run.stop(remotes)
+    problems.tell_rest()
     done = f"imported from {wanted.source}: {run.summary()}"
     if problems.count:
         raise Failure(f"{done}; could not be imported, and are named above: {problems.count}")
@@ -167,80 +145,38 @@ def _source_origin(text: str) -> Origin:
         raise Failure(f"{text!r} is neither a file nor https://HOST; choose repositories with --repository") from None
 
 
-class _Problems:
-    """What could not be imported; each is told once."""
+def _partial(name: str, present: Sequence[Descriptor], absent: Sequence[Descriptor], tagged: Descriptor | None) -> str:
+    """Say what of an index is imported, and what is not there."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self.count = 0
+    def listed(children: Sequence[Descriptor]) -> str:
+        shown = ", ".join(f"{_kind(child)} ({child.digest})" for child in children[:_LISTED])
+        return shown + (f" and {len(children) - _LISTED} more" if len(children) > _LISTED else "")
 
-    def add(self, name: str, reason: object) -> None:
-        self.count += 1
-        self._progress.say(f"{name}: {reason}")
+    under = f"; the tag is that of {tagged.digest}" if tagged else "; each can be pulled by its digest, and none has the tag"
+    return f"{name}: of this index only a part is there. Imported: {listed(present)}{under}. Not there: {listed(absent)}"
 
 
-class _OtherRegistry:
-    """A registry as a source: those repositories and tags that match."""
-
-    def __init__(self, endpoints: Endpoints, wanted: Wanted, problems: _Problems) -> None:
-        self._endpoints = endpoints
-        self._wanted = wanted
-        self._problems = problems
-        self._tags: set[str] = set()
-        self._attached: set[str] = set()
-        self.resolve = endpoints.resolve
-        self.manifest = endpoints.manifest
-        self.blob = endpoints.blob
-
-    def repositories(self) -> Iterator[RepositoryName]:
-        patterns = self._wanted.repositories
-        try:
-            # Not every registry lists what it has, and where the names are known nothing need be listed.
-            named = patterns and not any(map(_GLOB.search, patterns))
-            for name in patterns if named else self._endpoints.repositories():
-                if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns):
-                    with self._checked(name):
-                        yield RepositoryName.parse(name)
-        except Refused as error:
-            hint = "give --source-username, or name repositories with --repository"
-            raise Unreachable(f"the source does not list its repositories: {error}; {hint}") from error
-
-    def roots(self, repository: RepositoryName) -> Iterator[Root]:
-        patterns = self._wanted.tags
-        self._tags = set(self._endpoints.tags(repository))
-        self._attached = set()
-        chosen = {tag for tag in self._tags if not patterns or any(fnmatchcase(tag, pattern) for pattern in patterns)}
-        done: set[str] = set()
-        # What is attached to an image by a tag is found while the image is copied.
-        while new := (chosen | self._attached) - done:
-            for tag in sorted(new):
-                with self._checked(f"{repository}:{tag}"):
-                    yield Root(Tag.parse(tag), None)
-            done |= new
-
-    def referrers(self, repository: RepositoryName, digest: Digest) -> Iterator[Digest]:
-        if self._wanted.tags:
-            # The tag of the referrers tag schema, and what begins with it: cosign's signatures, for instance.
-            fallback = referrer_fallback_tag(digest)
-            self._attached.update(tag for tag in self._tags if tag.startswith(fallback))
-        return self._endpoints.referrers(repository, digest)
-
-    @contextlib.contextmanager
-    def _checked(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except RegistryError as error:
-            self._problems.add(ascii(name), error)
+def _kind(child: Descriptor) -> str:
+    return "an attestation" if attested(child) is not None else platform_name(child.platform) or "a platform that is not named"
 
 
 class _Node(NamedTuple):
-    document: Document
-    manifest: Manifest
+    """A manifest to be copied, or there already: its blobs; its content only as long as there is room for that."""
+
+    document: Document | None
+    media_type: str
+    blobs: dict[Digest, int]
     present: bool
 
 
+def _blobs_of(manifest: Manifest) -> dict[Digest, int]:
+    # BuildKit's cache images are indexes of layers.
+    parts = [child for child in manifest.manifests if child.required and child.media_type not in ACCEPTED]
+    return {blob.digest: blob.size for blob in (*manifest.blobs, *parts)}
+
+
 class _Import:
-    def __init__(self, source: Source, target: Endpoints, limits: ManifestLimits, progress: Progress, problems: _Problems) -> None:
+    def __init__(self, source: Source, target: Endpoints, limits: ManifestLimits, progress: Progress, problems: Problems) -> None:
         self._source = source
         self._target = target
         self._limits = limits
@@ -250,6 +186,7 @@ class _Import:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._seen: set[Digest] = set()
+        self._room = self._descriptors = 0
         self.roots = self._repositories = self._tags = self._manifests = self._blobs = self._bytes = self._kept = 0
 
     def everything(self) -> None:
@@ -280,12 +217,44 @@ class _Import:
         name = f"{repository}:{root.tag}" if root.tag else f"{repository}@{root.digest}"
         with self._named(name):
             digest = root.digest or self._source.resolve(repository, root.tag)
-            new, manifest = self._copy(repository, digest, root.tag)
-            self._tags += root.tag != ""
-            if not root.tag and not manifest.subject:
-                self._progress.say(f"{name}: it has no tag, so it can be pulled by its digest alone; --tag gives it one")
+            try:
+                new, manifest = self._copy(repository, digest, root.tag)
+            except Missing as missing:
+                new = self._copy_present(repository, digest, root, missing)
+            else:
+                self._tags += root.tag != ""
+                if not root.tag and not manifest.subject:
+                    self._progress.say(f"{name}: it has no tag, so it can be pulled by its digest alone; --tag gives it one")
+            self._problems.went_on()
             self._show(f"imported {name}; ")
             self._copy_referrers(repository, new)
+
+    def _copy_present(self, repository: RepositoryName, digest: Digest, root: Root, missing: Missing) -> list[Digest]:
+        """Copy what is there of an index, of which docker and containerd keep the images of other platforms elsewhere; raises Missing.
+
+        Its tag goes to the image that docker has under this name, or the only one. Returns which manifests were looked at.
+        """
+        document, _ = self._fetch(repository, digest)
+        new: list[Digest] = []
+        images: list[tuple[Descriptor, Manifest]] = []
+        absent: list[Descriptor] = []
+        for child in parse_manifest(document.content, document.media_type, self._limits).manifests:
+            try:
+                copied, manifest = self._copy(repository, child.digest, "")
+            except Missing:
+                absent.append(child)
+                continue
+            new += copied
+            images += [(child, manifest)] if attested(child) is None else []
+        if not images:
+            raise missing
+        meant = [child for child, manifest in images if manifest.config and manifest.config.digest in root.configs] or [child for child, _ in images]
+        tagged = meant[0] if root.tag and len(meant) == 1 else None
+        if tagged:
+            self._copy(repository, tagged.digest, root.tag)
+            self._tags += 1
+        self._progress.say(_partial(f"{repository}:{root.tag}" if root.tag else f"{repository}@{digest}", [child for child, _ in images], absent, tagged))
+        return new
 
     def _copy_referrers(self, repository: RepositoryName, subjects: Iterable[Digest]) -> None:
         queue, tried = deque(subjects), set[Digest]()
@@ -301,18 +270,23 @@ class _Import:
     def _copy(self, repository: RepositoryName, digest: Digest, tag: str) -> tuple[list[Digest], Manifest]:
         """Copy a manifest with all that it needs, and then its tag; returns which manifests were looked at for the first time, and itself."""
         tree: dict[Digest, _Node] = {}
-        self._gather(repository, digest, tree, _MAX_DEPTH)
+        self._room, self._descriptors = _MAX_KEPT_BYTES, 0
+        manifest = self._gather(repository, digest, tree, _MAX_DEPTH)
         self._copy_blobs(repository, tree.values())
         for part, node in tree.items():
             if not node.present:
-                self._target.put_manifest(repository, part, tag if part == digest else "", node.document)
+                self._put_manifest(repository, part, tag if part == digest else "", node)
                 self._manifests += 1
         root = tree[digest]
         if tag and root.present and not self._has_tag(repository, tag, digest):
-            self._target.put_manifest(repository, digest, tag, root.document)
+            self._put_manifest(repository, digest, tag, root)
         new = [part for part in tree if part not in self._seen]
         self._seen.update(new)
-        return new, root.manifest
+        return new, manifest
+
+    def _put_manifest(self, repository: RepositoryName, digest: Digest, tag: str, node: _Node) -> None:
+        document = node.document or self._fetch(repository, digest)[0]
+        self._target.put_manifest(repository, digest, tag, document._replace(media_type=node.media_type))
 
     def _has_tag(self, repository: RepositoryName, tag: str, digest: Digest) -> bool:
         try:
@@ -322,8 +296,8 @@ class _Import:
                 raise
             return False
 
-    def _gather(self, repository: RepositoryName, digest: Digest, tree: dict[Digest, _Node], depth: int) -> None:
-        """Read a manifest, and before it its children, except for those that were copied with another."""
+    def _gather(self, repository: RepositoryName, digest: Digest, tree: dict[Digest, _Node], depth: int) -> Manifest:
+        """Read a manifest, and note before it its children, except for those that were copied with another."""
         if not depth:
             raise Refused(0, f"indexes in indexes, more than {_MAX_DEPTH} levels of them")
         document, present = self._fetch(repository, digest)
@@ -336,9 +310,13 @@ class _Import:
                     raise refused.of(f"its part {child.digest}") from refused
                 except RegistryError as error:
                     raise Refused(0, f"its part {child.digest}: {error}") from error
-        tree[digest] = _Node(document._replace(media_type=manifest.media_type), manifest, present)
-        if sum(len(node.document.content) for node in tree.values()) > _MAX_TREE_BYTES:
-            raise Refused(0, f"its manifests have more than {mebibytes(_MAX_TREE_BYTES)}")
+        blobs = _blobs_of(manifest)
+        self._room -= len(document.content)
+        self._descriptors += len(manifest.manifests) + len(blobs)
+        if self._descriptors > _MAX_DESCRIPTORS:
+            raise Refused(0, f"its manifests list more than {_MAX_DESCRIPTORS:,} parts")
+        tree[digest] = _Node(document if self._room >= 0 else None, manifest.media_type, blobs, present)
+        return manifest
 
     def _fetch(self, repository: RepositoryName, digest: Digest) -> tuple[Document, bool]:
         """Read a manifest from the registry that has it, the target if possible; and tell whether that was so."""
@@ -353,10 +331,8 @@ class _Import:
 
     def _copy_blobs(self, repository: RepositoryName, nodes: Iterable[_Node]) -> None:
         sizes: dict[Digest, int] = {}
-        for manifest in (node.manifest for node in nodes if not node.present):
-            # BuildKit's cache images are indexes of layers.
-            parts = [child for child in manifest.manifests if child.required and child.media_type not in ACCEPTED]
-            sizes.update((blob.digest, blob.size) for blob in (*manifest.blobs, *parts))
+        for node in nodes:
+            sizes.update({} if node.present else node.blobs)
         futures = [self._pool.submit(self._copy_blob, repository, digest, size) for digest, size in sizes.items()]
         wait(futures)
         for future in futures:
@@ -400,6 +376,7 @@ class _Import:
         for piece in pieces:
             with self._lock:
                 self._bytes += len(piece)
+                self._problems.went_on()
                 self._show("")
             yield piece
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import http.client
-import json
+import io
 import re
 import ssl
 import threading
@@ -22,15 +23,23 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from http.client import HTTPException, HTTPMessage, HTTPResponse
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from vex import VERSION
 from vex.errors import VexError
+from vex.foreign_json import Fields, Malformed, load_json
 
 MAX_DOCUMENT = 16 * 1024 * 1024
 _MAX_ERROR = 64 * 1024
 _MAX_MESSAGE = 300
+# Each belongs to a repository, and these come one after the other.
+_MAX_AUTHORIZATIONS = 16
+# What comes before the body, and every 100 Continue before that.
+_MAX_HEAD = 1024 * 1024
+# An answer that has made us wait for so long, in all, has to have come at this rate, in bytes a second.
+_PATIENCE_SECONDS = 300.0
+_LOWEST_RATE = 1024
 # For each piece of an answer, and for all of a document.
 _SILENCE_SECONDS = 60.0
 _DOCUMENT_SECONDS = 300.0
@@ -40,6 +49,7 @@ _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PUT_OFF = {429, 502, 503, 504}
 _PIECE_BYTES = 256 * 1024
+_BUFFER_BYTES = 64 * 1024
 _PARAMETER = re.compile(r'([A-Za-z_]+)="([^"]*)"')
 _TOKEN = re.compile(r"[!-~]{1,65536}")
 _REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs|tags|referrers)/")
@@ -141,16 +151,65 @@ def client_context(origin: Origin, certificate: str | None = None) -> ssl.SSLCon
     return context
 
 
+class _Steady(io.RawIOBase):
+    """The bytes of an answer; raises OSError where they come so slowly, or its head is so long, that there is no end."""
+
+    def __init__(self, raw: io.RawIOBase, clock: Callable[[], float]) -> None:
+        self._raw = raw
+        self._clock = clock
+        self._waited = 0.0
+        self._bytes = 0
+        self.in_head = True
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        started = self._clock()
+        count = self._raw.readinto(buffer)
+        self._waited += self._clock() - started
+        self._bytes += count or 0
+        if self._waited > _PATIENCE_SECONDS and self._bytes < self._waited * _LOWEST_RATE:
+            raise OSError(f"it sends less than {_LOWEST_RATE} bytes a second")
+        if self.in_head and self._bytes > _MAX_HEAD:
+            raise OSError("its answer does not begin")
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    """An answer whose bytes come steadily."""
+
+    def __init__(self, *arguments: Any, clock: Callable[[], float], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._steady = _Steady(self.fp.detach(), clock)
+        self.fp = io.BufferedReader(self._steady, _BUFFER_BYTES)
+
+    def begin(self) -> None:
+        super().begin()
+        self._steady.in_head = False
+
+
 class Remote:
     """The registry at `origin`; any thread may use it."""
 
     def __init__(
-        self, origin: Origin, credentials: Credentials | None = None, context: ssl.SSLContext | None = None, *, wait: Callable[[float], object] = time.sleep
+        self,
+        origin: Origin,
+        credentials: Credentials | None = None,
+        context: ssl.SSLContext | None = None,
+        *,
+        wait: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.origin = origin
         self._credentials = credentials
         self._context = context or _default_context()
         self._wait = wait
+        self._clock = clock
         self._kept = threading.local()
         self._connections: weakref.WeakSet[http.client.HTTPConnection] = weakref.WeakSet()
         self._authorizations: dict[str, str] = {}
@@ -241,6 +300,7 @@ class Remote:
         else:
             context = self._context if origin == self.origin else _default_context()
             connection = http.client.HTTPSConnection(origin.host, origin.port, timeout=_SILENCE_SECONDS, context=context)
+        connection.response_class = functools.partial(_Response, clock=self._clock)  # type: ignore[assignment]
         self._connections.add(connection)
         return connection
 
@@ -277,8 +337,11 @@ class Remote:
             value = self._credentials.basic
         else:
             return False
-        known = self._authorizations.get(key)
+        known = self._authorizations.pop(key, None)
         self._authorizations[key] = value
+        if len(self._authorizations) > _MAX_AUTHORIZATIONS:
+            with contextlib.suppress(KeyError):
+                self._authorizations.pop(next(iter(self._authorizations)))
         return value != known
 
     def _token(self, challenge: Mapping[str, str]) -> str:
@@ -292,10 +355,10 @@ class Remote:
             body = _read(response, _MAX_ERROR * 2)
         if response.status != 200:
             raise Refused(response.status, _message(response.status, body))
-        with contextlib.suppress(ValueError, AttributeError, RecursionError):
-            document = json.loads(body)
-            token = document.get("token") or document.get("access_token")
-            if isinstance(token, str) and _TOKEN.fullmatch(token):
+        with contextlib.suppress(Malformed):
+            document = Fields(load_json(body, "the answer"), "the answer")
+            token = document.text("token") or document.text("access_token")
+            if _TOKEN.fullmatch(token):
                 return token
         raise Refused(401, f"the token service {origin} answers without a token")
 
@@ -375,8 +438,8 @@ def _available(response: HTTPResponse) -> int:
 def _message(status: int, body: bytes) -> str:
     """Say what a registry answered: the message of its error document, if there is one."""
     text = ""
-    with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
-        error = json.loads(body)["errors"][0]
-        text = str(error["message"] or error["code"])
+    with contextlib.suppress(Malformed):
+        for error in Fields(load_json(body, "the answer"), "the answer").items("errors"):
+            text = text or error.text("message") or error.text("code")
     shown = "".join(character if character.isprintable() else " " for character in text[:_MAX_MESSAGE])
     return f"{shown} ({status})" if shown else f"status {status}"
