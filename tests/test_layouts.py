@@ -16,11 +16,12 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from tests.clients import certificate, run, running_tls
+from tests.clients import certificate, require_root, run, running_tls
 from tests.debian_registry import push_artifact
 from tests.images import INDEX, SINGLE, docker_archive, tar_of, write_layout
 from tests.programs import require
 from tests.support import OCI_INDEX, OCI_LAYER, OCI_MANIFEST, PASSWORD, USER, Server, ServerTestCase, digest_of, image, vex
+from tests.test_containerd import running_containerd
 
 
 class LayoutTestCase(ServerTestCase):
@@ -228,6 +229,38 @@ class Exporting(LayoutTestCase):
         self.server.auth.push_manifest("cached/app", "2", {**image(config=b"{}"), "layers": [foreign]})
         self.export("cached/app")
         self.assertEqual((self.directory / "out/blobs/sha256" / digest_of(b"cached")[7:]).read_bytes(), b"cached")
+
+    def test_what_is_exported_has_its_whole_name_for_podman_and_containerd(self) -> None:
+        require_root()
+        podman = require("podman", "podman")
+        source = write_layout(self.directory / "layout").directory
+        self.import_files(source, "--repository", "team/named")
+        for url, host in (("", "localhost"), ("https://registry.example", "registry.example"), ("http://vex", "vex:80"), ("https://vex:8200", "vex:8200")):
+            with self.subTest(url):
+                out = self.directory / host
+                (self.directory / "vex.conf").write_text(f"data-dir = {self.server.data}\npublic-url = {url}\n")
+                ended = vex("export", f"team/named:{SINGLE}", str(out), cwd=self.directory)
+                self.assertEqual(ended.returncode, 0, ended)
+                name = f"{host}/team/named:{SINGLE}"
+                expected = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": SINGLE}
+                self.assertEqual([entry["annotations"] for entry in self.index(out)], [expected])
+        packed, storage = self.directory / "out.tar", ("--root", f"{self.directory}/graph", "--runroot", f"{self.directory}/run", "--storage-driver", "vfs")
+        run("tar", "-C", str(self.directory / "registry.example"), "-cf", str(packed), ".")
+        self.assertIn(f"registry.example/team/named:{SINGLE}", run(podman, *storage, "load", "--input", str(packed)).stdout)
+        with running_containerd() as ctr:
+            run(*ctr, "images", "import", "--no-unpack", str(packed))
+            self.assertIn(f"registry.example/team/named:{SINGLE}", run(*ctr, "images", "ls", "--quiet").stdout.split())
+        digest = digest_of(self.manifest("team/named", SINGLE))
+        self.import_files(packed, "--tag", "again")
+        self.assertEqual(digest_of(self.manifest("team/named", "again")), digest)
+
+    def test_a_layer_that_is_not_what_it_is_called_is_told(self) -> None:
+        layer = gzip.compress(b"called plain")
+        plain = {**image(layer), "layers": [{"mediaType": OCI_LAYER.replace("+gzip", ""), "digest": digest_of(layer), "size": len(layer)}]}
+        for content in (layer, b"{}"):
+            self.server.auth.push_blob("called/plain", content)
+        self.server.auth.push_manifest("called/plain", "1", plain)
+        self.assertIn(f"the layer {digest_of(layer)} is compressed with gzip, but called plain", self.export("called/plain"))
 
     def test_damage_does_not_get_into_the_layout(self) -> None:
         self.server.auth.push_image("damaged/app", "1", b"will be damaged")

@@ -276,7 +276,8 @@ def _export(options: argparse.Namespace) -> int:
     from vex.exporting import export
     from vex.progress import Progress
 
-    print(export(_config(options).data_dir, options.image, options.directory, Progress()))
+    config = _config(options)
+    print(export(config.data_dir, options.image, options.directory, Progress(), config.public_url))
     return 0
 
 

@@ -19,13 +19,15 @@ from typing import Any
 
 from vex import catalog, store
 from vex.blobs import BlobFiles, make_directory
+from vex.compression import HEAD_BYTES, compression_of
 from vex.copying import FULL, WrongContent, copy_file, hash_of, link_file, write
 from vex.database import WITH_STATES, Database
 from vex.directory import registry_in
 from vex.errors import Failure
 from vex.folders import Draft, Folder, Unsafe
-from vex.layout import INDEX_FILE, LAYOUT_FILE, REF_NAME
-from vex.manifest import OCI_INDEX, parse_stored
+from vex.forwarded import addressable
+from vex.layout import IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME
+from vex.manifest import OCI_INDEX, Descriptor, parse_stored
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag
 from vex.progress import Progress, mebibytes
 from vex.remote import MAX_DOCUMENT
@@ -36,13 +38,18 @@ _PAGE = 1000
 _Entry = dict[str, Any]
 
 
-def export(data: Path, image: str, directory: Path, progress: Progress) -> str:
-    """Write an image, or all of a repository, to a layout, with what refers to it; returns what was done. Raises Failure."""
+def export(data: Path, image: str, directory: Path, progress: Progress, public_url: str) -> str:
+    """Write an image, or all of a repository, to a layout, with what refers to it; returns what was done. Raises Failure.
+
+    `public_url` says how the names begin that docker, podman and containerd give to what they load; "" for a registry that has none.
+    """
     name, separator, tag = image.partition(":")
+    scheme, _, host = public_url.partition("://")
+    host = addressable(host or "localhost", scheme)
     repository = RepositoryName.parse(name)
     with registry_in(data, WITH_STATES) as database, _explained(directory):
         layout = _Layout(directory)
-        run = _Export(database, BlobFiles(data), layout, repository, Tag.parse(tag) if separator else None, progress)
+        run = _Export(database, BlobFiles(data), layout, repository, Tag.parse(tag) if separator else None, host, progress)
         references = run.references()
         with layout.held():
             return run.run(references)
@@ -129,15 +136,17 @@ class _Layout:
 
 class _Export:
     def __init__(
-        self, database: Database, files: BlobFiles, layout: _Layout, repository: RepositoryName, tag: Tag | None, progress: Progress
+        self, database: Database, files: BlobFiles, layout: _Layout, repository: RepositoryName, tag: Tag | None, host: str, progress: Progress
     ) -> None:
         self._database = database
         self._files = files
         self._layout = layout
         self._repository = repository
         self._tag = tag
+        self._host = host
         self._progress = progress
         self._done: set[Digest] = set()
+        self._told: set[Digest] = set()
         self._linked = self._copied = self._kept = self._bytes = 0
 
     def references(self) -> Sequence[Tag | Digest]:
@@ -211,7 +220,7 @@ class _Export:
     def _with_referrers(self, repository: int, row: store.ManifestRow, reference: Tag | Digest) -> list[_Entry]:
         entry: _Entry = {"mediaType": row.media_type, "digest": row.digest, "size": row.size}
         if isinstance(reference, Tag):
-            entry["annotations"] = {REF_NAME: reference}
+            entry["annotations"] = {IMAGE_NAME: f"{self._host}/{self._repository}:{reference}", REF_NAME: reference}
         entries = [entry]
         subjects: deque[Digest] = deque()
         seen: set[Digest] = set()
@@ -250,9 +259,22 @@ class _Export:
                 self._blob(child.digest)
         for blob in manifest.blobs:
             self._blob(blob.digest)
+        for layer in manifest.layers:
+            self._tell_compression(digest, layer)
         if not self._layout.has(digest, len(content)):
             self._layout.put_manifest(digest, content)
         subjects.append(digest)
+
+    def _tell_compression(self, manifest: Digest, layer: Descriptor) -> None:
+        """Say where a manifest calls a layer plain that is compressed: it cannot be mended, since it would have another digest."""
+        if not layer.required or not layer.media_type.endswith(".tar") or layer.digest in self._told:
+            return
+        with self._layout.folder(layer.digest).open_file(layer.digest.encoded) as file:
+            compression = compression_of(file.read(HEAD_BYTES))
+        if compression:
+            self._told.add(layer.digest)
+            advice = "containerd and umoci cannot unpack it; docker, podman and skopeo can; import or push the image again"
+            self._progress.say(f"{self._repository}@{manifest}: the layer {layer.digest} is compressed with {compression}, but called plain: {advice}")
 
     def _is_manifest(self, repository: int, digest: Digest) -> bool:
         with self._database.read() as tx:

@@ -112,3 +112,10 @@ def _from_right(values: Sequence[str], hops: int) -> str:
 
 def _agreed(one: str, other: str) -> str:
     return "" if one and other and one != other else one or other
+
+
+def addressable(host: str, scheme: str) -> str:
+    """Make sure that clients take the first part of a name for a host: without a full stop or a port they do not."""
+    if ":" in host or "." in host or host == "localhost":
+        return host
+    return f"{host}:{443 if scheme == 'https' else 80}"

@@ -14,7 +14,7 @@ from vex import routes
 from vex.addresses import MANIFEST, REPOSITORY, STATIC
 from vex.browsing import Browsing
 from vex.catalog import NAME, PUSHED, SIZE, View
-from vex.forwarded import HOST
+from vex.forwarded import HOST, addressable
 from vex.markup import Markup, Templates, Url, escape, external, join, local
 from vex.message import Request, Response
 from vex.names import Digest, RepositoryName, Tag
@@ -127,18 +127,11 @@ def visit(site: Site, request: Request) -> Visit:
         scheme, _, host = site.public_url.partition("://")
     else:
         scheme, host = request.scheme, request.host
-    return Visit(site, request, _addressable(host if HOST.fullmatch(host) else "localhost", scheme), scheme == "http", site.clock())
+    return Visit(site, request, addressable(host if HOST.fullmatch(host) else "localhost", scheme), scheme == "http", site.clock())
 
 
 def _without_port(host: str) -> str:
     return re.sub(r":[0-9]+$", "", host)
-
-
-def _addressable(host: str, scheme: str) -> str:
-    """Make sure that clients take the first part of a name for a host: without a full stop or a port they do not."""
-    if ":" in host or "." in host or host == "localhost":
-        return host
-    return f"{host}:{443 if scheme == 'https' else 80}"
 
 
 # The page
