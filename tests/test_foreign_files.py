@@ -11,6 +11,7 @@ import lzma
 import os
 import secrets
 import shutil
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -22,7 +23,7 @@ from typing import Any
 from tests.clients import require_root, run
 from tests.images import INDEX, SINGLE, docker_archive, tar_of, write_layout
 from tests.programs import require, require_client
-from tests.support import PASSWORD, USER, Server, digest_of, running, vex
+from tests.support import PASSWORD, TOP, USER, Server, digest_of, running, vex
 from tests.tars import archive, member
 from tests.test_containerd import running_containerd
 from tests.test_layouts import LayoutTestCase
@@ -525,3 +526,52 @@ class OfSkopeo(LayoutTestCase):
             self.import_files(self.directory / kind, "--repository", "skopeo/dir", "--tag", kind)
             self.assertEqual(self.manifest("skopeo/dir", kind), (self.directory / kind / "manifest.json").read_bytes())
         self.assertIn("give it with --repository NAME", self.import_files(self.directory / SINGLE, code=1))
+
+
+# The peak of resident memory is written by the command itself: that of a child would begin with what its parent has.
+_MEASURED = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+class Memory(LayoutTestCase):
+    """What an import takes at most, whatever it reads."""
+
+    def peak(self, content: bytes) -> int:
+        """Import an archive; returns the most memory that this took, in MiB."""
+        path = self.directory / "image.tar"
+        path.write_bytes(content)
+        command = [sys.executable, "-c", _MEASURED, str(TOP / "vex.py"), "import", str(path), "--repository", "peak", "--username", USER]
+        ended = subprocess.run([*command, "--to", self.server.urls["auth"]], input=f"{PASSWORD}\n", capture_output=True, text=True, timeout=60, check=False)
+        self.assertIn(ended.returncode, (0, 1), ended)
+        return int(ended.stdout.split()[-1]) // 1024
+
+    def test_it_stays_below_64_mib(self) -> None:
+        saved, _ = docker_archive("peak:1", tar_of({"a": secrets.token_bytes(2**20)}))
+        record = b"200000 VEX.%06d=" + b"v" * (200_000 - 19) + b"\n"
+        extended = b""
+        for number in range(200):
+            header = tarfile.TarInfo("x")
+            header.type, header.size = tarfile.XHDTYPE, 200_000
+            extended += header.tobuf(tarfile.USTAR_FORMAT) + record % number + bytes(-200_000 % 512)
+        document = b'{"schemaVersion": 2, "x": [' + b",".join([b"[]"] * 1_300_000) + b"]}"
+        listed = json.dumps({"manifests": [{"digest": digest_of(document)}]}).encode()
+        layout = {"oci-layout": b"{}", "index.json": listed, f"blobs/sha256/{digest_of(document)[7:]}": document}
+        wide = ('{"x": "\\U0001f600' + "y" * 7_000_000 + '", "manifests": []}').encode()
+        archives = {
+            "records": gzip.compress(extended + saved, 1),
+            "values": tar_of(layout),
+            "wide characters": tar_of({**layout, "index.json": wide}),
+            "objects": tar_of({**layout, "index.json": b'{"manifests": [' + b",".join([b'{"a":1}'] * 120_000) + b"]}"}),
+            "xz": lzma.compress(saved, preset=7),
+            "names": archive(*(member(f"{number:06}{'n' * 90}") for number in range(20_000)), form=tarfile.USTAR_FORMAT),
+        }
+        for name, content in archives.items():
+            with self.subTest(name):
+                self.assertLess(self.peak(content), 64)

@@ -71,12 +71,17 @@ def items_of(value: object, path: str) -> Iterator[Fields]:
 
 def load_json(content: bytes, path: str, limit: int = MAX_VALUES) -> object:
     """Parse a document; raises Malformed."""
-    if sum(map(content.count, (b",", b"[", b"{"))) > limit:
-        raise Malformed(f"{path} has more than {limit:,} values")
+    check_values(content, path, limit)
     try:
         return json.loads(content, parse_int=_integer)
     except (ValueError, RecursionError):
         raise Malformed(f"{path} is not valid JSON") from None
+
+
+def check_values(content: bytes, path: str, limit: int = MAX_VALUES) -> None:
+    """Count the values of a document before it is parsed; raises Malformed."""
+    if sum(map(content.count, (b",", b"[", b"{"))) > limit:
+        raise Malformed(f"{path} has more than {limit:,} values")
 
 
 def _integer(text: str) -> int:

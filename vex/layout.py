@@ -22,7 +22,7 @@ from vex.compression import GZIP, HEAD_BYTES, ZSTD, compression_of
 from vex.endpoints import Document
 from vex.errors import Failure, RegistryError
 from vex.folders import Unsafe
-from vex.foreign_json import Fields, Malformed, items_of, load_json
+from vex.foreign_json import Fields, Malformed, check_values, items_of, load_json
 from vex.image_files import READ_ERRORS, ArchiveFiles, DirectoryFiles, Files, Missing, pieces_of_file, reason
 from vex.manifest import OCI_MANIFEST
 from vex.names import Digest, RepositoryName, Tag
@@ -267,7 +267,16 @@ def _opened(files: Files, name: str) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def _read(files: Files, name: str) -> bytes:
+    """Read a document that takes a bounded amount of memory when it is parsed; raises Refused, and Missing."""
     with _opened(files, name) as (file, size):
         if size > MAX_INDEX_BYTES:
             raise Refused(0, f"its file has more than {MAX_INDEX_BYTES} bytes")
-        return b"".join(pieces_of_file(file, size))
+        content = b"".join(pieces_of_file(file, size))
+    # Python keeps all characters of a text in four bytes each when one of them needs that.
+    if not content.isascii() and 4 * size > MAX_INDEX_BYTES:
+        raise Refused(0, f"its file has more than {MAX_INDEX_BYTES // 4} bytes, and not all of them are ASCII")
+    try:
+        check_values(content, name)
+    except Malformed as error:
+        raise Refused(0, str(error)) from error
+    return content
