@@ -127,8 +127,8 @@ class ContainerTest(unittest.TestCase):
                     if line == "ready\n":
                         break
                 self.assertEqual(lines[-1:], ["ready\n"], "".join(lines))
-                everywhere = r"http://(?:\[::\]|0\.0\.0\.0)"
-                self.assertRegex("".join(lines), f"public +{everywhere}:8200\nauth +{everywhere}:8201\ninternal +{everywhere}:8202\n")
+                everywhere = r" \(and all other addresses of this machine\)"
+                self.assertRegex("".join(lines), f"public +http://localhost:8200{everywhere}\nauth +http://localhost:8201{everywhere}\ninternal +http://localhost:8202{everywhere}\n")
                 yield process
             finally:
                 os.killpg(process.pid, signal.SIGTERM)
