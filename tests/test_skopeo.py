@@ -100,7 +100,7 @@ class CommandTests(SkopeoTestCase):
     def test_copy_to_the_public_listener_says_where_to_push(self) -> None:
         source, target = f"oci:{self.layout.directory}:{SINGLE}", f"docker://{self.public}/refused:v1"
         refused = self.skopeo("copy", self.tls("dest-"), source, target, code=1)
-        self.assertIn("push and delete at the registry's authenticated address", refused.stderr)
+        self.assertIn(f"push and delete at port {self.server.addresses['auth'][1]}", refused.stderr)
 
     def test_inspect_shows_digest_and_layers(self) -> None:
         self.push(SINGLE, "inspected:v1")
