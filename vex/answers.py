@@ -78,12 +78,15 @@ class Answers:
     def find(self, head: bytes) -> Answer | None:
         """Return the answer to a head, if it still counts, and tell that it is used."""
         answer = self._answers.get(head)
-        if answer is None or not self._counts(answer.basis):
+        if answer is None:
             return None
-        if answer.basis.on_use:
-            answer.basis.on_use()
+        slots, (slot, revision, on_use) = self._slots, answer.basis
+        if slots[slot] != revision:
+            return None
+        if on_use:
+            on_use()
         # Once more: a removal raises the revision before it asks what was used, so it has seen this use, or this sees the removal.
-        return answer if self._counts(answer.basis) else None
+        return answer if slots[slot] == revision else None
 
     def keep(self, head: bytes, answer: Answer) -> None:
         """Keep an answer; the oldest make room for it."""
@@ -96,9 +99,6 @@ class Answers:
             self._bytes += size
             while self._bytes > _MAX_BYTES:
                 self._drop(next(iter(self._answers)))
-
-    def _counts(self, basis: Basis) -> bool:
-        return self._slots[basis.slot] == basis.revision
 
     def _drop(self, head: bytes) -> None:
         dropped = self._answers.pop(head, None)
