@@ -211,7 +211,8 @@ class Connection(BaseRequestHandler):
         if response.basis and self.server.answers and reusable and head.minor == 1 and not head.has_body and len(response.body) < MAX_ANSWER_BYTES:
             self.server.answers.keep(data, _kept(request, response, response.basis))
         self.unanswered = None
-        self._done(request.method, request.op, response.status, started, body.received, sent)
+        seconds = time.perf_counter() - started
+        self.server.observer.request_done(self.server.name, request.method, request.op, response.status, seconds, body.received, sent, False)
         _log.debug("%s %s %s %s %s -> %d, %d bytes", self.server.name, request.client, request.user or "-", request.method, request.path, response.status, sent)
         self._log_access(request, response.status, sent, started)
         if not body.complete and not (reusable and self._drain(body)):
@@ -232,20 +233,19 @@ class Connection(BaseRequestHandler):
 
     def _repeat(self, answer: Answer, data: bytes) -> None:
         """Give an answer that was given before."""
-        started = time.perf_counter()
+        started, server, out = time.perf_counter(), self.server, self.out
+        before_date, after_date, method, path, op, status, body_bytes, _ = answer
         self.phase = SENDING
-        if len(answer.after_date) > JOINED_BYTES:
-            self.out.send(answer.before_date + _date(int(time.time())), answer.after_date)
+        if len(after_date) > JOINED_BYTES:
+            out.send(before_date + _date(int(time.time())), after_date)
         else:
-            self.out.send_all(answer.before_date + _date(int(time.time())) + answer.after_date)
+            out.send_all(before_date + _date(int(time.time())) + after_date)
         self.phase = WORKING
-        self._done(answer.method, answer.op, answer.status, started, 0, answer.body_bytes, True)
+        server.observer.request_done(server.name, method, op, status, time.perf_counter() - started, 0, body_bytes, True)
         if _log.isEnabledFor(logging.DEBUG):
-            client = self._client_of(data)
-            _log.debug("%s %s - %s %s -> %d, %d bytes", self.server.name, client, answer.method, answer.path, answer.status, answer.body_bytes)
-        if self.server.access:
-            client, seconds = self._client_of(data), time.perf_counter() - started
-            self.server.access(self.server.name, client, "", answer.method, answer.path, answer.status, 0, answer.body_bytes, seconds)
+            _log.debug("%s %s - %s %s -> %d, %d bytes", server.name, self._client_of(data), method, path, status, body_bytes)
+        if server.access:
+            server.access(server.name, self._client_of(data), "", method, path, status, 0, body_bytes, time.perf_counter() - started)
 
     def _client_of(self, data: bytes) -> str:
         # The same head may come from a trusted proxy and from anyone else, so that an answer cannot remember its client.
@@ -256,9 +256,6 @@ class Connection(BaseRequestHandler):
             seconds = None if started is None else time.perf_counter() - started
             received = request.body.received
             self.server.access(self.server.name, request.client, request.user, request.method, request.path, status, received, sent, seconds)
-
-    def _done(self, method: str, op: str, status: int, started: float, received: int, sent: int, repeated: bool = False) -> None:
-        self.server.observer.request_done(self.server.name, method, op, status, time.perf_counter() - started, received, sent, repeated)
 
     def _read_head(self) -> bytes:
         """Return the next head; empty when the client has closed the connection, or has been idle for too long."""

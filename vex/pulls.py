@@ -39,6 +39,17 @@ class Notes:
             if len(self._newer) > self._half:
                 self._turn(now, full=True)
 
+    def noting(self, key: int, clock: Callable[[], float]) -> Callable[[], None]:
+        """Return what remembers this each time it is called: as `note`, but made for answers that take some microseconds in all."""
+        half = self._half
+
+        def note() -> None:
+            self._newer[key] = now = clock()
+            if len(self._newer) > half:
+                self._turn(now, full=True)
+
+        return note if self.seconds else _nothing
+
     def until(self, key: int, now: float) -> int:
         """Return until when this must stay, 0 where nobody relies on it any more."""
         noted = max(self._newer.get(key, self._dropped), self._older.get(key, self._dropped))
@@ -78,14 +89,14 @@ class Pulls:
 
     def noting(self, repository: int, manifest: str, *, pushing: bool = False) -> Callable[[], None]:
         """Return what remembers that a manifest is told of, perhaps to one who may push; it is called for each answer that is given again."""
-        key, clock, pulled, pushed = _key(repository, manifest), self._clock, self._pulled.note, self._pushed.note
+        key = _key(repository, manifest)
+        pulled, pushed = self._pulled.noting(key, self._clock), self._pushed.noting(key, self._clock)
 
         def note_both() -> None:
-            now = clock()
-            pulled(key, now)
-            pushed(key, now)
+            pulled()
+            pushed()
 
-        return note_both if pushing else lambda: pulled(key, clock())
+        return note_both if pushing else pulled
 
     def note(self, repository: int, manifest: str, *, pushing: bool = False) -> None:
         """Remember that a manifest was told of, perhaps to one who may push."""
@@ -123,6 +134,10 @@ class Pulls:
         """Drop what is too old to matter."""
         for notes in (self._pulled, self._pushed, self._pushed_blobs, self._lost):
             notes.forget_old(self._clock())
+
+
+def _nothing() -> None:
+    """Remember nothing."""
 
 
 def _key(repository: int, digest: str) -> int:
