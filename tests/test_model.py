@@ -113,6 +113,12 @@ class Repository:
         """Take a lease."""
         self.leases[blob] = max(until, self.leases.get(blob, 0))
 
+    def hold_for_push(self, blob: str, now: int, seconds: int) -> None:
+        """Take a lease that a manifest ends; a second push beside the first relies on the blob after that."""
+        if blob in self.leases:
+            self.pushed_blobs[blob] = now
+        self.hold(blob, now + seconds)
+
 
 class Model:
     """The rules of the design; each operation returns what the registry has to answer."""
@@ -133,7 +139,7 @@ class Model:
 
     def push_blob(self, name: str, blob: str) -> Expected:
         """An upload was finished."""
-        self._repository(name).hold(blob, self.now + self.options.upload_expiry)
+        self._repository(name).hold_for_push(blob, self.now, self.options.upload_expiry)
         return Expected(201)
 
     def mount(self, name: str, blob: str) -> Expected:
@@ -149,6 +155,10 @@ class Model:
         repository = self._repository(name)
         repository.listed = True
         waits = document.subject and not repository.has_manifest(document.subject)
+        known = repository.manifests.get(document.digest)
+        if known and known.state == "live" and not repository.referenced(document.digest):
+            # Two pushes rely on it, and only one of them takes it up first.
+            repository.pulled[document.digest] = repository.pushed[document.digest] = self.now
         held = repository.manifests.setdefault(document.digest, Held())
         held.blobs |= {*document.required, *filter(repository.has_blob, document.optional)}
         held.children |= set(document.children)
@@ -280,7 +290,7 @@ class Model:
             return Expected(200)
         if not user or not any(repository.references(blob) for repository in self.repositories.values()):
             return Expected(404)
-        self._repository(name).hold(blob, self.now + HOUR)
+        self._repository(name).hold_for_push(blob, self.now, HOUR)
         return Expected(200)
 
     def get_blob(self, name: str, blob: str, user: str) -> Expected:

@@ -120,7 +120,8 @@ class RemovalTest(ReferencesTestCase):
         self.assert_nothing_held()
 
     def test_a_manifest_whose_config_is_also_its_layer_is_removed(self) -> None:
-        self.push_image("app", "1", b"{}", b"{}")
+        self.push_blob("app", b"{}")
+        self.push_manifest("app", "1", image(b"{}"))
         self.delete("app", "1")
         self.assert_nothing_held()
 
@@ -1009,6 +1010,50 @@ class PushHoldTest(HoldTestCase):
                     self.site.advance(10 * MINUTE)
                     self.delete("app", "next")
                     self.assert_nothing_held()
+
+    def test_a_blob_that_two_push_at_once_stays_for_the_second_when_the_image_of_the_first_is_gone(self) -> None:
+        layer = digest_of(b"layer")
+        ways = {"sent": ("POST", "app", 201), "mounted": ("POST", "mount", 201), "told of": ("HEAD", "head", 200)}
+        for way, (method, name, status) in ways.items():
+            with self.subTest(way):
+                self.push_image("source", "1", b"layer")
+                for config in (b"1", b"2"):
+                    self.push_blob(name, config)
+                    query = f"uploads/?digest={layer}" if way == "sent" else f"uploads/?mount={layer}" if way == "mounted" else layer
+                    self.ok(status, method, f"/v2/{name}/blobs/{query}", b"layer" if way == "sent" else b"")
+                self.push_manifest(name, "1", image(b"layer", config=b"1"))
+                self.delete(name, "1")
+                self.delete("source", "1")
+                self.site.advance(HOUR - 1)
+                self.push_manifest(name, "2", image(b"layer", config=b"2"))
+                self.delete(name, "2")
+                self.site.advance(1)
+                self.assert_nothing_held()
+
+    def test_a_closing_put_that_is_repeated_is_told_that_the_blob_is_there(self) -> None:
+        location = self.ok(202, "POST", "/v2/app/blobs/uploads/").headers["Location"]
+        self.push_blob("app", b"{}")
+        closing = f"{location}&digest={digest_of(b'layer')}"
+        self.ok(201, "PUT", closing, b"layer")
+        self.push_manifest("app", "1", image(b"layer"))
+        # Another one had the blob in his image before the first answer was missed.
+        self.ok(201, "PUT", closing, b"layer")
+        self.delete("app", "1")
+        self.push_blob("app", b"{}")
+        self.site.advance(HOUR - 1)
+        self.put(image(b"layer"))
+
+    def test_a_child_that_two_push_by_digest_stays_for_the_second_when_the_index_of_the_first_is_gone(self) -> None:
+        child = self.push_image("app", "", b"layer")
+        self.push_manifest("app", "", image(b"layer"))
+        self.push_index("app", "1", [child])
+        self.delete("app", "1")
+        self.assert_nothing_listed()
+        self.site.advance(HOUR - 1)
+        self.put(index([child], annotations={"a": "next"}), OCI_INDEX)
+        self.delete("app", "next")
+        self.site.advance(1)
+        self.assert_nothing_held()
 
     def test_a_child_that_was_deleted_by_digest_is_unknown_but_an_index_may_still_name_it(self) -> None:
         child = self.push_image("app", "", b"layer")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Callable, NamedTuple, Union
 
-from vex import deleting, store
+from vex import deleting, removal, store
 from vex.answers import Revisions
 from vex.audit import BLOB, Actor, log_removals, manifest_pushed
 from vex.blobs import BlobFiles, Count
@@ -164,7 +164,7 @@ class Registry:
         with self._database.write() as tx:
             if store.find_blob(tx, digest) != blob or not _may_pull_blob(tx, blob.id, now, may_pull, leased=False):
                 raise RegistryError(BLOB_UNKNOWN)
-            store.take_lease(tx, store.ensure_repository(tx, name, now), blob.id, now + _HEAD_LEASE_SECONDS)
+            self._take_lease(tx, store.ensure_repository(tx, name, now), blob.id, digest, now, _HEAD_LEASE_SECONDS)
         return blob.size
 
     def totals(self) -> store.Totals:
@@ -184,7 +184,7 @@ class Registry:
             blob = store.find_blob(tx, digest)
             if blob is None or blob.damaged or self._files.size(digest) != blob.size or not _may_pull_blob(tx, blob.id, now, may_pull, leased=True):
                 return False
-            store.take_lease(tx, store.ensure_repository(tx, name, now), blob.id, now + self._rules.upload_lease)
+            self._take_lease(tx, store.ensure_repository(tx, name, now), blob.id, digest, now, self._rules.upload_lease)
         return True
 
     def finish_upload(self, upload: Upload, digest: Digest) -> None:
@@ -197,7 +197,7 @@ class Registry:
                 with self._database.write() as tx:
                     blob = store.save_blob(tx, digest, upload.offset, now)
                     repository = store.ensure_repository(tx, upload.repository, now)
-                    store.take_lease(tx, repository, blob, now + self._rules.upload_lease)
+                    self._take_lease(tx, repository, blob, digest, now, self._rules.upload_lease)
         except Exception:
             # Where the outcome of the commit is unknown, nothing can be looked up, and so nothing is removed.
             self.remove_files([digest])
@@ -211,9 +211,9 @@ class Registry:
             self.remove_files([digest])
 
     def has_blob(self, name: RepositoryName, digest: Digest) -> bool:
-        """Tell whether a sound blob is in a repository."""
+        """Tell one who pushes whether a sound blob is in a repository."""
         with contextlib.suppress(RegistryError):
-            return self.find_blob(name, digest) >= 0
+            return self.find_blob(name, digest, pushing=True) >= 0
         return False
 
     def put_manifest(
@@ -245,6 +245,9 @@ class Registry:
             now = int(self._clock())
             repository = store.ensure_repository(tx, name, now)
             before = [_digest(tx, repository, written) for written in (reference, *tags)] if condition else []
+            if removal.waits_for_parent(tx, repository, digest):
+                # Another push relies on it too, and what takes it up first may be gone before the second comes.
+                self._pulls.note(repository, digest, pushing=True)
             row = pushing.save_manifest(tx, pushing.Push(repository, now, self._rules.upload_lease, self._pulls), digest, content, pushed)
             # Last: of a push that is refused without it too, the condition does not count (RFC 9110 section 13.2.1).
             if condition and not condition(before):
@@ -369,6 +372,15 @@ class Registry:
         gone = release.take_gone()
         log_removals(gone, actor, name)
         self.remove_files(row.digest for row in gone if row.what == BLOB)
+
+    def _take_lease(self, tx: Transaction, repository: int, blob: int, digest: Digest, now: int, seconds: int) -> None:
+        """Hold a blob for the manifest that a push sends next, which ends the lease.
+
+        Where another push has a lease on it already, whose manifest may come first and be gone before the second: then that finds a note.
+        """
+        if store.is_leased(tx, repository, blob, now):
+            self._pulls.note_blob(repository, digest)
+        store.take_lease(tx, repository, blob, now + seconds)
 
     def _damaged(self, blob: store.BlobRow) -> RegistryError:
         self.note_damage(blob)

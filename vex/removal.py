@@ -68,6 +68,15 @@ def revive(tx: Transaction, repository: int, manifest: int) -> None:
     tx.execute("UPDATE repository_manifest SET state = 0, expires = NULL WHERE repository = ? AND manifest = ? AND expires IS NOT NULL", (repository, manifest))
 
 
+def waits_for_parent(tx: Transaction, repository: int, digest: Digest) -> bool:
+    """Tell whether a manifest was pushed by digest, and no tag or index has taken it up yet."""
+    row = tx.row(
+        "SELECT 1 FROM manifest JOIN repository_manifest ON manifest = id AND repository = ? WHERE digest = ? AND holders = 0 AND state = 0",
+        (repository, digest),
+    )
+    return row is not None
+
+
 def has_subject(tx: Transaction, repository: int, subject: str) -> bool:
     """Tell whether a subject can be fetched in a repository."""
     row = tx.row("SELECT state FROM manifest JOIN repository_manifest ON manifest = id AND repository = ? WHERE digest = ?", (repository, subject))

@@ -181,6 +181,11 @@ def delete_unheld_blob(tx: Transaction, blob: int) -> tuple[Digest, int] | None:
     return Digest(row[0]), row[1]
 
 
+def is_leased(tx: Transaction, repository: int, blob: int, now: int) -> bool:
+    """Tell whether an unexpired lease holds a blob in a repository."""
+    return bool(tx.value("SELECT EXISTS (SELECT 1 FROM lease WHERE repository = ? AND blob = ? AND expires > ?)", (repository, blob, now)))
+
+
 def take_lease(tx: Transaction, repository: int, blob: int, expires: int) -> None:
     """Hold a blob in a repository until then, or until later if it is held until later already."""
     tx.execute(
