@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import select
 import socket
+import struct
 from collections.abc import Iterator
 
 from tests.support import PASSWORD, USER, Answer
@@ -36,6 +37,12 @@ class Wire:
         """Say that nothing more comes."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Break the connection off, as one whose program or host is gone."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._file.close()
+        self._socket.close()
 
     def ready(self, seconds: float) -> bool:
         """Wait for the beginning of an answer, or the end of the connection; tells whether it came in time."""

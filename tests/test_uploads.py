@@ -274,6 +274,19 @@ class Refusals(UploadCase):
         self.assert_created(self.put(location, digest_of(b"0123456789"), b"56789", {"Content-Range": "5-9"}), "vanish", b"0123456789")
 
 
+    def test_what_arrived_and_was_told_of_stays_when_the_connection_is_reset(self) -> None:
+        location = self.begin("reset")
+        with connected(self.server.addresses["auth"]) as wire:
+            wire.send(f"PATCH {location} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: 9000000\r\n\r\n".encode() + bytes(2_000_000))
+            while (told := self.server.auth.get(location).headers["Range"]) == "0-0":
+                pass
+            wire.reset()
+        self.server.wait_until_counted()
+        answer = self.server.auth.get(location)
+        self.assertGreaterEqual(int(answer.headers["Range"].partition("-")[2]), int(told.partition("-")[2]))
+        self.assertEqual(self.server.metric("vex_panic_total"), 0)
+
+
 class Mounts(UploadCase):
     """end-11."""
 

@@ -291,13 +291,17 @@ class Connection(BaseRequestHandler):
             raise Disconnected("in the middle of a request head")
 
     def _receive_into(self, view: memoryview) -> int:
-        if self.continue_wanted:
-            self.continue_wanted = False
-            self.socket.sendall(_CONTINUE)
-        if self.phase == LINGER:
-            return self.socket.recv_into(view)
-        self.phase = RECEIVING
-        count = self.socket.recv_into(view)
+        try:
+            if self.continue_wanted:
+                self.continue_wanted = False
+                self.socket.sendall(_CONTINUE)
+            if self.phase == LINGER:
+                return self.socket.recv_into(view)
+            self.phase = RECEIVING
+            count = self.socket.recv_into(view)
+        except OSError as error:
+            # A reset, a broken record of TLS, a host that is gone: as if the client had closed the connection, and no failure of what reads the body.
+            raise Disconnected(str(error)) from error
         self.phase = WORKING
         self.received += count
         return count
