@@ -31,6 +31,7 @@ from vex.message import Request, Response, error_response
 from vex.pulls import Pulls
 from vex.registry import Registry, Rules
 from vex.timekeeping import TimeOfDay
+from vex.turns import HeavyWork
 from vex.uploads import UploadLimits, Uploads
 from vex.wire import HeadLimits, Input, body_of, parse_head
 
@@ -95,7 +96,7 @@ class InProcess:
             clock=self.clock,
             time_of_day=time_of_day,
         )
-        self.api = Api(self.registry, self.uploads, revisions, Lists(self.database), PageLimits(1000, 10_000), 4 * 1024 * 1024)
+        self.api = Api(self.registry, self.uploads, revisions, Lists(self.database), HeavyWork(), PageLimits(1000, 10_000), 4 * 1024 * 1024)
 
     def close(self) -> None:
         """Let go of the database."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unittest
 from collections.abc import Mapping
 from html.parser import HTMLParser
+from typing import Callable
 
 from tests.in_process import InProcessTestCase
 from vex.addresses import PAGES
@@ -14,7 +15,7 @@ from vex.message import Request, Response
 from vex.pages import Pages
 from vex.pages.parts import Site
 from vex.routes import match
-from vex.turns import Turns
+from vex.turns import HeavyWork
 from vex.wire import HeadLimits, Input, body_of, parse_head
 
 # Elements between which text goes on without a space.
@@ -135,14 +136,18 @@ class PagesTestCase(PageAssertions, InProcessTestCase):
     def setUp(self) -> None:
         super().setUp()
         registry = self.site.registry
-        self.turns = Turns()
-        self.pages = Pages(Site(Browsing(self.site.database, registry), registry, "", lambda: 8201, self.site.clock, self.turns))
+        self.work = HeavyWork()
+        browsing = Browsing(self.site.database, registry, self.work.large_manifests)
+        self.pages = Pages(Site(browsing, registry, "", lambda: 8201, self.site.clock, self.work))
 
-    def respond(self, target: str, host: str = "registry.test:8200", headers: Mapping[str, str] | None = None) -> Response:
-        """Ask for a page."""
+    def respond(
+        self, target: str, host: str = "registry.test:8200", headers: Mapping[str, str] | None = None, left: Callable[[], bool] = lambda: False
+    ) -> Response:
+        """Ask for a page; `left` tells whether the client has gone."""
         fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": host, **(headers or {})}.items())
         head = parse_head(f"GET {target} HTTP/1.1\r\n{fields}\r\n".encode(), HeadLimits())
         request = Request("public", head, body_of(head, Input(lambda _view: 0)), "192.0.2.1")
+        request.left = left
         try:
             found = match(PAGES, request.path)
             self.assertIsNotNone(found, target)

@@ -185,7 +185,7 @@ class Keeping(LayerPagesTestCase):
 class Busy(LayerPagesTestCase):
     def test_who_cannot_have_a_turn_is_told_when_to_come_back(self) -> None:
         path = self.push_layer(archive(member("a")))
-        self.turns.end()
+        self.work.end()
         response = self.respond(path)
         self.assertEqual((response.status, dict(response.headers)["Retry-After"]), (503, "10"))
         self.assertIn("try again", Page(response.body.decode()).text)

@@ -18,6 +18,7 @@ PACKAGE = TOP / "vex"
 LEVELS = (
     {"errors", "routes", "metrics", "markup", "answers", "pulls", "received", "progress", "forwarded", "dashboard", "dockerfile", "files", "attempts"},
     {"logs", "turns", "der", "p256"},
+    {"readers"},
     {"compression", "foreign_json"},
     {"unpacking"},
     {"kinds", "x509"},
@@ -55,13 +56,13 @@ RESERVED = {
     "socket": {"connection", "sending", "server", "sockets", "notify"},
     "http.server": {"server"},
     "ssl": {"connection", "remote", "server", "tls"},
-    "sqlite3": {"database", "cli", "check"},  # cli for the version that it prints, check for the errors of a broken database
+    "sqlite3": {"database", "readers", "cli", "check"},  # cli for the version that it prints, check for the errors of a broken database
     "subprocess": set(),
     "urllib.request": set(),
     "http.client": {"remote"},
 }
 # The queries of the web interface are in catalog.py, those of `vex check` in faults.py, those of the audit trail in audit.py.
-MODULES_WITH_SQL = {"database", "store", "accounts", "catalog", "faults", "audit", "removal"}
+MODULES_WITH_SQL = {"database", "readers", "store", "accounts", "catalog", "faults", "audit", "removal"}
 SQL = re.compile(r"\s*(SELECT\s|INSERT\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s|REPLACE\s+INTO\s|PRAGMA\s|CREATE\s+(TABLE|INDEX)\s|BEGIN\s+IMMEDIATE)")
 MAX_FUNCTION_LINES = 50
 MAX_MODULE_LINES = 450

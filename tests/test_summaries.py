@@ -15,6 +15,7 @@ from tests.support import DOCKER_MANIFEST, OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI
 from vex.browsing import Browsing
 from vex.catalog import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
 from vex.names import RepositoryName
+from vex.turns import HeavyWork
 
 ALL = View("", NAME, descending=False, offset=0, limit=100)
 
@@ -30,7 +31,7 @@ def child(content: bytes, **platform: str) -> dict[str, Any]:
 class SummariesTestCase(InProcessTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.browsing = Browsing(self.site.database, self.site.registry)
+        self.browsing = Browsing(self.site.database, self.site.registry, HeavyWork().large_manifests)
 
     def repository(self, name: str) -> RepositoryEntry:
         entry = self.browsing.repository(RepositoryName(name))
@@ -275,7 +276,7 @@ class Migration(unittest.TestCase):
         self.database.close()
         site = InProcess(self.directory, Options(), 1000)
         self.addCleanup(site.close)
-        return site, Browsing(site.database, site.registry)
+        return site, Browsing(site.database, site.registry, HeavyWork().large_manifests)
 
     def test_what_was_stored_is_listed_as_if_it_were_pushed_now(self) -> None:
         layer, settings = b"x" * 100, config("riscv64")

@@ -25,6 +25,7 @@ from vex.manifest_bodies import ManifestBodies
 from vex.message import Request, Response
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_algorithm
 from vex.registry import Condition, MayPull, PushedManifest, Reference, Registry, StoredBlob
+from vex.turns import HeavyWork
 from vex.upload_files import Upload
 from vex.uploads import OutOfOrder, Uploads, received_range
 
@@ -68,6 +69,7 @@ class Api(Discovery):
         uploads: Uploads,
         revisions: Revisions,
         lists: Lists,
+        work: HeavyWork,
         pages: PageLimits,
         manifest_bytes: int,
         delivery: Delivery | None = None,
@@ -75,7 +77,7 @@ class Api(Discovery):
         *,
         public: bool = True,
     ) -> None:
-        super().__init__(lists, revisions, pages)
+        super().__init__(lists, work, revisions, pages)
         self._registry = registry
         self._public = public
         self._uploads = uploads

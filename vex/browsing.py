@@ -6,6 +6,7 @@ Nothing here changes anything; looking at a manifest is no pull. Names come in c
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import heapq
 import io
@@ -21,11 +22,11 @@ from vex.database import Database, Transaction
 from vex.errors import MANIFEST_UNKNOWN, NAME_UNKNOWN, RegistryError
 from vex.image import IMAGE, KNOWN_ANNOTATIONS, MAX_CONFIG_BYTES, ImageConfig, platform_name, read_config
 from vex.layer_lists import LayerList, LayerLists, make_list
-from vex.layers import Limits, Pace
+from vex.layers import Limits
 from vex.manifest import Descriptor, Manifest, parse_stored
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import Registry
-from vex.turns import Turns
+from vex.turns import UNHURRIED, Turns, Work
 
 Entry = TypeVar("Entry")
 
@@ -97,29 +98,35 @@ class ConfigView(NamedTuple):
 
 
 class Browsing:
-    """Reads of the web interface; any thread may use it."""
+    """Reads of the web interface; any thread may use it. Who reads a large manifest takes one of `large`."""
 
-    def __init__(self, database: Database, registry: Registry) -> None:
+    def __init__(self, database: Database, registry: Registry, large: Turns) -> None:
         self._database = database
         self._registry = registry
         self._layers = LayerLists()
-        # A manifest of 4 MiB takes 100 MiB while it is read.
-        self._large = Turns(at_once=1)
+        self._large = large
+        self._work = UNHURRIED
+
+    def during(self, work: Work) -> Browsing:
+        """Return the same for one piece of work, which is told of what is read, and ends it."""
+        mine = copy.copy(self)
+        mine._work = work
+        return mine
 
     def repositories(self, prefix: str, view: View) -> Listing[RepositoryEntry]:
         """List repositories whose name starts with `prefix`, from the last page when the one asked for is past it."""
-        with self._database.browse() as tx:
+        with self._database.browse(self._work) as tx:
             return _listing(view, lambda: catalog.count_repositories(tx, prefix, view.text), lambda part: catalog.list_repositories(tx, prefix, part))
 
     def repository(self, name: RepositoryName) -> RepositoryEntry | None:
         """Return what lists show of a repository; None when it holds nothing."""
-        with self._database.browse() as tx:
+        with self._database.browse(self._work) as tx:
             found = catalog.repository_entry(tx, name)
         return found[1] if found else None
 
     def tags(self, name: RepositoryName, view: View) -> tuple[Listing[ManifestEntry], dict[int, list[Tag]]]:
         """List tags, and by manifest the first few tags of each; raises NAME_UNKNOWN."""
-        with self._database.browse() as tx:
+        with self._database.browse(self._work) as tx:
             repository, entry = _find(tx, name)
             listing = _listing(
                 view,
@@ -131,7 +138,7 @@ class Browsing:
 
     def unheld(self, name: RepositoryName, offset: int, limit: int) -> Listing[ManifestEntry]:
         """List the manifests that neither a tag nor an index references, newest first; raises NAME_UNKNOWN."""
-        with self._database.browse() as tx:
+        with self._database.browse(self._work) as tx:
             repository, _ = _find(tx, name)
             total = catalog.count_unheld(tx, repository)
             offset = _last_offset(offset, limit, total)
@@ -139,7 +146,7 @@ class Browsing:
 
     def manifest(self, name: RepositoryName, digest: Digest) -> ManifestView:
         """Return a manifest with everything around it; raises MANIFEST_UNKNOWN."""
-        with self._database.browse() as tx:
+        with self._database.browse(self._work) as tx:
             repository = store.find_repository(tx, name)
             entry = catalog.manifest_entry(tx, repository, digest) if repository is not None else None
             row = store.find_manifest(tx, repository, digest) if repository is not None else None
@@ -159,7 +166,7 @@ class Browsing:
 
     def document(self, name: RepositoryName, digest: Digest) -> tuple[str, bool]:
         """Return the JSON of a manifest, formatted and as far as it is not too long, and whether that is all of it; raises MANIFEST_UNKNOWN."""
-        with self._database.browse() as tx:
+        with self._database.browse(self._work) as tx:
             repository = store.find_repository(tx, name)
             row = store.find_manifest(tx, repository, digest) if repository is not None else None
         if row is None:
@@ -178,7 +185,7 @@ class Browsing:
 
     def history(self, name: RepositoryName, tag: Tag, offset: int, limit: int) -> tuple[Listing[audit.Change], set[Digest]]:
         """List changes of a tag, the newest first, and which of their digests the repository still holds."""
-        with self._database.browse() as tx:
+        with self._database.browse(self._work) as tx:
             total = audit.count_changes(tx, name, tag)
             offset = _last_offset(offset, limit, total)
             changes = audit.latest_changes(tx, name, tag, offset, limit)
@@ -189,7 +196,7 @@ class Browsing:
 
     def resolve(self, name: RepositoryName, tag: Tag) -> Digest:
         """Return the digest of the manifest that a tag points to; raises MANIFEST_UNKNOWN."""
-        with self._database.browse() as tx:
+        with self._database.browse(self._work) as tx:
             repository = store.find_repository(tx, name)
             row = store.find_tagged_manifest(tx, repository, tag) if repository is not None else None
         if row is None:
@@ -218,22 +225,22 @@ class Browsing:
                 content += piece
             return bytes(content)
 
-    def files(self, name: RepositoryName, layer: Digest, rows: int, pace: Pace) -> LayerList:
-        """List the files of a layer, so many rows a page; raises BLOB_UNKNOWN, and what the pace raises."""
+    def files(self, name: RepositoryName, layer: Digest, rows: int) -> LayerList:
+        """List the files of a layer, so many rows a page; raises BLOB_UNKNOWN."""
 
         def make() -> LayerList:
             blob = self._registry.open_blob(name, layer)
             with blob.file or io.BytesIO(blob.content) as file:
-                return make_list(file, Limits(), pace, rows)
+                return make_list(file, Limits(), self._work, rows)
 
-        return self._layers.get(layer, make, pace)
+        return self._layers.get(layer, make, self._work)
 
     def _reading(self, row: store.ManifestRow) -> contextlib.AbstractContextManager[object]:
         """Wait until a manifest can be read: one that is large alone; raises BUSY."""
-        return self._large.take(lambda: False) if row.size > _LARGE else contextlib.nullcontext()
+        return self._large.take(self._work.left) if row.size > _LARGE else contextlib.nullcontext()
 
     def _content(self, row: store.ManifestRow) -> bytes:
-        with self._database.browse() as tx:
+        with self._database.browse(self._work) as tx:
             content: bytes | None = store.manifest_content(tx, row.id)
         if content is None:
             # Deleted a moment ago.
@@ -241,7 +248,7 @@ class Browsing:
         return content
 
     def _children(self, repository: int, descriptors: Sequence[Descriptor]) -> dict[Digest, ManifestEntry]:
-        with self._database.browse() as tx:
+        with self._database.browse(self._work) as tx:
             return catalog.summaries(tx, repository, (descriptor.digest for descriptor in descriptors))
 
 

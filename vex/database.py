@@ -21,9 +21,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
-from vex.errors import DISK_FULL, INTERNAL, UNAVAILABLE, Failure, RegistryError
+from vex.errors import UNAVAILABLE, Failure, RegistryError
 from vex.files import sync
 from vex.metrics import Buckets
+from vex.readers import BUSY_SECONDS, Readers, is_full, translated
+from vex.turns import UNHURRIED, Work
 
 MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql", "005-audit.sql", "006-removal.sql")
 LATEST = len(MIGRATIONS)
@@ -31,15 +33,7 @@ LATEST = len(MIGRATIONS)
 WITH_TOTALS, WITH_TOKENS, WITH_TRAIL, WITH_STATES = 3, 4, 5, 6
 # What queries raise on a file that is damaged, or no database, without a translation.
 DatabaseFault = sqlite3.DatabaseError
-_BUSY_SECONDS = 5.0
 _RETRY_SECONDS = 0.01
-# A second processor gets no more done while the first is needed for pulls and pushes.
-_READERS = 2
-# How long a query for a page waits for its turn, and the seconds of processor time that it may take then.
-_TURN_SECONDS = 10.0
-_BROWSE_SECONDS = 2.0
-# Some 30 ms; the clock is looked at after so many steps of SQLite's machine.
-_STEPS = 1_000_000
 _FILE_MODE = 0o640
 # Past this the write-ahead log is cut back to it at a checkpoint; at most this part of the disk, so that it never keeps what a deletion freed.
 _WAL_BYTES = 16 * 1024 * 1024
@@ -109,37 +103,6 @@ class _Lock:
         self._lock.release()
 
 
-class _Readers:
-    """Connections that only read, opened as they are needed; each is used by one thread at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._idle: list[sqlite3.Connection] = []
-        self._turns = threading.Semaphore(_READERS)
-
-    @contextlib.contextmanager
-    def connection(self) -> Iterator[sqlite3.Connection]:
-        """Wait for a turn; raises UNAVAILABLE."""
-        if not self._turns.acquire(timeout=_TURN_SECONDS):
-            raise RegistryError(UNAVAILABLE, "too many lists and searches are asked for at once; try again", headers={"Retry-After": "5"})
-        try:
-            # Nobody else takes one: there are as many turns as connections.
-            connection = self._idle.pop() if self._idle else _connect_reader(self._path)
-            try:
-                yield connection
-            finally:
-                self._idle.append(connection)
-        finally:
-            self._turns.release()
-
-    def close(self) -> None:
-        """Close the connections, once those in use are free, and give out no more."""
-        for _ in range(_READERS):
-            self._turns.acquire(timeout=_BROWSE_SECONDS)
-        while self._idle:
-            self._idle.pop().close()
-
-
 class Database:
     """The shared connection; any thread may use it. `waits` and `commits` count how long a transaction waited for those before it, and a commit took."""
 
@@ -155,7 +118,7 @@ class Database:
         self._on_failure = on_failure
         self._failed = ""
         self.created = False
-        self._readers = _Readers(path)
+        self._readers = Readers(path)
         log = Path(f"{path}-wal")
         # What a process wrote that was killed, or another one that has the database open: who closes it last removes the log.
         self.has_log = log.exists() and log.stat().st_size > 0
@@ -188,7 +151,7 @@ class Database:
     def copy_to(self, path: Path) -> None:
         """Copy the database as it is at one moment to a new file, and sync that; what other processes write meanwhile waits for nothing."""
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
-        with self._lock, _translated(), contextlib.closing(sqlite3.connect(os.fspath(path), isolation_level=None)) as copy:
+        with self._lock, translated(), contextlib.closing(sqlite3.connect(os.fspath(path), isolation_level=None)) as copy:
             # Nothing reads the copy before it is complete and synced, so a crash in the middle costs nothing.
             copy.execute("PRAGMA journal_mode = OFF")
             copy.execute("PRAGMA synchronous = OFF")
@@ -208,7 +171,7 @@ class Database:
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
         """Hold the lock for queries that see one state, whatever another process writes meanwhile."""
-        with self._lock, _translated():
+        with self._lock, translated():
             self._refuse_after_failure()
             if self._connection.in_transaction:
                 # Within one that this thread has begun.
@@ -221,22 +184,19 @@ class Database:
                 self._end_read()
 
     @contextlib.contextmanager
-    def browse(self) -> Iterator[Transaction]:
-        """See one state, what was committed last, without the lock; raises UNAVAILABLE past a limit of time. Never within another such block."""
-        with _translated(), self._readers.connection() as connection:
+    def browse(self, work: Work = UNHURRIED) -> Iterator[Transaction]:
+        """See one state, what was committed last, without the lock; `work` is told of pieces of queries, and ends them. Never within another such block.
+
+        Raises UNAVAILABLE past a limit of time, and what the work raises.
+        """
+        with translated(), self._readers.reading(work) as connection:
             self._refuse_after_failure()
-            ends = time.thread_time() + _BROWSE_SECONDS
-            connection.set_progress_handler(lambda: time.thread_time() > ends, _STEPS)
-            connection.execute("BEGIN")
-            try:
-                yield Transaction(connection)
-            finally:
-                connection.execute("ROLLBACK")
+            yield Transaction(connection)
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
         """Run a write transaction; it is rolled back when the block raises, and durable when it has been left."""
-        with self._lock, _translated():
+        with self._lock, translated():
             self._refuse_after_failure()
             self._connection.execute("BEGIN IMMEDIATE")
             transaction = Transaction(self._connection)
@@ -261,7 +221,7 @@ class Database:
         try:
             self._connection.execute("COMMIT")
         except (sqlite3.Error, MemoryError) as error:
-            if _is_full(error):
+            if is_full(error):
                 self._rollback()
                 raise
             # The commit record may or may not have reached the disk (measured: it can be there after a restart).
@@ -341,7 +301,7 @@ def _connect(path: Path, create: bool) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), _FILE_MODE))
     except OSError as error:
         raise Failure(f"cannot open the database {path}: {error.strerror}; check the permissions of the data directory") from error
-    connection = sqlite3.connect(os.fspath(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(os.fspath(path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = FULL")
     # As `sync`, for SQLite: only macOS knows of these.
     connection.execute("PRAGMA fullfsync = ON")
@@ -357,7 +317,7 @@ def _connect(path: Path, create: bool) -> sqlite3.Connection:
 
 def _turn_on_log(connection: sqlite3.Connection) -> None:
     """Have a new database use a write-ahead log; where several processes do so at once, SQLite lets none of them wait."""
-    for left in reversed(range(int(_BUSY_SECONDS / _RETRY_SECONDS))):
+    for left in reversed(range(int(BUSY_SECONDS / _RETRY_SECONDS))):
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             break
@@ -365,12 +325,6 @@ def _turn_on_log(connection: sqlite3.Connection) -> None:
             if "locked" not in str(error) or not left:
                 raise
             time.sleep(_RETRY_SECONDS)
-
-
-def _connect_reader(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(os.fspath(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
 
 
 def _script(name: str) -> str:
@@ -389,24 +343,3 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
-
-
-def _is_full(error: Exception) -> bool:
-    # sqlite3 gives the error code from Python 3.11 on; the text of SQLITE_FULL is the same in every version.
-    return "database or disk is full" in str(error)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if _is_full(error):
-            raise RegistryError(DISK_FULL) from error
-        if "unable to open" in str(error):
-            raise RegistryError(UNAVAILABLE, "the registry is out of file descriptors; try again", headers={"Retry-After": "1"}) from error
-        if "interrupted" in str(error):
-            raise RegistryError(UNAVAILABLE, "this takes too long to look for here; ask for less, with more of the name") from error
-        if "locked" in str(error):
-            raise RegistryError(UNAVAILABLE, "another process is writing to the database; try again", headers={"Retry-After": "5"}) from error
-        raise RegistryError(INTERNAL) from error

@@ -19,7 +19,7 @@ from vex.listing import Extent, Lists, Names, pieces
 from vex.message import JSON, Request, Response, json_response
 from vex.names import Digest, RepositoryName
 from vex.store import ReferrerRow
-from vex.turns import Turns
+from vex.turns import HeavyWork, Turn, Work
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 # A list changes with the next push.
@@ -46,18 +46,17 @@ class _List(NamedTuple):
     key: str
     path: str
     load: Names
-    extent: Callable[[str, int], Extent]
+    extent: Callable[[str, int, Work], Extent]
 
 
 class Discovery:
     """The handlers of lists."""
 
-    def __init__(self, lists: Lists, revisions: Revisions, pages: PageLimits) -> None:
+    def __init__(self, lists: Lists, work: HeavyWork, revisions: Revisions, pages: PageLimits) -> None:
         self._lists = lists
+        self._work = work
         self._revisions = revisions
         self._pages = pages
-        # As many may wait as there are connections: a list that has begun must go on.
-        self._turns = Turns(places=10_000)
 
     def get_version(self, _request: Request, _fields: dict[str, str]) -> Response:
         """Answer end-1: this is a registry."""
@@ -77,7 +76,7 @@ class Discovery:
             "tags",
             routes.TAGS.path(name=name),
             lambda last, limit: lists.tags(name, last, limit),
-            lambda last, limit: lists.tags_extent(name, last, limit),
+            lambda last, limit, work: lists.tags_extent(name, last, limit, work),
         )
         return self._names(request, listed, basis)
 
@@ -85,7 +84,7 @@ class Discovery:
         """Answer end-12: an index of the manifests with this subject."""
         name, subject = RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"])
         artifact_type = request.parameter("artifactType") or ""
-        with self._turns.take(request.left) as turn:
+        with self._work.lists.take(request.left) as turn:
             rows, more = self._lists.referrers(name, subject, artifact_type, request.parameter("last") or "", self._pages.referrers)
             manifests = [_referrer(row) for row in _paced(rows, turn.step)]
         headers = [*_HEADERS]
@@ -107,7 +106,10 @@ class Discovery:
     def get_search(self, request: Request, _fields: dict[str, str]) -> Response:
         """Answer `docker search` with the repositories that have the word in their name."""
         word = (request.parameter("q") or "").strip()
-        entries = self._lists.search(word, min(_number(request.parameter("n")) or _USUAL_FOUND, _MOST_FOUND)) if len(word) <= _MAX_WORD else []
+        limit = min(_number(request.parameter("n")) or _USUAL_FOUND, _MOST_FOUND)
+        # A search costs as much as that of the pages, and is not to keep a list waiting that has begun.
+        with self._work.pages.take(request.left) as turn:
+            entries = self._lists.search(word, limit, turn) if len(word) <= _MAX_WORD else []
         found = [{"name": entry.name, "description": "", "star_count": 0, "is_official": False, "is_automated": False} for entry in entries]
         return json_response(200, {"query": word, "num_results": len(found), "results": found}, [*_HEADERS])
 
@@ -115,15 +117,15 @@ class Discovery:
         """Answer with a page by `n` and `last`, or with all; the link is left out when nothing follows (specification, "Listing Tags")."""
         last, asked = request.parameter("last") or "", request.parameter("n")
         limit = min(_number(asked), self._pages.most)
-        with self._turns.take(request.left):
+        with self._work.lists.take(request.left) as turn:
             if asked is None:
-                return self._everything(request, listed, last, basis)
+                return self._everything(request, listed, last, basis, turn)
             names = listed.load(last, limit + 1)
         headers = [_link(listed.path, f"n={limit}&last={quote(names[limit - 1], safe='')}")] if 0 < limit < len(names) else []
         return json_response(200, {**listed.fields, listed.key: names[:limit]}, [*_HEADERS, *headers], basis=basis)
 
-    def _everything(self, request: Request, listed: _List, last: str, basis: Basis) -> Response:
-        extent = listed.extent(last, _LIST_BYTES)
+    def _everything(self, request: Request, listed: _List, last: str, basis: Basis, turn: Turn) -> Response:
+        extent = listed.extent(last, _LIST_BYTES, turn)
         if extent.bytes <= _SHORT_LIST_BYTES:
             names = [name for piece in pieces(listed.load, last, extent.end) for name in piece]
             return json_response(200, {**listed.fields, listed.key: names}, [*_HEADERS], basis=basis)
@@ -146,7 +148,7 @@ class Discovery:
         yield f"{'' if between == ',' else between}]}}\n".encode()
 
     def _piece(self, request: Request, made: Iterator[list[str]]) -> str:
-        with self._turns.take(request.left) as turn:
+        with self._work.lists.take(request.left) as turn:
             piece = json.dumps(next(made, []), separators=(",", ":"))[1:-1]
             turn.step()
         return piece

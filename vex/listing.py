@@ -13,6 +13,7 @@ from vex.catalog import NAME, RepositoryEntry, View
 from vex.database import Database, Transaction
 from vex.errors import NAME_UNKNOWN, RegistryError
 from vex.names import Digest, RepositoryName
+from vex.turns import UNHURRIED, Work
 
 # Names of a usual length are some tens of KiB.
 _PIECE = 1000
@@ -47,14 +48,14 @@ class Lists:
         with self._database.browse() as tx:
             return store.list_tags(tx, _find(tx, name), last, limit)
 
-    def repositories_extent(self, last: str, max_bytes: int) -> Extent:
+    def repositories_extent(self, last: str, max_bytes: int, work: Work = UNHURRIED) -> Extent:
         """Tell how far the list of repositories goes in so many bytes."""
-        with self._database.browse() as tx:
+        with self._database.browse(work) as tx:
             return _extent(lambda end: catalog.measure_repositories(tx, end, _PIECE), last, max_bytes)
 
-    def tags_extent(self, name: RepositoryName, last: str, max_bytes: int) -> Extent:
+    def tags_extent(self, name: RepositoryName, last: str, max_bytes: int, work: Work = UNHURRIED) -> Extent:
         """Tell how far the list of tags of a repository goes in so many bytes; raises NAME_UNKNOWN."""
-        with self._database.browse() as tx:
+        with self._database.browse(work) as tx:
             repository = _find(tx, name)
             return _extent(lambda end: catalog.measure_tags(tx, repository, end, _PIECE), last, max_bytes)
 
@@ -70,9 +71,9 @@ class Lists:
                 return [], False
             return store.referrers(tx, repository, subject, artifact_type, last, limit, _REFERRERS_BYTES)
 
-    def search(self, text: str, limit: int) -> list[RepositoryEntry]:
+    def search(self, text: str, limit: int, work: Work = UNHURRIED) -> list[RepositoryEntry]:
         """Return the first repositories, by name, that hold a manifest and have the text in their name."""
-        with self._database.browse() as tx:
+        with self._database.browse(work) as tx:
             return catalog.list_repositories(tx, "", View(text, NAME, descending=False, offset=0, limit=limit))
 
 

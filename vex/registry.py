@@ -169,7 +169,8 @@ class Registry:
 
     def totals(self) -> store.Totals:
         """Count what the registry holds."""
-        with self._database.read() as tx:
+        # Counting takes as long as there are many; pulls and pushes do not wait for it.
+        with self._database.browse() as tx:
             return store.totals(tx)
 
     # Pushing

@@ -37,7 +37,7 @@ from vex.sockets import listen, passed
 from vex.timekeeping import TimeOfDay
 from vex.tls import Certificates
 from vex.tokens import Tokens
-from vex.turns import Turns
+from vex.turns import HeavyWork
 from vex.uploads import UploadLimits, Uploads
 from vex.users import Users
 from vex.wire import HeadLimits
@@ -106,7 +106,7 @@ class _Service:
         self._notifier = Notifier(os.environ)
         self._started = self._stopping = False
         self._storage_failure = ""
-        self._turns = Turns()
+        work = self._work = HeavyWork()
         database = self._database = Database(config.data_dir / "vex.db", on_failure=self._fail)
         files = self._files = BlobFiles(config.data_dir)
         users = self._users = Users(database, failures_per_minute=config.failed_logins)
@@ -130,7 +130,7 @@ class _Service:
         delivery = Delivery(config.blob_redirect, config.accel_redirect)
         locations = Locations(config.locations, config.public_url, one_port=config.anonymous_read)
         pages = PageLimits(config.page_size, config.page_limit)
-        api = Api(registry, uploads, revisions, Lists(database), pages, config.manifest_limit, delivery, locations, public=_is_public(config))
+        api = Api(registry, uploads, revisions, Lists(database), work, pages, config.manifest_limit, delivery, locations, public=_is_public(config))
         certificates = self._certificates = Certificates(config.certificates())
         self._observations = Observations(registry, uploads, database, files, lambda: uploads.limits.free_bytes, certificates)
         internal = {"metrics": self._observations.response, "readyz": self._ready}
@@ -180,7 +180,7 @@ class _Service:
     def _end(self) -> None:
         self._stopping = True
         self._notifier.stopping(self._config.shutdown_timeout + _END_SECONDS)
-        self._turns.end()
+        self._work.end()
         self._server.stop()
         self._housekeeping.stop()
         with contextlib.suppress(RegistryError):
@@ -216,7 +216,7 @@ class _Service:
         self._server.check()
 
     def _pages(self, registry: Registry) -> Callable[[], Pages]:
-        # Made once, also when several ask for the first page at once: the turns that they take are no limit if each has its own.
+        # Made once, also when several ask for the first page at once: what they keep is no limit if each has its own.
         loading = threading.Lock()
 
         @functools.cache
@@ -228,7 +228,8 @@ class _Service:
 
             url = self._config.public_url
             one_port = self._config.anonymous_read and bool(url)
-            return Pages(Site(Browsing(self._database, registry), registry, url, self._push_port, time.time, self._turns, one_port))
+            browsing = Browsing(self._database, registry, self._work.large_manifests)
+            return Pages(Site(browsing, registry, url, self._push_port, time.time, self._work, one_port))
 
         def pages() -> Pages:
             with loading:

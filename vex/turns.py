@@ -4,12 +4,12 @@ Python runs one thread at a time. One that computes gives way only every 5 ms (`
 several turns with the interpreter, would wait that long for each. So heavy work goes in steps of a fraction of a millisecond, and
 sleeps in between; it ends when nobody waits for what it makes any more.
 
-    with turns.take(request.left) as turn:
+    with work.pages.take(request.left) as turn:
         for ...:
             turn.step()
 
-Invariants: no more than `at_once` have a turn; those who wait get theirs in the order in which they came; whatever happens to
-one who has a turn or waits for one, it is given back.
+Invariants: no more than `at_once` have a turn of a kind; those who wait get theirs in the order in which they came; whatever happens to
+one who has a turn or waits for one, it is given back. All kinds end together: then nobody begins, waits or goes on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,24 @@ _LOOK_SECONDS = 0.2
 _RETRY_AFTER = {"Retry-After": "10"}
 
 
-class Turn:
+class Work:
+    """What is told of each small piece of work; this one does not mind how long all of it takes."""
+
+    def left(self) -> bool:
+        """Tell whether the client has gone."""
+        return False
+
+    def step(self) -> None:
+        """Note a piece of work; whatever this raises ends the work."""
+
+    def resume(self) -> None:
+        """Note that the interpreter was free until now, as it is while data is read or unpacked; to be called after that."""
+
+
+UNHURRIED = Work()
+
+
+class Turn(Work):
     """A turn at heavy work."""
 
     def __init__(self, turns: Turns, left: Callable[[], bool]) -> None:
@@ -40,6 +57,10 @@ class Turn:
         self._left = left
         self._since = self._looked = time.monotonic()
         self._used = time.thread_time()
+
+    def left(self) -> bool:
+        """Tell whether the client has gone."""
+        return self._left()
 
     def step(self) -> None:
         """Rest, if it is time to; to be called after each small piece of work. Raises Disconnected when the client has left, UNAVAILABLE at the end."""
@@ -59,7 +80,7 @@ class Turn:
 
 
 class Turns:
-    """Who may do heavy work now; any thread may ask."""
+    """Who may do heavy work of one kind now; any thread may ask."""
 
     def __init__(self, at_once: int = 2, places: int = 64, patience: float = 10.0) -> None:
         """Give that many turns at once; `places` is how many may wait, each for `patience` seconds."""
@@ -124,3 +145,22 @@ class Turns:
             self._waiting.popleft().set()
         else:
             self._free += 1
+
+
+class HeavyWork:
+    """The turns at each kind of heavy work, of which a process has one each; none keeps another waiting, and all end together."""
+
+    def __init__(self) -> None:
+        """Give so many turns at each kind."""
+        self.pages = Turns()
+        # Apart from the other pages: a layer may take half a minute.
+        self.layers = Turns()
+        # As many may wait as there are connections: a list that has begun must go on.
+        self.lists = Turns(places=10_000)
+        # Taken besides that at a page: a manifest of 4 MiB takes 100 MiB while it is read.
+        self.large_manifests = Turns(at_once=1)
+
+    def end(self) -> None:
+        """End all work at its next step, and let nobody begin any more."""
+        for turns in (self.pages, self.layers, self.lists, self.large_manifests):
+            turns.end()

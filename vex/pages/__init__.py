@@ -26,7 +26,6 @@ from vex.pages.parts import (
     visit,
 )
 from vex.routes import Route
-from vex.turns import Turns
 
 Fields = dict[str, str]
 
@@ -43,8 +42,8 @@ Disallow: /*?q=
 Disallow: /*?*sort=
 """
 _internal = Templates("internal.html")
-# What costs nothing to make, and what takes a turn by itself while it is made.
-_WITHOUT_TURN = frozenset({ROBOTS.op, STATIC.op, INDEX.op, LAYER.op})
+# What costs nothing to make.
+_WITHOUT_TURN = frozenset({ROBOTS.op, STATIC.op, INDEX.op})
 _TITLES = {400: "This address is not right", 404: "Not here", 405: "Only for reading"}
 
 
@@ -53,16 +52,16 @@ class Pages:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        # The interpreter makes no more of them by making more at once, and pulls and pushes would wait for all.
-        self._turns = Turns()
 
     def handle(self, route: Route, request: Request, fields: Fields) -> Response:
         """Answer with a page; raises BUSY when too many are asked for at once."""
         seen = visit(self._site, request)
         if route.op in _WITHOUT_TURN:
             return _HANDLERS[route.op](seen, fields)
-        with self._turns.take(request.left) as turn:
-            return _HANDLERS[route.op](seen._replace(step=turn.step), fields)
+        # The interpreter makes no more of them by making more at once, and pulls and pushes would wait for all.
+        turns = self._site.work.layers if route.op == LAYER.op else self._site.work.pages
+        with turns.take(request.left) as turn:
+            return _HANDLERS[route.op](seen.during(turn), fields)
 
     def error(self, request: Request, error: RegistryError) -> Response:
         """Turn an error into a page with a way back."""

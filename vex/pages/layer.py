@@ -38,7 +38,6 @@ from vex.pages.parts import (
     size_text,
     warning,
 )
-from vex.turns import Turn
 
 # How the media type of a layer ends that ocicrypt has encrypted.
 _ENCRYPTED = "+encrypted"
@@ -51,29 +50,28 @@ _image = Templates("image.html")
 
 
 def layer_page(seen: Visit, name: RepositoryName, digest: Digest, layer: Digest) -> Response:
-    """Answer with the files of a layer; raises MANIFEST_UNKNOWN, BLOB_UNKNOWN, and BUSY."""
-    with seen.turn() as turn:
-        view = seen.site.browsing.manifest(name, digest)
-        number, descriptor = next(((index, item) for index, item in enumerate(view.manifest.layers, 1) if item.digest == layer), (0, None))
-        if descriptor is None:
-            raise RegistryError(BLOB_UNKNOWN, "this manifest has no such layer")
-        # Also when the list is kept: the layer may be gone.
-        seen.site.registry.find_blob(name, layer)
-        tag = seen.parameter("tag") if seen.parameter("tag") in view.tags else ""
-        title = f"Layer {number} of {name}{':' + tag if tag else ''}"
-        etag = _etag(seen, title, layer)
-        known = seen.request.header("if-none-match")
-        if known is not None and etag_matches(known, etag):
-            return Response(304, _caching(etag, tag))
-        listed = _listed(seen, name, descriptor, turn)
-        start = _image(
-            "layer",
-            crumbs=crumbs(name, (manifest_url(name, digest, tag), tag or short_digest(digest)), f"layer {number}"),
-            title=title,
-            summary=join((size(descriptor.size), escape(short_type(descriptor.media_type))), " · "),
-            facts=facts(_layer_facts(seen, name, view, descriptor, number)),
-        )
-        response = page(seen, f"{title} · {seen.host}", join((start, _files(seen, listed, turn, tag))))
+    """Answer with the files of a layer; raises MANIFEST_UNKNOWN and BLOB_UNKNOWN."""
+    view = seen.site.browsing.manifest(name, digest)
+    number, descriptor = next(((index, item) for index, item in enumerate(view.manifest.layers, 1) if item.digest == layer), (0, None))
+    if descriptor is None:
+        raise RegistryError(BLOB_UNKNOWN, "this manifest has no such layer")
+    # Also when the list is kept: the layer may be gone.
+    seen.site.registry.find_blob(name, layer)
+    tag = seen.parameter("tag") if seen.parameter("tag") in view.tags else ""
+    title = f"Layer {number} of {name}{':' + tag if tag else ''}"
+    etag = _etag(seen, title, layer)
+    known = seen.request.header("if-none-match")
+    if known is not None and etag_matches(known, etag):
+        return Response(304, _caching(etag, tag))
+    listed = _listed(seen, name, descriptor)
+    start = _image(
+        "layer",
+        crumbs=crumbs(name, (manifest_url(name, digest, tag), tag or short_digest(digest)), f"layer {number}"),
+        title=title,
+        summary=join((size(descriptor.size), escape(short_type(descriptor.media_type))), " · "),
+        facts=facts(_layer_facts(seen, name, view, descriptor, number)),
+    )
+    response = page(seen, f"{title} · {seen.host}", join((start, _files(seen, listed, tag))))
     if listed.certain:
         response.headers = [*(field for field in response.headers if field[0] != "Cache-Control"), *_caching(etag, tag)]
     return response
@@ -100,19 +98,16 @@ def _layer_facts(seen: Visit, name: RepositoryName, view: ManifestView, layer: D
     ]
 
 
-def _listed(seen: Visit, name: RepositoryName, layer: Descriptor, turn: Turn) -> LayerList:
+def _listed(seen: Visit, name: RepositoryName, layer: Descriptor) -> LayerList:
     if layer.media_type.endswith(_ENCRYPTED):
         return LayerList((), 0, 0, "This layer is encrypted: what is in it can be seen only with a key, where it is unpacked.", certain=True)
-    return seen.site.browsing.files(name, layer.digest, PAGE_ENTRIES, turn)
+    return seen.site.browsing.files(name, layer.digest, PAGE_ENTRIES)
 
 
-def _files(seen: Visit, listed: LayerList, turn: Turn, tag: str) -> Markup:
+def _files(seen: Visit, listed: LayerList, tag: str) -> Markup:
     """Show the part of a list that the query asks for."""
     part = min(seen.number("page"), max(len(listed.pages), 1)) - 1
-    rows = []
-    for entry in listed.page(part):
-        rows.append(_row(entry))
-        turn.step()
+    rows = list(seen.paced(map(_row, listed.page(part))))
     entries = f"{listed.entries:,} {'entry' if listed.entries == 1 else 'entries'}, {size_text(listed.unpacked)}"
     pages = pager(seen.request.path, "Files", part * PAGE_ENTRIES, listed.entries, {"tag": tag}, heavy=True)
     return _image("layer_files", rows=join(rows), pager=pages, count=entries, warning=warning(listed.problem))

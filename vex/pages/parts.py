@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import pkgutil
@@ -19,7 +18,7 @@ from vex.markup import Markup, Templates, Url, escape, external, join, local
 from vex.message import Request, Response
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import Registry
-from vex.turns import Turn, Turns
+from vex.turns import UNHURRIED, HeavyWork, Work
 
 Entry = TypeVar("Entry")
 
@@ -64,7 +63,7 @@ _page = Templates("page.html")
 class Site(NamedTuple):
     """What the pages need: the data, and how commands address this registry.
 
-    `push_port` gives the port for pushing, None when that is off; with `one_port`, it is that of `public_url`. Who makes a heavy page takes one of `turns`.
+    `push_port` gives the port for pushing, None when that is off; with `one_port`, it is that of `public_url`.
     """
 
     browsing: Browsing
@@ -72,18 +71,14 @@ class Site(NamedTuple):
     public_url: str
     push_port: Callable[[], int | None]
     clock: Callable[[], float]
-    turns: Turns
+    work: HeavyWork
     one_port: bool = False
-
-
-def _go_on() -> None:
-    pass
 
 
 class Visit(NamedTuple):
     """A request with what every page shows: `host` is how commands address the registry, `plain` whether it speaks HTTP without TLS.
 
-    `step` is called after each small piece of work.
+    `work` is told of each small piece of work.
     """
 
     site: Site
@@ -91,7 +86,7 @@ class Visit(NamedTuple):
     host: str
     plain: bool
     now: float
-    step: Callable[[], None] = _go_on
+    work: Work = UNHURRIED
 
     @property
     def push_host(self) -> str:
@@ -105,15 +100,15 @@ class Visit(NamedTuple):
         """Return a query parameter; "" when it is missing."""
         return self.request.parameter(name) or ""
 
-    def turn(self) -> contextlib.AbstractContextManager[Turn]:
-        """Take a turn at a heavy page; raises BUSY when too many do."""
-        return self.site.turns.take(self.request.left)
+    def during(self, work: Work) -> Visit:
+        """Return the same for one piece of work, which is told of all that is done."""
+        return self._replace(site=self.site._replace(browsing=self.site.browsing.during(work)), work=work)
 
     def paced(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Give entries, of which rows are made, one by one."""
         for entry in entries:
             yield entry
-            self.step()
+            self.work.step()
 
     def number(self, name: str) -> int:
         """Return the number of a page, 1 for whatever is none."""
