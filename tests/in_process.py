@@ -23,10 +23,10 @@ from vex.blobs import BlobFiles
 from vex.database import Database
 from vex.discovery import PageLimits
 from vex.errors import RegistryError
+from vex.formats.manifest import ManifestLimits
 from vex.housekeeping import Housekeeping
 from vex.identity import Identity
 from vex.listing import Lists
-from vex.manifest import ManifestLimits
 from vex.message import Request, Response, error_response
 from vex.pulls import Pulls
 from vex.registry import Registry, Rules

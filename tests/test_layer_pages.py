@@ -20,8 +20,8 @@ from tests.page import Page, PagesTestCase
 from tests.support import OCI_CONFIG, OCI_MANIFEST, Server, ServerTestCase, descriptor, digest_of
 from tests.tars import archive, member
 from tests.test_layers import HAS_ZSTD, Unhurried
+from vex.formats.layer import Entry, Limits
 from vex.layer_lists import LayerList, LayerLists, make_list
-from vex.layers import Entry, Limits
 from vex.message import Response
 from vex.names import Digest
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vex.errors import MANIFEST_INVALID, MANIFEST_TOO_LARGE, RegistryError
-from vex.manifest import Descriptor, Manifest, ManifestLimits, parse_manifest, parse_stored, referrer_fallback_tag
+from vex.formats.manifest import Descriptor, Manifest, ManifestLimits, parse_manifest, parse_stored, referrer_fallback_tag
 from vex.names import Digest
 
 DOCUMENTS = Path(__file__).parent / "data" / "manifests"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vex.errors import BLOB_UNKNOWN, Disconnected, RegistryError
-from vex.manifest import OCI_INDEX, Manifest
+from vex.formats.manifest import OCI_INDEX, Manifest
 from vex.names import Digest, RepositoryName
 from vex.registry import Registry
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from vex import store
 from vex.database import Transaction
-from vex.image import INDEX, Summary
+from vex.formats.image import INDEX, Summary
 from vex.names import Digest, RepositoryName, Tag
 
 NAME, PUSHED, SIZE = "name", "pushed", "size"

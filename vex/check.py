@@ -22,7 +22,7 @@ from vex.blobs import REMOVED_PREFIX, BlobFiles
 from vex.database import WITH_TOTALS, Database, DatabaseFault, Transaction
 from vex.directory import locked, open_data, registry_in
 from vex.errors import INTERNAL, Failure, RegistryError
-from vex.manifest import parse_stored
+from vex.formats.manifest import parse_stored
 from vex.names import Digest
 from vex.progress import Progress, mebibytes
 

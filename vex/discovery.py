@@ -94,7 +94,7 @@ class Discovery:
             query = f"artifactType={quote(artifact_type, safe='')}&" if artifact_type else ""
             headers.append(_link(routes.REFERRERS.path(name=name, digest=subject), f"{query}last={rows[-1].digest}"))
         # Loaded here, since it is not needed to start.
-        from vex.manifest import OCI_INDEX
+        from vex.formats.manifest import OCI_INDEX
 
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
         return json_response(200, index, headers, media_type=OCI_INDEX)

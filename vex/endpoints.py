@@ -15,8 +15,8 @@ from typing import Callable, NamedTuple, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from vex.errors import RegistryError
-from vex.foreign_json import Malformed, load_json
-from vex.manifest import ACCEPTED
+from vex.formats.foreign_json import Malformed, load_json
+from vex.formats.manifest import ACCEPTED
 from vex.names import Digest, RepositoryName, Tag
 from vex.remote import MAX_DOCUMENT, Answer, Broken, Refused, Remote, Unreachable, pieces_of
 

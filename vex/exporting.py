@@ -19,15 +19,15 @@ from typing import Any
 
 from vex import catalog, store
 from vex.blobs import BlobFiles, make_directory
-from vex.compression import HEAD_BYTES, compression_of
 from vex.copying import FULL, WrongContent, copy_file, hash_of, link_file, write
 from vex.database import WITH_STATES, Database
 from vex.directory import registry_in
 from vex.errors import Failure
 from vex.folders import Draft, Folder, Unsafe
+from vex.formats.compression import HEAD_BYTES, compression_of
+from vex.formats.manifest import OCI_INDEX, Descriptor, parse_stored
 from vex.forwarded import addressable
 from vex.layout import IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME
-from vex.manifest import OCI_INDEX, Descriptor, parse_stored
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag
 from vex.progress import Progress, mebibytes
 from vex.remote import MAX_DOCUMENT

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Protocol, cast
 
-from vex.compression import BZIP2, GZIP, HEAD_BYTES, XZ, ZSTD, compression_of
 from vex.errors import Failure
 from vex.folders import Folder, Unsafe, parse_path
-from vex.layers import Header, Incomplete, headers
+from vex.formats.compression import BZIP2, GZIP, HEAD_BYTES, XZ, ZSTD, compression_of
+from vex.formats.layer import Header, Incomplete, headers
 from vex.remote import Refused
 
 _MAX_ENTRIES = 100_000

@@ -11,8 +11,8 @@ from vex import catalog, removal, store
 from vex.blobs import BlobFiles
 from vex.database import Transaction
 from vex.errors import MANIFEST_BLOB_UNKNOWN, MANIFEST_INVALID, RegistryError
-from vex.image import Summary
-from vex.manifest import Descriptor, Manifest, ManifestLimits, parse_manifest
+from vex.formats.image import Summary
+from vex.formats.manifest import Descriptor, Manifest, ManifestLimits, parse_manifest
 from vex.names import Digest
 from vex.pulls import Pulls
 from vex.references import blob_in_repository

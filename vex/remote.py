@@ -28,7 +28,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from vex import VERSION
 from vex.errors import VexError
-from vex.foreign_json import Fields, Malformed, load_json
+from vex.formats.foreign_json import Fields, Malformed, load_json
 
 MAX_DOCUMENT = 16 * 1024 * 1024
 _MAX_ERROR = 64 * 1024

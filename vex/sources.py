@@ -10,8 +10,8 @@ from typing import Callable, NamedTuple, Protocol
 
 from vex.endpoints import Bad, Document, Endpoints
 from vex.errors import RegistryError
+from vex.formats.manifest import referrer_fallback_tag
 from vex.layout import Root
-from vex.manifest import referrer_fallback_tag
 from vex.names import Digest, RepositoryName, Tag
 from vex.progress import Progress
 from vex.remote import Refused, Unreachable

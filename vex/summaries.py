@@ -11,8 +11,8 @@ from vex import catalog
 from vex.blobs import BlobFiles
 from vex.database import Database
 from vex.errors import RegistryError
-from vex.image import ARTIFACT, MAX_CONFIG_BYTES, Summary, is_image, summarise
-from vex.manifest import Manifest, parse_stored
+from vex.formats.image import ARTIFACT, MAX_CONFIG_BYTES, Summary, is_image, summarise
+from vex.formats.manifest import Manifest, parse_stored
 
 _BATCH = 50
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from vex.addresses import DIFF
 from vex.browsing import ManifestView
 from vex.errors import BAD_REQUEST, RegistryError
-from vex.image import ImageConfig, is_image, release
+from vex.formats.image import ImageConfig, is_image, release
 from vex.markup import Markup, Templates, escape, join, local
 from vex.message import Response
 from vex.names import Digest, RepositoryName

@@ -8,7 +8,7 @@ from vex.addresses import FRONT, REPOSITORY
 from vex.browsing import Listing
 from vex.catalog import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
 from vex.errors import NAME_UNKNOWN, RegistryError
-from vex.image import ARTIFACT, INDEX
+from vex.formats.image import ARTIFACT, INDEX
 from vex.markup import Markup, Templates, join, local
 from vex.message import Response
 from vex.names import RepositoryName, Tag

@@ -10,8 +10,8 @@ from vex import routes
 from vex.addresses import ARCHIVE, DIFF, DOCUMENT, LAYER, MANIFEST
 from vex.browsing import ManifestView
 from vex.catalog import PUSHED, View
-from vex.image import PREDICATE, TITLE, ImageConfig, Step, artifact_name, attested, is_image, platform_name
-from vex.manifest import Descriptor
+from vex.formats.image import PREDICATE, TITLE, ImageConfig, Step, artifact_name, attested, is_image, platform_name
+from vex.formats.manifest import Descriptor
 from vex.markup import Markup, Templates, Url, Value, escape, join, local
 from vex.message import Response
 from vex.names import Digest, RepositoryName, Tag

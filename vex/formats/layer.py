@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Callable, NamedTuple, Protocol
 
 from vex.errors import VexError
-from vex.unpacking import Unreadable, unpack
+from vex.formats.unpacking import Unreadable, unpack
 
 _BLOCK = 512
 # More than extended attributes usually have, and than any path.

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Callable, NamedTuple
 
-from vex.manifest import Descriptor, Manifest
+from vex.formats.manifest import Descriptor, Manifest
 
 IMAGE, INDEX, ARTIFACT = "image", "index", "artifact"
 

@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Callable
 
-from vex.compression import GZIP, HEAD_BYTES, ZSTD, compression_of
 from vex.errors import VexError
+from vex.formats.compression import GZIP, HEAD_BYTES, ZSTD, compression_of
 
 _PIECE_BYTES = 64 * 1024
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

@@ -1,0 +1,1 @@
+"""What bytes mean: pure functions over what others wrote."""
