@@ -12,9 +12,9 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from vex.config import KEYS, Config, describe, load
 from vex.errors import Failure
-from vex.kinds import Address, UnixAddress
+from vex.settings.config import KEYS, Config, describe, load
+from vex.settings.values import Address, UnixAddress
 
 TOP = Path(__file__).resolve().parent.parent
 

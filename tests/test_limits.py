@@ -22,9 +22,9 @@ from tests.raw import basic, connected
 from tests.support import OCI_INDEX, OCI_MANIFEST, PASSWORD, USER, Answer, Client, ServerTestCase, digest_of, image, running, write_certificate
 from vex.connection import Observer
 from vex.errors import RegistryError
-from vex.kinds import Address
 from vex.message import Request, Response, error_response
 from vex.server import Listener, Timeouts
+from vex.settings.values import Address
 from vex.sockets import listen
 from vex.wire import HeadLimits
 

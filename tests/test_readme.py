@@ -7,7 +7,7 @@ import subprocess
 import unittest
 
 from tests.support import TOP, vex
-from vex.config import KEYS, describe
+from vex.settings.config import KEYS, describe
 
 README = (TOP / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"(?:vex\.pyz|`vex) ([a-z]+(?: (?:add|password|list|delete))?)", README)))

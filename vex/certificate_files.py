@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 from vex.blobs import sync_directory
 from vex.certificate import Certificate, create_authority, create_certificate
-from vex.config import Config
 from vex.errors import Failure
 from vex.files import sync
+from vex.settings.config import Config
 from vex.x509 import Certificate as Contents
 from vex.x509 import read_certificate
 

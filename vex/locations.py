@@ -6,9 +6,9 @@ than the client knows breaks all of them, so that what a proxy that nobody confi
 
 from __future__ import annotations
 
-from vex.config import LOCATIONS
 from vex.forwarded import HOST
 from vex.message import Request
+from vex.settings.config import LOCATIONS
 
 AUTO, ABSOLUTE, RELATIVE = LOCATIONS
 # What proxies add of their own accord.

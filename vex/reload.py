@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from typing import Any, Callable
 
-from vex.config import KEYS, Config, Key
 from vex.errors import VexError
-from vex.kinds import DURATION
+from vex.settings.config import KEYS, Config, Key
+from vex.settings.values import DURATION
 from vex.tls import Certificates
 
 _log = logging.getLogger("vex")

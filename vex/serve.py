@@ -17,7 +17,6 @@ from vex.answers import Answers, Revisions
 from vex.api import Api, Delivery
 from vex.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
 from vex.blobs import BlobFiles
-from vex.config import Config
 from vex.credentials import Credentials, OnePort
 from vex.database import Database
 from vex.directory import locked, open_data, try_out
@@ -33,6 +32,7 @@ from vex.observations import Observations
 from vex.pulls import Pulls
 from vex.registry import Registry, Rules
 from vex.server import Listener, Server, Timeouts
+from vex.settings.config import Config
 from vex.sockets import listen, passed
 from vex.timekeeping import TimeOfDay
 from vex.tls import Certificates

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vex.errors import Failure
-from vex.kinds import Address, Listening, UnixAddress
+from vex.settings.values import Address, Listening, UnixAddress
 
 # The owner and the group connect: connecting is writing, see unix(7).
 _SOCKET_MODE = 0o660

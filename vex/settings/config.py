@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from vex.errors import Failure
-from vex.kinds import (
+from vex.logs import FORMATS, LEVELS
+from vex.settings.values import (
     ADDRESS,
     DEPTH,
     DIRECTORY,
@@ -35,7 +36,6 @@ from vex.kinds import (
     UnixAddress,
     choice,
 )
-from vex.logs import FORMATS, LEVELS
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""The configuration: keys, values, files and flags."""
