@@ -17,7 +17,6 @@ from typing import Any, Callable, NamedTuple
 
 from tests.support import OCI_INDEX, OCI_MANIFEST, USER, Answer, digest_of, image, index
 from vex import routes
-from vex.answers import Revisions
 from vex.api import Api
 from vex.blobs import BlobFiles
 from vex.database import Database
@@ -25,15 +24,16 @@ from vex.discovery import PageLimits
 from vex.errors import RegistryError
 from vex.formats.manifest import ManifestLimits
 from vex.housekeeping import Housekeeping
+from vex.http.answers import Revisions
+from vex.http.message import Request, Response, error_response
+from vex.http.turns import HeavyWork
+from vex.http.wire import HeadLimits, Input, body_of, parse_head
 from vex.identity import Identity
 from vex.listing import Lists
-from vex.message import Request, Response, error_response
 from vex.pulls import Pulls
 from vex.registry import Registry, Rules
 from vex.timekeeping import TimeOfDay
-from vex.turns import HeavyWork
 from vex.uploads import UploadLimits, Uploads
-from vex.wire import HeadLimits, Input, body_of, parse_head
 
 MINUTE, HOUR, DAY = 60, 3600, 24 * 3600
 STATES = ("live", "kept", "held", "gone")

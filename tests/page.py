@@ -11,12 +11,12 @@ from tests.in_process import InProcessTestCase
 from vex.addresses import PAGES
 from vex.browsing import Browsing
 from vex.errors import RegistryError
-from vex.message import Request, Response
+from vex.http.message import Request, Response
+from vex.http.turns import HeavyWork
+from vex.http.wire import HeadLimits, Input, body_of, parse_head
 from vex.pages import Pages
 from vex.pages.parts import Site
 from vex.routes import match
-from vex.turns import HeavyWork
-from vex.wire import HeadLimits, Input, body_of, parse_head
 
 # Elements between which text goes on without a space.
 _INLINE = {"a", "time", "data", "code", "del"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unittest
 
-from vex.byteranges import Range, multipart, parse_ranges
 from vex.errors import RANGE_INVALID, RegistryError
+from vex.http.byteranges import Range, multipart, parse_ranges
 
 
 def read_parts(media_type: str, body: bytes) -> list[tuple[str, bytes]]:

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 from tests.programs import require
 from vex.certificate import VALIDITY, Certificate, canonical_host, create_authority, create_certificate, hosts_of
 from vex.errors import Failure
+from vex.http.x509 import read_certificate
 from vex.p256 import public_point, sign
-from vex.x509 import read_certificate
 
 HOST = "registry.example.org"
 ALTERNATIVE_NAMES = [HOST, "localhost", "127.0.0.1", "::1"]

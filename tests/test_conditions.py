@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.in_process import InProcessTestCase
 from tests.support import OCI_MANIFEST, Answer, ServerTestCase, digest_of, image
 from vex.errors import RegistryError
-from vex.fields import Preconditions
+from vex.http.fields import Preconditions
 
 FIRST, SECOND = '"sha256:1"', '"sha256:2"'
 

@@ -6,7 +6,7 @@ import base64
 import unittest
 
 from vex.errors import BAD_REQUEST, BLOB_UPLOAD_INVALID, RegistryError
-from vex.fields import etag_matches, if_range_matches, parse_basic, parse_content_range, parse_query
+from vex.http.fields import etag_matches, if_range_matches, parse_basic, parse_content_range, parse_query
 
 ETAG = '"sha256:abc"'
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from tests.page import Page
 from tests.support import PASSWORD, USER, Client, Server, ServerTestCase, running
-from vex.forwarded import Origin, Proxies
+from vex.http.forwarded import Origin, Proxies
+from vex.http.wire import HeadLimits, parse_head
 from vex.settings.config import KEYS
-from vex.wire import HeadLimits, parse_head
 
 TRUSTED = next(key for key in KEYS if key.name == "trusted-proxies").parse("192.0.2.1, 10.0.0.0/8, fd00::/8, unix")
 

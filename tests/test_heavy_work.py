@@ -14,7 +14,7 @@ from tests.crowded import running_crowded
 from tests.page import PagesTestCase
 from tests.support import Server, image
 from vex.errors import Disconnected
-from vex.turns import HeavyWork, Turns
+from vex.http.turns import HeavyWork, Turns
 
 ANNOTATIONS = 320_000
 AT_ONCE = 12

@@ -11,8 +11,8 @@ import unittest
 
 from tests.support import ServerTestCase, digest_of, image
 from vex.errors import BUSY, RegistryError
-from vex.large import LARGE_BYTES, LargeAnswers
-from vex.message import Response
+from vex.http.large import LARGE_BYTES, LargeAnswers
+from vex.http.message import Response
 
 MIB = 2**20
 READERS = 60

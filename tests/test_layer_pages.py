@@ -21,8 +21,8 @@ from tests.support import OCI_CONFIG, OCI_MANIFEST, Server, ServerTestCase, desc
 from tests.tars import archive, member
 from tests.test_layers import HAS_ZSTD, Unhurried
 from vex.formats.layer import Entry, Limits
+from vex.http.message import Response
 from vex.layer_lists import LayerList, LayerLists, make_list
-from vex.message import Response
 from vex.names import Digest
 
 MIB = 1024 * 1024

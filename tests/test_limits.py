@@ -20,13 +20,13 @@ from typing import Callable
 
 from tests.raw import basic, connected
 from tests.support import OCI_INDEX, OCI_MANIFEST, PASSWORD, USER, Answer, Client, ServerTestCase, digest_of, image, running, write_certificate
-from vex.connection import Observer
 from vex.errors import RegistryError
-from vex.message import Request, Response, error_response
-from vex.server import Listener, Timeouts
+from vex.http.connection import Observer
+from vex.http.message import Request, Response, error_response
+from vex.http.server import Listener, Timeouts
+from vex.http.sockets import listen
+from vex.http.wire import HeadLimits
 from vex.settings.values import Address
-from vex.sockets import listen
-from vex.wire import HeadLimits
 
 KIB, MIB = 2**10, 2**20
 CONFIG = b"{}"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.support import Client, Server, digest_of, running
 from tests.test_durability import authorization
-from vex.answers import Answer, Answers, Basis, Revisions
+from vex.http.answers import Answer, Answers, Basis, Revisions
 
 BLOCK = random.Random(1).getrandbits(8 * 2**20).to_bytes(2**20, "little")
 BLOCKS = int(float(os.environ.get("VEX_TEST_BLOB_GIB") or 1) * 1024)

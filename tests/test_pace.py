@@ -5,8 +5,8 @@ from __future__ import annotations
 import unittest
 from collections.abc import Iterable, Iterator
 
-from vex.pace import RATE, STALL, Pace
-from vex.sending import Progress
+from vex.http.pace import RATE, STALL, Pace
+from vex.http.sending import Progress
 
 KIB = 1024
 STALL_SECONDS, RATE_BYTES = 30.0, KIB

@@ -18,7 +18,7 @@ from tests.programs import require
 from tests.support import Client, Server, make_certificate, running
 from vex.certificate import VALIDITY
 from vex.errors import Failure
-from vex.tls import Certificates
+from vex.http.certificates import Certificates
 
 METRIC = 'vex_tls_certificate_expiry_timestamp_seconds{listener="public"}'
 DAY = 86400

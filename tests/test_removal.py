@@ -12,7 +12,7 @@ from typing import Callable
 from tests.in_process import MINUTE, InProcess, InProcessTestCase, Options, Pushed
 from tests.support import OCI_INDEX, digest_of, image
 from vex import store
-from vex.answers import Answer, Answers
+from vex.http.answers import Answer, Answers
 from vex.names import Digest, RepositoryName, Tag
 from vex.pulls import Notes, Pulls
 from vex.references import NOBODY, Release, untag

@@ -9,7 +9,7 @@ import unittest
 from collections.abc import Iterator
 
 from tests.support import ServerTestCase
-from vex.slots import Arrival, Slots, origin_of
+from vex.http.slots import Arrival, Slots, origin_of
 
 REQUEST = b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n"
 

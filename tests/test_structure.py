@@ -32,7 +32,21 @@ ROOMS["commands"] = {*ROOMS}
 # A client of other registries has nothing to do with how this one listens.
 NOT_FOR_TRANSFER = {f"http.{module}" for module in ("connection", "server", "sockets", "certificates", "pace", "slots", "sending")}
 # What has moved and is still to be cut.
-TO_BE_CUT: set[tuple[str, str]] = set()
+TO_BE_CUT: set[tuple[str, str]] = {
+    ("http.message", "identity"),
+    ("storage.database", "http.turns"),
+    ("storage.readers", "http.turns"),
+    ("registry.listing", "http.turns"),
+    ("access.credentials", "routes"),
+    ("access.credentials", "api.routes"),
+    ("http.message", "access.identity"),
+    ("storage.upload_files", "http.wire"),
+    ("registry.uploads", "http.wire"),
+    ("registry.uploads", "identity"),
+    ("registry.uploads", "access.identity"),
+    ("registry.registry", "http.answers"),
+    ("registry.housekeeping", "http.answers"),
+}
 # Who starts a server, which other commands do without.
 STARTS_THE_SERVICE = {"commands.cli"}
 
@@ -40,7 +54,7 @@ STARTS_THE_SERVICE = {"commands.cli"}
 RESERVED = {
     "socket": {"connection", "sending", "server", "sockets", "notify"},
     "http.server": {"server"},
-    "ssl": {"connection", "remote", "server", "tls"},
+    "ssl": {"connection", "remote", "server", "certificates"},
     "sqlite3": {"database", "readers", "cli", "check"},  # cli for the version that it prints, check for the errors of a broken database
     "subprocess": set(),
     "urllib.request": set(),

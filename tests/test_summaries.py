@@ -14,8 +14,8 @@ from tests.in_process import InProcess, InProcessTestCase, Options, directory_in
 from tests.support import DOCKER_MANIFEST, OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, TOP, descriptor, digest_of, image
 from vex.browsing import Browsing
 from vex.catalog import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
+from vex.http.turns import HeavyWork
 from vex.names import RepositoryName
-from vex.turns import HeavyWork
 
 ALL = View("", NAME, descending=False, offset=0, limit=100)
 

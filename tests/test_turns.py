@@ -8,7 +8,7 @@ import unittest
 from collections.abc import Iterator
 
 from vex.errors import BUSY, Disconnected, RegistryError
-from vex.turns import Turns
+from vex.http.turns import Turns
 
 
 def here() -> bool:

@@ -17,8 +17,8 @@ from typing import Any, Callable
 
 from tests.in_process import DAY, HOUR, MINUTE, InProcess, Options, directory_in_memory
 from tests.support import OCI_INDEX, OCI_MANIFEST, Answer, digest_of, image, index
-from vex import answers
-from vex.message import Response
+from vex.http import answers
+from vex.http.message import Response
 
 ROUNDS = int(os.environ.get("VEX_TEST_RACES") or 50)
 SEED = os.environ.get("VEX_TEST_SEED") or str(random.SystemRandom().randrange(10**9))

@@ -16,8 +16,8 @@ from tests.clients import run, temporary_directory
 from tests.programs import require
 from tests.support import PASSWORD, USER, Client, Server, digest_of, vex
 from vex.errors import Failure
+from vex.http.sockets import listen
 from vex.settings.values import UnixAddress
-from vex.sockets import listen
 
 LISTENERS = ("public", "auth", "internal")
 _NGINX = """

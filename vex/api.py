@@ -12,20 +12,20 @@ from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 
 from vex import routes
-from vex.answers import Revisions
 from vex.audit import Actor
-from vex.byteranges import Range, content_range, multipart, parse_ranges
 from vex.discovery import Discovery, PageLimits
 from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, RegistryError
-from vex.fields import Preconditions, etag_matches, if_range_matches, parse_content_range
+from vex.http.answers import Revisions
+from vex.http.byteranges import Range, content_range, multipart, parse_ranges
+from vex.http.fields import Preconditions, etag_matches, if_range_matches, parse_content_range
+from vex.http.message import Request, Response
+from vex.http.turns import HeavyWork
 from vex.identity import PULL
 from vex.listing import Lists
 from vex.locations import Locations
 from vex.manifest_bodies import ManifestBodies
-from vex.message import Request, Response
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_algorithm
 from vex.registry import Condition, MayPull, PushedManifest, Reference, Registry, StoredBlob
-from vex.turns import HeavyWork
 from vex.upload_files import Upload
 from vex.uploads import OutOfOrder, Uploads, received_range
 

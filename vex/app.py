@@ -28,10 +28,10 @@ from vex.errors import (
     Kind,
     RegistryError,
 )
-from vex.forwarded import HOST
+from vex.http.forwarded import HOST
+from vex.http.large import LargeAnswers
+from vex.http.message import Request, Response, error_response, in_clear_response
 from vex.identity import DELETE, PULL, PUSH, scope
-from vex.large import LargeAnswers
-from vex.message import Request, Response, error_response, in_clear_response
 from vex.routes import READS, Route, match
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from vex.errors import MANIFEST_UNKNOWN, NAME_UNKNOWN, RegistryError
 from vex.formats.image import IMAGE, KNOWN_ANNOTATIONS, MAX_CONFIG_BYTES, ImageConfig, platform_name, read_config
 from vex.formats.layer import Limits
 from vex.formats.manifest import Descriptor, Manifest, parse_stored
+from vex.http.turns import UNHURRIED, Turns, Work
 from vex.layer_lists import LayerList, LayerLists, make_list
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import Registry
-from vex.turns import UNHURRIED, Turns, Work
 
 Entry = TypeVar("Entry")
 

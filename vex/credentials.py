@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from vex import routes
 from vex.errors import TOOMANYREQUESTS, UNAUTHORIZED, RegistryError
-from vex.fields import parse_basic, parse_bearer
-from vex.forwarded import HOST
+from vex.http.fields import parse_basic, parse_bearer
+from vex.http.forwarded import HOST
+from vex.http.message import Request
 from vex.identity import ANYONE, Identity
 from vex.logs import event
-from vex.message import Request
 from vex.tokens import Tokens
 from vex.users import Users
 

@@ -23,9 +23,9 @@ from typing import Any, Callable
 
 from vex.errors import UNAVAILABLE, Failure, RegistryError
 from vex.files import sync
+from vex.http.turns import UNHURRIED, Work
 from vex.metrics import Buckets
 from vex.readers import BUSY_SECONDS, Readers, is_full, translated
-from vex.turns import UNHURRIED, Work
 
 MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql", "005-audit.sql", "006-removal.sql")
 LATEST = len(MIGRATIONS)

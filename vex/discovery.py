@@ -13,13 +13,13 @@ from typing import Callable, NamedTuple
 from urllib.parse import quote
 
 from vex import routes
-from vex.answers import Basis, Revisions
 from vex.errors import PAGINATION_NUMBER_INVALID, Disconnected, RegistryError
+from vex.http.answers import Basis, Revisions
+from vex.http.message import JSON, Request, Response, json_response
+from vex.http.turns import HeavyWork, Turn, Work
 from vex.listing import Extent, Lists, Names, pieces
-from vex.message import JSON, Request, Response, json_response
 from vex.names import Digest, RepositoryName
 from vex.store import ReferrerRow
-from vex.turns import HeavyWork, Turn, Work
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 # A list changes with the next push.

@@ -26,7 +26,7 @@ from vex.errors import Failure
 from vex.folders import Draft, Folder, Unsafe
 from vex.formats.compression import HEAD_BYTES, compression_of
 from vex.formats.manifest import OCI_INDEX, Descriptor, parse_stored
-from vex.forwarded import addressable
+from vex.http.forwarded import addressable
 from vex.layout import IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag
 from vex.progress import Progress, mebibytes

@@ -14,9 +14,9 @@ from vex import routes
 from vex.bearer import LIFETIME, MAX_TOKEN, Grant
 from vex.credentials import Credentials, OnePort
 from vex.errors import BAD_REQUEST, RegistryError
-from vex.fields import parse_query
+from vex.http.fields import parse_query
+from vex.http.message import Request, Response, json_response
 from vex.identity import ANYONE, Identity, granted, scope
-from vex.message import Request, Response, json_response
 
 _MAX_FORM = 16 * 1024
 _HEADERS = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 
 from vex import audit, removal, store
-from vex.answers import Revisions
 from vex.blobs import BlobFiles
 from vex.database import Database, Transaction
+from vex.http.answers import Revisions
 from vex.names import Digest, RepositoryName
 from vex.pulls import Pulls
 from vex.references import Release, expire_leases

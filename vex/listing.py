@@ -12,8 +12,8 @@ from vex import catalog, store
 from vex.catalog import NAME, RepositoryEntry, View
 from vex.database import Database, Transaction
 from vex.errors import NAME_UNKNOWN, RegistryError
+from vex.http.turns import UNHURRIED, Work
 from vex.names import Digest, RepositoryName
-from vex.turns import UNHURRIED, Work
 
 # Names of a usual length are some tens of KiB.
 _PIECE = 1000

@@ -6,8 +6,8 @@ than the client knows breaks all of them, so that what a proxy that nobody confi
 
 from __future__ import annotations
 
-from vex.forwarded import HOST
-from vex.message import Request
+from vex.http.forwarded import HOST
+from vex.http.message import Request
 from vex.settings.config import LOCATIONS
 
 AUTO, ABSOLUTE, RELATIVE = LOCATIONS

@@ -16,8 +16,8 @@ from typing import BinaryIO, Callable, TypeVar
 
 from vex.blobs import FILE_MODE
 from vex.errors import MANIFEST_TOO_LARGE, UNAVAILABLE, RegistryError
+from vex.http.wire import Body
 from vex.upload_files import single_name
-from vex.wire import Body
 
 T = TypeVar("T")
 _SMALL_BYTES = 64 * 1024

@@ -9,16 +9,16 @@ from typing import Callable
 from vex import VERSION
 from vex.app import Incidents
 from vex.blobs import UNKNOWN_BYTES, BlobFiles
-from vex.connection import Observer
 from vex.database import Database
 from vex.errors import Kind
 from vex.housekeeping import Housekeeping
+from vex.http.certificates import Certificates
+from vex.http.connection import Observer
+from vex.http.message import Response
+from vex.http.server import Listener
 from vex.measures import BY_NAME, METHODS, REFUSALS
-from vex.message import Response
 from vex.metrics import Buckets, Collector, Family, Metrics, Sample, Value, process_metrics
 from vex.registry import Registry
-from vex.server import Listener
-from vex.tls import Certificates
 from vex.uploads import Uploads
 
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Callable, NamedTuple, Union
 
 from vex import deleting, removal, store
-from vex.answers import Revisions
 from vex.audit import BLOB, Actor, log_removals, manifest_pushed
 from vex.blobs import BlobFiles, Count
 from vex.database import Database, Transaction
@@ -26,6 +25,7 @@ from vex.errors import (
     PRECONDITION_FAILED,
     RegistryError,
 )
+from vex.http.answers import Revisions
 from vex.metrics import Value
 from vex.names import Digest, RepositoryName, Tag
 from vex.pulls import Pulls

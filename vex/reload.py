@@ -10,9 +10,9 @@ import logging
 from typing import Any, Callable
 
 from vex.errors import VexError
+from vex.http.certificates import Certificates
 from vex.settings.config import KEYS, Config, Key
 from vex.settings.values import DURATION
-from vex.tls import Certificates
 
 _log = logging.getLogger("vex")
 # What one assignment replaces as a whole, so that no thread sees half of it.

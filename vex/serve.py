@@ -13,7 +13,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Callable
 
-from vex.answers import Answers, Revisions
 from vex.api import Api, Delivery
 from vex.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
 from vex.blobs import BlobFiles
@@ -23,27 +22,28 @@ from vex.directory import locked, open_data, try_out
 from vex.discovery import PageLimits
 from vex.errors import Failure, RegistryError
 from vex.housekeeping import Housekeeping, Step
+from vex.http.answers import Answers, Revisions
+from vex.http.certificates import Certificates
+from vex.http.message import Request, Response
+from vex.http.server import Listener, Server, Timeouts
+from vex.http.sockets import listen, passed
+from vex.http.turns import HeavyWork
+from vex.http.wire import HeadLimits
 from vex.listing import Lists
 from vex.locations import Locations
 from vex.logs import AccessLog
-from vex.message import Request, Response
 from vex.notify import Notifier
 from vex.observations import Observations
 from vex.pulls import Pulls
 from vex.registry import Registry, Rules
-from vex.server import Listener, Server, Timeouts
 from vex.settings.config import Config
-from vex.sockets import listen, passed
 from vex.timekeeping import TimeOfDay
-from vex.tls import Certificates
 from vex.tokens import Tokens
-from vex.turns import HeavyWork
 from vex.uploads import UploadLimits, Uploads
 from vex.users import Users
-from vex.wire import HeadLimits
 
 if TYPE_CHECKING:
-    from vex.forwarded import Proxies
+    from vex.http.forwarded import Proxies
     from vex.pages import Pages
 
 _log = logging.getLogger("vex")
@@ -375,6 +375,6 @@ def _listeners(
 def _proxies(config: Config) -> Proxies | None:
     if not config.trusted_proxies:
         return None
-    from vex.forwarded import Proxies
+    from vex.http.forwarded import Proxies
 
     return Proxies(config.trusted_proxies)

@@ -31,10 +31,10 @@ from vex.errors import (
     TOO_MANY_UPLOADS,
     RegistryError,
 )
+from vex.http.wire import Body
 from vex.identity import ANYONE, Identity
 from vex.names import ALGORITHMS, Digest, RepositoryName
 from vex.upload_files import SINGLE, Receiver, Upload, create, hash_again, read_again, restored_on_error, settle, single_name
-from vex.wire import Body
 
 _log = logging.getLogger("vex")
 

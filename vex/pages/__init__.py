@@ -11,8 +11,8 @@ from typing import Callable
 from vex import VERSION
 from vex.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, HISTORY, INDEX, LAYER, MANIFEST, REPOSITORY, ROBOTS, STATIC
 from vex.errors import NOT_FOUND, RegistryError
+from vex.http.message import Request, Response
 from vex.markup import Templates, local
-from vex.message import Request, Response
 from vex.names import Digest, RepositoryName, Tag
 from vex.pages import diff, history, layer, lists, manifests
 from vex.pages.parts import (

@@ -9,8 +9,8 @@ from vex.addresses import DIFF
 from vex.browsing import ManifestView
 from vex.errors import BAD_REQUEST, RegistryError
 from vex.formats.image import ImageConfig, is_image, release
+from vex.http.message import Response
 from vex.markup import Markup, Templates, escape, join, local
-from vex.message import Response
 from vex.names import Digest, RepositoryName
 from vex.pages.layer import choose_platform, matching_images
 from vex.pages.manifests import layer_steps

@@ -9,8 +9,8 @@ from vex.browsing import Listing
 from vex.catalog import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
 from vex.errors import NAME_UNKNOWN, RegistryError
 from vex.formats.image import ARTIFACT, INDEX
+from vex.http.message import Response
 from vex.markup import Markup, Templates, join, local
-from vex.message import Response
 from vex.names import RepositoryName, Tag
 from vex.pages.manifests import purpose
 from vex.pages.parts import (

@@ -12,8 +12,8 @@ from vex.browsing import ManifestView
 from vex.catalog import PUSHED, View
 from vex.formats.image import PREDICATE, TITLE, ImageConfig, Step, artifact_name, attested, is_image, platform_name
 from vex.formats.manifest import Descriptor
+from vex.http.message import Response
 from vex.markup import Markup, Templates, Url, Value, escape, join, local
-from vex.message import Response
 from vex.names import Digest, RepositoryName, Tag
 from vex.pages.history import history_section
 from vex.pages.parts import (

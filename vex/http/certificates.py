@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from vex.errors import Failure
 
 if TYPE_CHECKING:
-    from vex import x509
+    from vex.http import x509
 
 _log = logging.getLogger("vex")
 _INSTEAD = "if `vex quickstart` made it, begin with `vex certificate authority`, which changes nothing for clients yet"
@@ -109,7 +109,7 @@ def _expiry(pem: bytes) -> float:
 
 def _read_certificate(pem: bytes) -> x509.Certificate | None:
     """Read the first certificate of a PEM file, which OpenSSL took before; None where it says what is not understood here."""
-    from vex import x509  # here, since a start without HTTPS does not need it
+    from vex.http import x509
 
     try:
         return x509.read_certificate(pem)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 from typing import NamedTuple
 
-from vex import der
+from vex.http import der
 
 _BASIC_CONSTRAINTS, _ALTERNATIVE_NAMES = der.oid("2.5.29.19"), der.oid("2.5.29.17")
 

@@ -10,7 +10,7 @@ import threading
 from typing import Callable
 
 from vex.errors import BUSY, RegistryError
-from vex.message import Response
+from vex.http.message import Response
 
 LARGE_BYTES = 256 * 1024
 # Sixteen of the largest manifests.

@@ -23,14 +23,14 @@ from http.server import ThreadingHTTPServer
 from socketserver import BaseServer
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from vex.answers import Answers
-from vex.connection import HANDSHAKE, HEAD, IDLE, LINGER, RECEIVING, SENDING, WORKING, Connection, Observer, peer_of
-from vex.message import Request, Response
-from vex.slots import Arrival, Slots, origin_of
-from vex.wire import HeadLimits
+from vex.http.answers import Answers
+from vex.http.connection import HANDSHAKE, HEAD, IDLE, LINGER, RECEIVING, SENDING, WORKING, Connection, Observer, peer_of
+from vex.http.message import Request, Response
+from vex.http.slots import Arrival, Slots, origin_of
+from vex.http.wire import HeadLimits
 
 if TYPE_CHECKING:
-    from vex.forwarded import Proxies
+    from vex.http.forwarded import Proxies
 
 _log = logging.getLogger("vex")
 

@@ -8,7 +8,7 @@ reads nothing does. The credit is bounded, so that one who has read much and sto
 
 from __future__ import annotations
 
-from vex.sending import SLOW_PIECE_BYTES, Progress
+from vex.http.sending import SLOW_PIECE_BYTES, Progress
 
 STALL, RATE = "stall", "rate"
 _WINDOW_SECONDS = 60.0

@@ -20,17 +20,17 @@ from email.utils import formatdate
 from socketserver import BaseRequestHandler
 from typing import TYPE_CHECKING
 
-from vex.answers import MAX_ANSWER_BYTES, Answer, Basis
 from vex.errors import BODY_TIMEOUT, REQUEST_TIMEOUT, Disconnected, Kind, MalformedRequest, RegistryError
-from vex.forwarded import UNIX
-from vex.message import Request, Response, error_response, in_clear_response
-from vex.pace import RATE, STALL, Pace
-from vex.sending import JOINED_BYTES, Outgoing
-from vex.slots import origin_of
-from vex.wire import Body, Input, body_of, encode_head, head_end, parse_head
+from vex.http.answers import MAX_ANSWER_BYTES, Answer, Basis
+from vex.http.forwarded import UNIX
+from vex.http.message import Request, Response, error_response, in_clear_response
+from vex.http.pace import RATE, STALL, Pace
+from vex.http.sending import JOINED_BYTES, Outgoing
+from vex.http.slots import origin_of
+from vex.http.wire import Body, Input, body_of, encode_head, head_end, parse_head
 
 if TYPE_CHECKING:
-    from vex.server import Listener
+    from vex.http.server import Listener
 
 _log = logging.getLogger("vex")
 

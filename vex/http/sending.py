@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
-from vex.byteranges import Part
 from vex.errors import Disconnected
+from vex.http.byteranges import Part
 
 _FILE_PIECE_BYTES = 4 * 1024 * 1024
 # Over TLS, and where the system does not tell what has arrived, how far a slow reader has come shows only after each piece.

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from vex.forwarded import UNIX
+from vex.http.forwarded import UNIX
 
 _SHARE = 4
 _PREFIX_BITS = 64
