@@ -18,8 +18,6 @@ from typing import Any, Callable, NamedTuple
 from tests.support import OCI_INDEX, OCI_MANIFEST, USER, Answer, digest_of, image, index
 from vex import routes
 from vex.api import Api
-from vex.blobs import BlobFiles
-from vex.database import Database
 from vex.discovery import PageLimits
 from vex.errors import RegistryError
 from vex.formats.manifest import ManifestLimits
@@ -32,7 +30,9 @@ from vex.identity import Identity
 from vex.listing import Lists
 from vex.pulls import Pulls
 from vex.registry import Registry, Rules
-from vex.timekeeping import TimeOfDay
+from vex.storage.blobs import BlobFiles
+from vex.storage.database import Database
+from vex.storage.timekeeping import TimeOfDay
 from vex.uploads import UploadLimits, Uploads
 
 MINUTE, HOUR, DAY = 60, 3600, 24 * 3600

@@ -27,9 +27,9 @@ from tests.load import Image, Load
 from tests.programs import require
 from tests.support import TOP, Client, Server, digest_of, running, vex
 from vex.backup import backup
-from vex.directory import locked
 from vex.errors import Failure
 from vex.progress import Progress
+from vex.storage.directory import locked
 
 BACKUPS = int(os.environ.get("VEX_TEST_BACKUPS", "4"))
 MIB = 2**20

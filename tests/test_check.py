@@ -15,9 +15,9 @@ from tests.in_process import HOUR, InProcessTestCase, directory_in_memory
 from tests.load import Load
 from tests.support import ServerTestCase, digest_of, running, vex
 from vex.check import Options, check
-from vex.directory import locked
 from vex.errors import Failure
 from vex.progress import Progress
+from vex.storage.directory import locked
 
 SHOW, HASH, REPAIR, REPAIR_HASH = Options(), Options(hashing=True), Options(repair=True), Options(repair=True, hashing=True)
 SLOWLY = Options(repair=True, hashing=True, rate=1)

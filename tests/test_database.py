@@ -10,8 +10,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from vex.database import Database
-from vex.files import sync
+from vex.storage.database import Database
+from vex.storage.files import sync
 
 # The number of F_FULLFSYNC on macOS, which Linux does not know.
 F_FULLFSYNC = 51

@@ -12,7 +12,7 @@ from tests.crash.points import Trap
 from tests.crash.server import TrapServer
 from tests.in_process import DAY, HOUR, InProcessTestCase, Options, directory_in_memory
 from tests.support import Server, digest_of, image, running
-from vex.timekeeping import TimeOfDay
+from vex.storage.timekeeping import TimeOfDay
 
 MINUTE = 60
 # What expires soon makes rounds come soon.

@@ -21,8 +21,8 @@ from pathlib import Path
 from tests.in_process import directory_in_memory
 from tests.raw import basic, connected
 from tests.support import PASSWORD, USER, Client, ServerTestCase, running, vex, write_certificate
-from vex.database import Database
 from vex.errors import RegistryError
+from vex.storage.database import Database
 from vex.users import Users
 
 TRIES = int(os.environ.get("VEX_TEST_LOGINS", "40"))

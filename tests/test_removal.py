@@ -11,11 +11,11 @@ from typing import Callable
 
 from tests.in_process import MINUTE, InProcess, InProcessTestCase, Options, Pushed
 from tests.support import OCI_INDEX, digest_of, image
-from vex import store
 from vex.http.answers import Answer, Answers
 from vex.names import Digest, RepositoryName, Tag
 from vex.pulls import Notes, Pulls
 from vex.references import NOBODY, Release, untag
+from vex.storage import queries
 
 APP = RepositoryName("app")
 # A piece takes some 5 ms; a machine that does much else takes longer for the same.
@@ -41,9 +41,9 @@ class RemovalTestCase(InProcessTestCase):
         release, now = Release(Pulls(0)), self.site.now
         spent: list[float] = []
         with self.site.database.write() as tx:
-            repository = store.find_repository(tx, APP)
+            repository = queries.find_repository(tx, APP)
             assert repository is not None
-            found = store.find_tagged_manifest(tx, repository, Tag("1"))
+            found = queries.find_tagged_manifest(tx, repository, Tag("1"))
             assert found is not None
             untag(tx, NOBODY, repository, Tag("1"), found.id, now)
             release.drop(tx, repository, found.id, now)
@@ -125,8 +125,8 @@ class LargeRemovals(RemovalTestCase):
         with self.site.database.write() as tx:
             for number in range(5000):
                 content = json.dumps({**referrer, "annotations": {"number": str(number)}}).encode()
-                row = store.save_manifest(tx, Digest(digest_of(content)), content, "", "{}")
-                store.add_manifest(tx, 1, row, OCI_INDEX, Digest(subject.digest), self.site.now)
+                row = queries.save_manifest(tx, Digest(digest_of(content)), content, "", "{}")
+                queries.add_manifest(tx, 1, row, OCI_INDEX, Digest(subject.digest), self.site.now)
         spent = self.remove_tag(checked=False)
         self.assertGreater(len(spent), 20)
         self.assertLess(max(spent), _PIECE_SECONDS)

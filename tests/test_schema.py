@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.support import OCI_MANIFEST, PASSWORD, TOP, Server, digest_of, image, running, vex
 from vex.cli import main
-from vex.database import MIGRATIONS
+from vex.storage.database import MIGRATIONS
 
 LATEST = len(MIGRATIONS)
 
@@ -28,7 +28,7 @@ def make_registry(data: Path, schema: int) -> None:
     with contextlib.closing(sqlite3.connect(data / "vex.db")) as connection, connection:
         connection.execute("PRAGMA journal_mode = WAL")
         for name in MIGRATIONS[:schema]:
-            connection.executescript((TOP / "vex/sql" / name).read_text())
+            connection.executescript((TOP / "vex/storage/sql" / name).read_text())
         connection.execute("INSERT INTO user VALUES ('alice', x'00', x'00', 1, 1)")
         connection.execute("INSERT INTO repository (id, name, emptied) VALUES (1, 'app', 1)")
         connection.execute(f"INSERT INTO blob (id, digest, size, created) VALUES (1, '{digest_of(b'blob')}', 4, 1)")

@@ -19,8 +19,8 @@ from pathlib import Path
 from tests.clients import require_root, run, temporary_directory
 from tests.programs import require
 from tests.support import PASSWORD, TOP, USER, Client, digest_of, vex
-from vex.database import Database
 from vex.notify import Notifier
+from vex.storage.database import Database
 
 MOST_EXPOSURE = 1.5
 # Moves descriptors to where a service manager passes them, and becomes the server.

@@ -60,8 +60,8 @@ RESERVED = {
     "urllib.request": set(),
     "http.client": {"remote"},
 }
-# The queries of the web interface are in catalog.py, those of `vex check` in faults.py, those of the audit trail in audit.py.
-MODULES_WITH_SQL = {"database", "readers", "store", "accounts", "catalog", "faults", "audit", "removal"}
+# The queries of the web interface are in listings.py, those of `vex check` in faults.py, those of the audit trail in audit.py.
+MODULES_WITH_SQL = {"database", "readers", "queries", "accounts", "listings", "faults", "audit", "removal"}
 SQL = re.compile(r"\s*(SELECT\s|INSERT\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s|REPLACE\s+INTO\s|PRAGMA\s|CREATE\s+(TABLE|INDEX)\s|BEGIN\s+IMMEDIATE)")
 MAX_FUNCTION_LINES = 50
 MAX_MODULE_LINES = 450

@@ -13,9 +13,9 @@ from typing import Any
 from tests.in_process import InProcess, InProcessTestCase, Options, directory_in_memory
 from tests.support import DOCKER_MANIFEST, OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, TOP, descriptor, digest_of, image
 from vex.browsing import Browsing
-from vex.catalog import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
 from vex.http.turns import HeavyWork
 from vex.names import RepositoryName
+from vex.storage.listings import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
 
 ALL = View("", NAME, descending=False, offset=0, limit=100)
 
@@ -246,7 +246,7 @@ class Migration(unittest.TestCase):
         self.addCleanup(context.__exit__, None, None, None)
         self.directory = Path(context.__enter__())
         self.database = sqlite3.connect(self.directory / "vex.db")
-        self.database.executescript((TOP / "vex/sql/001-registry.sql").read_text())
+        self.database.executescript((TOP / "vex/storage/sql/001-registry.sql").read_text())
         self.database.executescript("INSERT INTO repository (id, name) VALUES (1, 'app'), (2, 'empty'); UPDATE repository SET emptied = 5 WHERE id = 2;")
         self.addCleanup(self.database.close)
 

@@ -17,8 +17,8 @@ from tests.raw import basic
 from tests.support import PASSWORD, USER, Server, ServerTestCase, running
 from tests.test_logs import lines_of
 from vex.attempts import Attempt, Attempts
-from vex.database import Database
 from vex.errors import TOOMANYREQUESTS, UNAUTHORIZED, RegistryError
+from vex.storage.database import Database
 from vex.users import Users
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Callable
 
 from tests.support import USER, Client, ServerTestCase, digest_of, running, vex
-from vex.database import Database
 from vex.errors import UNAUTHORIZED, Failure, RegistryError
+from vex.storage.database import Database
 from vex.tokens import Tokens
 from vex.users import Users
 

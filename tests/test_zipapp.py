@@ -66,7 +66,8 @@ def build(top: Path, *arguments: str, cwd: Path | None = None, umask: int = -1, 
 
 def add_litter(top: Path) -> None:
     """Put files where they may be lying in a checkout in use."""
-    for name in ("vex/__pycache__/cli.cpython-39.pyc", "vex/sql/__pycache__/x.py", "vex/.x.py", "vex/.cache/x.py", "vex/x.pyc", "data/vex.db", "vex.conf"):
+    compiled = ("vex/__pycache__/cli.cpython-39.pyc", "vex/storage/sql/__pycache__/x.py", "vex/x.pyc")
+    for name in (*compiled, "vex/.x.py", "vex/.cache/x.py", "data/vex.db", "vex.conf"):
         path = top / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("litter")

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 
 from vex import routes
-from vex.audit import Actor
 from vex.discovery import Discovery, PageLimits
 from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, RegistryError
 from vex.http.answers import Revisions
@@ -26,7 +25,8 @@ from vex.locations import Locations
 from vex.manifest_bodies import ManifestBodies
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_algorithm
 from vex.registry import Condition, MayPull, PushedManifest, Reference, Registry, StoredBlob
-from vex.upload_files import Upload
+from vex.storage.audit import Actor
+from vex.storage.upload_files import Upload
 from vex.uploads import OutOfOrder, Uploads, received_range
 
 Fields = dict[str, str]

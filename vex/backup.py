@@ -18,16 +18,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vex import store
-from vex.blobs import COPY, BlobFiles, make_directory, sync_directory
 from vex.check import each_blob
-from vex.copying import FULL, WrongContent, copy_file, hash_of_file, link_file, write
-from vex.database import Database, DatabaseFault, fold_log
-from vex.directory import locked, registry_in
 from vex.errors import DISK_FULL, INTERNAL, Failure, RegistryError
-from vex.folders import Draft, Folder, Unsafe
 from vex.names import ALGORITHMS, Digest
 from vex.progress import Progress, mebibytes
+from vex.storage import queries
+from vex.storage.blobs import COPY, BlobFiles, make_directory, sync_directory
+from vex.storage.copying import FULL, WrongContent, copy_file, hash_of_file, link_file, write
+from vex.storage.database import Database, DatabaseFault, fold_log
+from vex.storage.directory import locked, registry_in
+from vex.storage.folders import Draft, Folder, Unsafe
 
 MARKER = "backup"
 _NEW_MARKER = "backup.new"
@@ -131,7 +131,7 @@ class _Backup:
             self._progress.show(f"{blobs} blobs, of which {self._news()}")
         return blobs, removed
 
-    def _copy_blob(self, blob: store.BlobRow) -> None:
+    def _copy_blob(self, blob: queries.BlobRow) -> None:
         """Copy one file by a link, or else by its content; raises _Removed and _Damaged."""
         if blob.damaged or self._source.size(blob.digest) != blob.size:
             self._explain_absence(blob)
@@ -145,11 +145,11 @@ class _Backup:
         except FileNotFoundError:
             self._explain_absence(blob)
 
-    def _explain_absence(self, blob: store.BlobRow) -> None:
+    def _explain_absence(self, blob: queries.BlobRow) -> None:
         """Tell a file that was removed, with its row, from one that is damaged; raises the one or the other."""
         with self._database.write() as tx:
             # While the write lock is held, a row means a file.
-            row = store.find_blob(tx, blob.digest)
+            row = queries.find_blob(tx, blob.digest)
             size = self._source.size(blob.digest)
         if row is None or (size == row.size and not row.damaged):
             raise _Removed
@@ -157,7 +157,7 @@ class _Backup:
             raise _Damaged("its file is missing")
         raise _Damaged("it is marked as damaged" if size == row.size else f"its file has {size} bytes instead of {row.size}")
 
-    def _copy_content(self, blob: store.BlobRow) -> None:
+    def _copy_content(self, blob: queries.BlobRow) -> None:
         try:
             with self._source.open(blob.digest) as source:
                 copy_file(source, self._draft, self._folders[blob.digest.algorithm], blob.digest.encoded, blob.digest)
@@ -173,7 +173,7 @@ class _Backup:
         sync_directory(self._directory)
         with contextlib.closing(Database(self._directory / _DATABASE, oldest=1)) as database, database.read() as tx:
             for file in self._target.files():
-                if store.find_blob(tx, file.digest) is None:
+                if queries.find_blob(tx, file.digest) is None:
                     os.unlink(self._target.path(file.digest))
                     self._dropped += 1
 

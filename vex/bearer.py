@@ -21,10 +21,10 @@ import time
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
-from vex.blobs import sync_directory
 from vex.errors import UNAVAILABLE, RegistryError
-from vex.files import sync
 from vex.identity import CLOCK_SECONDS, Access
+from vex.storage.blobs import sync_directory
+from vex.storage.files import sync
 
 # Clients may assume that a token lives for 60 seconds at least.
 LIFETIME = 300

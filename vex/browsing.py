@@ -16,9 +16,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Callable, Generic, NamedTuple, TypeVar
 
-from vex import audit, catalog, store
-from vex.catalog import ManifestEntry, RepositoryEntry, View
-from vex.database import Database, Transaction
 from vex.errors import MANIFEST_UNKNOWN, NAME_UNKNOWN, RegistryError
 from vex.formats.image import IMAGE, KNOWN_ANNOTATIONS, MAX_CONFIG_BYTES, ImageConfig, platform_name, read_config
 from vex.formats.layer import Limits
@@ -27,6 +24,9 @@ from vex.http.turns import UNHURRIED, Turns, Work
 from vex.layer_lists import LayerList, LayerLists, make_list
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import Registry
+from vex.storage import audit, listings, queries
+from vex.storage.database import Database, Transaction
+from vex.storage.listings import ManifestEntry, RepositoryEntry, View
 
 Entry = TypeVar("Entry")
 
@@ -74,7 +74,7 @@ class ManifestView(NamedTuple):
     annotation_count: int
     tags: Sequence[Tag]
     parents: Sequence[Parent]
-    referrers: Sequence[store.ReferrerRow]
+    referrers: Sequence[queries.ReferrerRow]
     more_referrers: bool
     signature_tags: Sequence[tuple[Tag, Digest]]
     children: dict[Digest, ManifestEntry]
@@ -116,12 +116,12 @@ class Browsing:
     def repositories(self, prefix: str, view: View) -> Listing[RepositoryEntry]:
         """List repositories whose name starts with `prefix`, from the last page when the one asked for is past it."""
         with self._database.browse(self._work) as tx:
-            return _listing(view, lambda: catalog.count_repositories(tx, prefix, view.text), lambda part: catalog.list_repositories(tx, prefix, part))
+            return _listing(view, lambda: listings.count_repositories(tx, prefix, view.text), lambda part: listings.list_repositories(tx, prefix, part))
 
     def repository(self, name: RepositoryName) -> RepositoryEntry | None:
         """Return what lists show of a repository; None when it holds nothing."""
         with self._database.browse(self._work) as tx:
-            found = catalog.repository_entry(tx, name)
+            found = listings.repository_entry(tx, name)
         return found[1] if found else None
 
     def tags(self, name: RepositoryName, view: View) -> tuple[Listing[ManifestEntry], dict[int, list[Tag]]]:
@@ -130,33 +130,33 @@ class Browsing:
             repository, entry = _find(tx, name)
             listing = _listing(
                 view,
-                lambda: catalog.count_tags(tx, repository, view.text) if view.text else entry.tags,
-                lambda part: catalog.list_tags(tx, repository, part),
+                lambda: listings.count_tags(tx, repository, view.text) if view.text else entry.tags,
+                lambda part: listings.list_tags(tx, repository, part),
             )
             manifests = {entry.manifest for entry in listing.entries}
-            return listing, {manifest: store.tags_of_manifest(tx, repository, manifest, _NAMED_IN_LIST) for manifest in manifests}
+            return listing, {manifest: queries.tags_of_manifest(tx, repository, manifest, _NAMED_IN_LIST) for manifest in manifests}
 
     def unheld(self, name: RepositoryName, offset: int, limit: int) -> Listing[ManifestEntry]:
         """List the manifests that neither a tag nor an index references, newest first; raises NAME_UNKNOWN."""
         with self._database.browse(self._work) as tx:
             repository, _ = _find(tx, name)
-            total = catalog.count_unheld(tx, repository)
+            total = listings.count_unheld(tx, repository)
             offset = _last_offset(offset, limit, total)
-            return Listing(catalog.list_unheld(tx, repository, offset, limit), offset, total)
+            return Listing(listings.list_unheld(tx, repository, offset, limit), offset, total)
 
     def manifest(self, name: RepositoryName, digest: Digest) -> ManifestView:
         """Return a manifest with everything around it; raises MANIFEST_UNKNOWN."""
         with self._database.browse(self._work) as tx:
-            repository = store.find_repository(tx, name)
-            entry = catalog.manifest_entry(tx, repository, digest) if repository is not None else None
-            row = store.find_manifest(tx, repository, digest) if repository is not None else None
+            repository = queries.find_repository(tx, name)
+            entry = listings.manifest_entry(tx, repository, digest) if repository is not None else None
+            row = queries.find_manifest(tx, repository, digest) if repository is not None else None
             if repository is None or entry is None or row is None:
                 raise RegistryError(MANIFEST_UNKNOWN)
-            tags = store.tags_of_manifest(tx, repository, row.id, MOST_NAMED)
-            parents = [_parent(tx, repository, parent) for parent in store.manifest_parents(tx, repository, row.id, MOST_NAMED)]
-            referrers, more = store.referrers(tx, repository, digest, "", "", MOST_NAMED, _REFERRERS_BYTES)
+            tags = queries.tags_of_manifest(tx, repository, row.id, MOST_NAMED)
+            parents = [_parent(tx, repository, parent) for parent in queries.manifest_parents(tx, repository, row.id, MOST_NAMED)]
+            referrers, more = queries.referrers(tx, repository, digest, "", "", MOST_NAMED, _REFERRERS_BYTES)
             # cosign 2 attaches signatures, attestations and SBOMs by tag.
-            signature_tags = catalog.tags_with_prefix(tx, repository, f"{digest.algorithm}-{digest.encoded}.", _SIGNATURE_TAGS)
+            signature_tags = listings.tags_with_prefix(tx, repository, f"{digest.algorithm}-{digest.encoded}.", _SIGNATURE_TAGS)
         with self._reading(row):
             manifest = parse_stored(self._content(row), row.media_type)
             annotations = heapq.nsmallest(_MOST_ANNOTATIONS, manifest.annotations.items())
@@ -167,8 +167,8 @@ class Browsing:
     def document(self, name: RepositoryName, digest: Digest) -> tuple[str, bool]:
         """Return the JSON of a manifest, formatted and as far as it is not too long, and whether that is all of it; raises MANIFEST_UNKNOWN."""
         with self._database.browse(self._work) as tx:
-            repository = store.find_repository(tx, name)
-            row = store.find_manifest(tx, repository, digest) if repository is not None else None
+            repository = queries.find_repository(tx, name)
+            row = queries.find_manifest(tx, repository, digest) if repository is not None else None
         if row is None:
             raise RegistryError(MANIFEST_UNKNOWN)
         pieces, left = [], _MAX_DOCUMENT
@@ -189,16 +189,16 @@ class Browsing:
             total = audit.count_changes(tx, name, tag)
             offset = _last_offset(offset, limit, total)
             changes = audit.latest_changes(tx, name, tag, offset, limit)
-            repository = store.find_repository(tx, name)
+            repository = queries.find_repository(tx, name)
             digests = {digest for change in changes for digest in (change.before, change.after) if digest}
-            held = {digest for digest in digests if repository is not None and store.find_manifest(tx, repository, digest)}
+            held = {digest for digest in digests if repository is not None and queries.find_manifest(tx, repository, digest)}
         return Listing(changes, offset, total), held
 
     def resolve(self, name: RepositoryName, tag: Tag) -> Digest:
         """Return the digest of the manifest that a tag points to; raises MANIFEST_UNKNOWN."""
         with self._database.browse(self._work) as tx:
-            repository = store.find_repository(tx, name)
-            row = store.find_tagged_manifest(tx, repository, tag) if repository is not None else None
+            repository = queries.find_repository(tx, name)
+            row = queries.find_tagged_manifest(tx, repository, tag) if repository is not None else None
         if row is None:
             raise RegistryError(MANIFEST_UNKNOWN)
         return row.digest
@@ -235,13 +235,13 @@ class Browsing:
 
         return self._layers.get(layer, make, self._work)
 
-    def _reading(self, row: store.ManifestRow) -> contextlib.AbstractContextManager[object]:
+    def _reading(self, row: queries.ManifestRow) -> contextlib.AbstractContextManager[object]:
         """Wait until a manifest can be read: one that is large alone; raises BUSY."""
         return self._large.take(self._work.left) if row.size > _LARGE else contextlib.nullcontext()
 
-    def _content(self, row: store.ManifestRow) -> bytes:
+    def _content(self, row: queries.ManifestRow) -> bytes:
         with self._database.browse(self._work) as tx:
-            content: bytes | None = store.manifest_content(tx, row.id)
+            content: bytes | None = queries.manifest_content(tx, row.id)
         if content is None:
             # Deleted a moment ago.
             raise RegistryError(MANIFEST_UNKNOWN)
@@ -249,7 +249,7 @@ class Browsing:
 
     def _children(self, repository: int, descriptors: Sequence[Descriptor]) -> dict[Digest, ManifestEntry]:
         with self._database.browse(self._work) as tx:
-            return catalog.summaries(tx, repository, (descriptor.digest for descriptor in descriptors))
+            return listings.summaries(tx, repository, (descriptor.digest for descriptor in descriptors))
 
 
 def _without_annotations(manifest: Manifest) -> Manifest:
@@ -268,15 +268,15 @@ def _with_known_annotations(descriptor: Descriptor) -> Descriptor:
 
 
 def _find(tx: Transaction, name: RepositoryName) -> tuple[int, RepositoryEntry]:
-    found = catalog.repository_entry(tx, name)
+    found = listings.repository_entry(tx, name)
     if found is None:
         raise RegistryError(NAME_UNKNOWN)
     return found
 
 
 def _parent(tx: Transaction, repository: int, digest: Digest) -> Parent:
-    row = store.find_manifest(tx, repository, digest)
-    return Parent(digest, store.tags_of_manifest(tx, repository, row.id, _NAMED_IN_LIST) if row else ())
+    row = queries.find_manifest(tx, repository, digest)
+    return Parent(digest, queries.tags_of_manifest(tx, repository, row.id, _NAMED_IN_LIST) if row else ())
 
 
 def _listing(view: View, count: Callable[[], int], load: Callable[[View], Sequence[Entry]]) -> Listing[Entry]:

@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vex.blobs import sync_directory
 from vex.certificate import Certificate, create_authority, create_certificate
 from vex.errors import Failure
-from vex.files import sync
 from vex.http.x509 import Certificate as Contents
 from vex.http.x509 import read_certificate
 from vex.settings.config import Config
+from vex.storage.blobs import sync_directory
+from vex.storage.files import sync
 
 AUTHORITY, AUTHORITY_KEY = "ca.crt.pem", "ca.key.pem"
 # What every client is shown is no secret, and other programs may have to read it.

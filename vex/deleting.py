@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vex import store
-from vex.audit import BLOB, Actor, Told, log_removals
-from vex.database import Transaction
 from vex.errors import REFERENCED, RegistryError
 from vex.names import RepositoryName, Tag
 from vex.references import Release, drop_unheld_blobs, untag
+from vex.storage import queries
+from vex.storage.audit import BLOB, Actor, Told, log_removals
+from vex.storage.database import Transaction
 
 # How many tags, indexes or manifests an error names.
 _NAMED = 10
@@ -19,11 +19,11 @@ def delete_manifest(
     tx: Transaction, release: Release, actor: Actor, name: RepositoryName, repository: int, manifest: int, delete_untags: str, now: int
 ) -> None:
     """Delete a manifest, with its tags if `delete_untags` allows that; raises REFERENCED while an index or a tag needs it."""
-    parents = store.manifest_parents(tx, repository, manifest, _NAMED)
+    parents = queries.manifest_parents(tx, repository, manifest, _NAMED)
     if parents:
         message = f"the manifest is part of {_named('index', 'indexes', parents)}; delete that first"
         raise RegistryError(REFERENCED, message, detail={"indexes": parents})
-    tags = store.tags_of_manifest(tx, repository, manifest, -1 if delete_untags == "yes" else _NAMED)
+    tags = queries.tags_of_manifest(tx, repository, manifest, -1 if delete_untags == "yes" else _NAMED)
     if tags and delete_untags != "yes" and (delete_untags == "no" or len(tags) > 1):
         raise RegistryError(REFERENCED, _still_tagged(name, tags), detail={"tags": tags})
     for tag in tags:
@@ -31,14 +31,14 @@ def delete_manifest(
     release.delete(tx, repository, manifest, now)
 
 
-def delete_blob(tx: Transaction, release: Release, actor: Actor, name: RepositoryName, repository: int, blob: store.BlobRow, now: int) -> None:
+def delete_blob(tx: Transaction, release: Release, actor: Actor, name: RepositoryName, repository: int, blob: queries.BlobRow, now: int) -> None:
     """Let go of a blob that was uploaded and not used; raises REFERENCED while a manifest needs it."""
-    manifests = store.referencing_manifests(tx, repository, blob.id, _NAMED)
+    manifests = queries.referencing_manifests(tx, repository, blob.id, _NAMED)
     if manifests:
         message = f"the blob is part of {_named('manifest', 'manifests', manifests)}; it goes away with the last of them"
         raise RegistryError(REFERENCED, message, detail={"manifests": manifests})
-    store.drop_leases(tx, repository, [blob.id])
-    store.mark_if_empty(tx, repository, now)
+    queries.drop_leases(tx, repository, [blob.id])
+    queries.mark_if_empty(tx, repository, now)
     gone = drop_unheld_blobs(tx, {blob.id})
     release.gone += gone
     if not gone:

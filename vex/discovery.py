@@ -19,7 +19,7 @@ from vex.http.message import JSON, Request, Response, json_response
 from vex.http.turns import HeavyWork, Turn, Work
 from vex.listing import Extent, Lists, Names, pieces
 from vex.names import Digest, RepositoryName
-from vex.store import ReferrerRow
+from vex.storage.queries import ReferrerRow
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 # A list changes with the next push.

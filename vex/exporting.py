@@ -17,13 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vex import catalog, store
-from vex.blobs import BlobFiles, make_directory
-from vex.copying import FULL, WrongContent, copy_file, hash_of, link_file, write
-from vex.database import WITH_STATES, Database
-from vex.directory import registry_in
 from vex.errors import Failure
-from vex.folders import Draft, Folder, Unsafe
 from vex.formats.compression import HEAD_BYTES, compression_of
 from vex.formats.manifest import OCI_INDEX, Descriptor, parse_stored
 from vex.http.forwarded import addressable
@@ -31,6 +25,12 @@ from vex.layout import IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag
 from vex.progress import Progress, mebibytes
 from vex.remote import MAX_DOCUMENT
+from vex.storage import listings, queries
+from vex.storage.blobs import BlobFiles, make_directory
+from vex.storage.copying import FULL, WrongContent, copy_file, hash_of, link_file, write
+from vex.storage.database import WITH_STATES, Database
+from vex.storage.directory import registry_in
+from vex.storage.folders import Draft, Folder, Unsafe
 
 _TEMPORARY = ".vex-export"
 _ROUNDS = 20
@@ -155,9 +155,9 @@ class _Export:
             self._row(self._tag)
             return [self._tag]
         with self._database.read() as tx:
-            repository = self._id(store.find_repository(tx, self._repository))
-            tags = store.list_tags(tx, repository, "", -1)
-            return [*map(Tag, tags), *(entry.digest for entry in catalog.list_unheld(tx, repository, 0, -1))]
+            repository = self._id(queries.find_repository(tx, self._repository))
+            tags = queries.list_tags(tx, repository, "", -1)
+            return [*map(Tag, tags), *(entry.digest for entry in listings.list_unheld(tx, repository, 0, -1))]
 
     def run(self, references: Sequence[Tag | Digest]) -> str:
         """Export all of them; returns what was done. Raises Failure."""
@@ -207,17 +207,17 @@ class _Export:
                 self._progress.say(f"{self._repository} {reference}: it was changed meanwhile; looking again")
         raise Failure(f"{self._repository} {reference} is pushed and removed all the while; run this again when less is going on")
 
-    def _row(self, reference: Tag | Digest) -> tuple[int, store.ManifestRow | None]:
+    def _row(self, reference: Tag | Digest) -> tuple[int, queries.ManifestRow | None]:
         """Find a manifest; raises Failure when it is the tag that was asked for, and not there."""
         with self._database.read() as tx:
-            repository = self._id(store.find_repository(tx, self._repository))
+            repository = self._id(queries.find_repository(tx, self._repository))
             by_tag = isinstance(reference, Tag)
-            row = store.find_tagged_manifest(tx, repository, Tag(reference)) if by_tag else store.find_manifest(tx, repository, Digest(reference))
+            row = queries.find_tagged_manifest(tx, repository, Tag(reference)) if by_tag else queries.find_manifest(tx, repository, Digest(reference))
         if row is None and self._tag:
             raise Failure(f"there is no tag {reference} in {self._repository}; check the name")
         return repository, row
 
-    def _with_referrers(self, repository: int, row: store.ManifestRow, reference: Tag | Digest) -> list[_Entry]:
+    def _with_referrers(self, repository: int, row: queries.ManifestRow, reference: Tag | Digest) -> list[_Entry]:
         entry: _Entry = {"mediaType": row.media_type, "digest": row.digest, "size": row.size}
         if isinstance(reference, Tag):
             entry["annotations"] = {IMAGE_NAME: f"{self._host}/{self._repository}:{reference}", REF_NAME: reference}
@@ -234,20 +234,20 @@ class _Export:
                     self._manifest(repository, referrer.digest, subjects)
         return entries
 
-    def _referrers(self, repository: int, subject: Digest) -> Iterator[store.ReferrerRow]:
+    def _referrers(self, repository: int, subject: Digest) -> Iterator[queries.ReferrerRow]:
         last, more = "", True
         while more:
             with self._database.read() as tx:
-                rows, more = store.referrers(tx, repository, subject, "", last, _PAGE, MAX_DOCUMENT)
+                rows, more = queries.referrers(tx, repository, subject, "", last, _PAGE, MAX_DOCUMENT)
             yield from rows
             last = rows[-1].digest if rows else ""
 
     def _manifest(self, repository: int, digest: Digest, subjects: deque[Digest]) -> None:
         """Write a manifest, and before it all that it needs; raises _Removed and _Damaged."""
         with self._database.read() as tx:
-            row = store.find_manifest(tx, repository, digest)
+            row = queries.find_manifest(tx, repository, digest)
             # Another process may have removed it between the two queries.
-            content: bytes | None = None if row is None else store.manifest_content(tx, row.id)
+            content: bytes | None = None if row is None else queries.manifest_content(tx, row.id)
         if row is None or content is None:
             raise _Removed
         manifest = parse_stored(content, row.media_type)
@@ -278,14 +278,14 @@ class _Export:
 
     def _is_manifest(self, repository: int, digest: Digest) -> bool:
         with self._database.read() as tx:
-            return store.find_manifest(tx, repository, digest) is not None
+            return queries.find_manifest(tx, repository, digest) is not None
 
     def _blob(self, digest: Digest) -> None:
         """Write a blob, unless it is there; raises _Removed and _Damaged."""
         if digest in self._done:
             return
         with self._database.read() as tx:
-            blob = store.find_blob(tx, digest)
+            blob = queries.find_blob(tx, digest)
         if blob is None:
             raise _Removed
         try:
@@ -300,7 +300,7 @@ class _Export:
         self._done.add(digest)
         self._progress.show(self._news())
 
-    def _write_blob(self, blob: store.BlobRow) -> None:
+    def _write_blob(self, blob: queries.BlobRow) -> None:
         folder, name = self._layout.folder(blob.digest), blob.digest.encoded
         try:
             if link_file(self._files.path(blob.digest), folder, name):
@@ -316,11 +316,11 @@ class _Export:
         except WrongContent:
             raise _Damaged(f"the file of blob {blob.digest} does not have the content of this digest") from None
 
-    def _explain_absence(self, blob: store.BlobRow) -> None:
+    def _explain_absence(self, blob: queries.BlobRow) -> None:
         """Tell a file that was removed, with its row, from one that is damaged; raises the one or the other."""
         with self._database.write() as tx:
             # While the write lock is held, a row means a file.
-            row = store.find_blob(tx, blob.digest)
+            row = queries.find_blob(tx, blob.digest)
             size = self._files.size(blob.digest)
         if row is None or (size == row.size and not row.damaged):
             raise _Removed

@@ -14,15 +14,15 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 
-from vex import audit, removal, store
-from vex.blobs import BlobFiles
-from vex.database import Database, Transaction
 from vex.http.answers import Revisions
 from vex.names import Digest, RepositoryName
 from vex.pulls import Pulls
 from vex.references import Release, expire_leases
 from vex.registry import Registry
-from vex.timekeeping import TimeOfDay
+from vex.storage import audit, queries, removal
+from vex.storage.blobs import BlobFiles
+from vex.storage.database import Database, Transaction
+from vex.storage.timekeeping import TimeOfDay
 from vex.uploads import Uploads
 
 _log = logging.getLogger("vex")
@@ -130,7 +130,7 @@ class Housekeeping:
         walk = self._files.files()
         while (names := [file.digest for file in itertools.islice(walk, _BATCH)]) and not self._stop.is_set():
             with self._database.read() as tx:
-                litter = [digest for digest in names if store.find_blob(tx, digest) is None]
+                litter = [digest for digest in names if queries.find_blob(tx, digest) is None]
             yield len(names), litter
 
     def _remove_litter(self, suspicious: bool) -> None:
@@ -155,7 +155,7 @@ class Housekeeping:
 
     def _check_rows_after(self, last: int) -> int:
         with self._database.read() as tx:
-            blobs = store.blobs_after(tx, last, _BATCH)
+            blobs = queries.blobs_after(tx, last, _BATCH)
         for blob in blobs:
             if self._files.size(blob.digest) != blob.size:
                 self._registry.note_damage(blob)
@@ -163,7 +163,7 @@ class Housekeeping:
 
     def _expire_leases(self) -> None:
         now = int(self._clock())
-        self._remove_due(lambda tx: store.expired_leases(tx, now, 1), lambda tx: expire_leases(tx, now, _BATCH, self._pulls))
+        self._remove_due(lambda tx: queries.expired_leases(tx, now, 1), lambda tx: expire_leases(tx, now, _BATCH, self._pulls))
 
     def _expire_manifests(self) -> None:
         now, release = int(self._clock()), Release(self._pulls)
@@ -225,11 +225,11 @@ class Housekeeping:
 
 
 def _empty_repositories(tx: Transaction, now: int, uploading: frozenset[RepositoryName]) -> list[int]:
-    found = store.empty_repositories(tx, now - _DAY, _BATCH + len(uploading))
+    found = queries.empty_repositories(tx, now - _DAY, _BATCH + len(uploading))
     return [repository for repository, name in found if name not in uploading]
 
 
 def _remove_empty_repositories(tx: Transaction, now: int, uploading: frozenset[RepositoryName]) -> list[audit.Told]:
     for repository in _empty_repositories(tx, now, uploading):
-        store.delete_repository(tx, repository)
+        queries.delete_repository(tx, repository)
     return []

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Callable, Protocol, cast
 
 from vex.errors import Failure
-from vex.folders import Folder, Unsafe, parse_path
 from vex.formats.compression import BZIP2, GZIP, HEAD_BYTES, XZ, ZSTD, compression_of
 from vex.formats.layer import Header, Incomplete, headers
 from vex.remote import Refused
+from vex.storage.folders import Folder, Unsafe, parse_path
 
 _MAX_ENTRIES = 100_000
 # Names are what is kept of an archive.

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Callable, NamedTuple
 
-from vex import catalog, store
-from vex.catalog import NAME, RepositoryEntry, View
-from vex.database import Database, Transaction
 from vex.errors import NAME_UNKNOWN, RegistryError
 from vex.http.turns import UNHURRIED, Work
 from vex.names import Digest, RepositoryName
+from vex.storage import listings, queries
+from vex.storage.database import Database, Transaction
+from vex.storage.listings import NAME, RepositoryEntry, View
 
 # Names of a usual length are some tens of KiB.
 _PIECE = 1000
@@ -41,40 +41,40 @@ class Lists:
     def repositories(self, last: str, limit: int) -> list[str]:
         """Return the names of repositories that hold a manifest, in ASCII order, after `last`."""
         with self._database.browse() as tx:
-            return store.list_repositories(tx, last, limit)
+            return queries.list_repositories(tx, last, limit)
 
     def tags(self, name: RepositoryName, last: str, limit: int) -> list[str]:
         """Return the tags of a repository in ASCII order, after `last`; raises NAME_UNKNOWN."""
         with self._database.browse() as tx:
-            return store.list_tags(tx, _find(tx, name), last, limit)
+            return queries.list_tags(tx, _find(tx, name), last, limit)
 
     def repositories_extent(self, last: str, max_bytes: int, work: Work = UNHURRIED) -> Extent:
         """Tell how far the list of repositories goes in so many bytes."""
         with self._database.browse(work) as tx:
-            return _extent(lambda end: catalog.measure_repositories(tx, end, _PIECE), last, max_bytes)
+            return _extent(lambda end: listings.measure_repositories(tx, end, _PIECE), last, max_bytes)
 
     def tags_extent(self, name: RepositoryName, last: str, max_bytes: int, work: Work = UNHURRIED) -> Extent:
         """Tell how far the list of tags of a repository goes in so many bytes; raises NAME_UNKNOWN."""
         with self._database.browse(work) as tx:
             repository = _find(tx, name)
-            return _extent(lambda end: catalog.measure_tags(tx, repository, end, _PIECE), last, max_bytes)
+            return _extent(lambda end: listings.measure_tags(tx, repository, end, _PIECE), last, max_bytes)
 
-    def referrers(self, name: RepositoryName, subject: Digest, artifact_type: str, last: str, limit: int) -> tuple[list[store.ReferrerRow], bool]:
+    def referrers(self, name: RepositoryName, subject: Digest, artifact_type: str, last: str, limit: int) -> tuple[list[queries.ReferrerRow], bool]:
         """Return a page of the manifests of a repository with this subject, by digest, after `last`, and whether more follow; `artifact_type` "" means any.
 
         What clients left under the fallback tag of the referrers tag schema needs no merging: what such an index lists is in
         the repository, by the rule for references, and so is found here by its own `subject`.
         """
         with self._database.browse() as tx:
-            repository = store.find_repository(tx, name)
+            repository = queries.find_repository(tx, name)
             if repository is None:
                 return [], False
-            return store.referrers(tx, repository, subject, artifact_type, last, limit, _REFERRERS_BYTES)
+            return queries.referrers(tx, repository, subject, artifact_type, last, limit, _REFERRERS_BYTES)
 
     def search(self, text: str, limit: int, work: Work = UNHURRIED) -> list[RepositoryEntry]:
         """Return the first repositories, by name, that hold a manifest and have the text in their name."""
         with self._database.browse(work) as tx:
-            return catalog.list_repositories(tx, "", View(text, NAME, descending=False, offset=0, limit=limit))
+            return listings.list_repositories(tx, "", View(text, NAME, descending=False, offset=0, limit=limit))
 
 
 def pieces(load: Names, last: str, end: str) -> Iterator[list[str]]:
@@ -88,13 +88,13 @@ def pieces(load: Names, last: str, end: str) -> Iterator[list[str]]:
 
 
 def _find(tx: Transaction, name: RepositoryName) -> int:
-    repository = store.find_repository(tx, name)
+    repository = queries.find_repository(tx, name)
     if repository is None:
         raise RegistryError(NAME_UNKNOWN)
     return repository
 
 
-def _extent(measure: Callable[[str], catalog.Measure], last: str, max_bytes: int) -> Extent:
+def _extent(measure: Callable[[str], listings.Measure], last: str, max_bytes: int) -> Extent:
     end, size = last, 0
     while True:
         piece = measure(end)

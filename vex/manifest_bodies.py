@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Callable, TypeVar
 
-from vex.blobs import FILE_MODE
 from vex.errors import MANIFEST_TOO_LARGE, UNAVAILABLE, RegistryError
 from vex.http.wire import Body
-from vex.upload_files import single_name
+from vex.storage.blobs import FILE_MODE
+from vex.storage.upload_files import single_name
 
 T = TypeVar("T")
 _SMALL_BYTES = 64 * 1024

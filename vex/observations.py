@@ -8,8 +8,6 @@ from typing import Callable
 
 from vex import VERSION
 from vex.app import Incidents
-from vex.blobs import UNKNOWN_BYTES, BlobFiles
-from vex.database import Database
 from vex.errors import Kind
 from vex.housekeeping import Housekeeping
 from vex.http.certificates import Certificates
@@ -19,6 +17,8 @@ from vex.http.server import Listener
 from vex.measures import BY_NAME, METHODS, REFUSALS
 from vex.metrics import Buckets, Collector, Family, Metrics, Sample, Value, process_metrics
 from vex.registry import Registry
+from vex.storage.blobs import UNKNOWN_BYTES, BlobFiles
+from vex.storage.database import Database
 from vex.uploads import Uploads
 
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"

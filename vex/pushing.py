@@ -7,15 +7,15 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from vex import catalog, removal, store
-from vex.blobs import BlobFiles
-from vex.database import Transaction
 from vex.errors import MANIFEST_BLOB_UNKNOWN, MANIFEST_INVALID, RegistryError
 from vex.formats.image import Summary
 from vex.formats.manifest import Descriptor, Manifest, ManifestLimits, parse_manifest
 from vex.names import Digest
 from vex.pulls import Pulls
 from vex.references import blob_in_repository
+from vex.storage import listings, queries, removal
+from vex.storage.blobs import BlobFiles
+from vex.storage.database import Transaction
 from vex.summaries import read_summary
 
 __all__ = ["CheckedManifest", "ManifestLimits", "Push", "check_manifest", "save_manifest"]
@@ -56,16 +56,16 @@ class Push(NamedTuple):
 def save_manifest(tx: Transaction, push: Push, digest: Digest, content: bytes, checked: CheckedManifest) -> int:
     """Store a manifest in a repository with its references; returns its row's id. Raises MANIFEST_BLOB_UNKNOWN and MANIFEST_INVALID."""
     manifest, repository, subject = checked.manifest, push.repository, checked.subject
-    row = store.save_manifest(tx, digest, content, manifest.artifact_type, checked.annotations)
+    row = queries.save_manifest(tx, digest, content, manifest.artifact_type, checked.annotations)
     blobs, children = _resolve(tx, push, manifest)
     waits = subject is not None and not removal.has_subject(tx, repository, subject)
-    store.add_manifest(tx, repository, row, manifest.media_type, subject, push.now, push.now + push.wait if waits else None)
-    store.add_references(tx, repository, row, blobs, children)
+    queries.add_manifest(tx, repository, row, manifest.media_type, subject, push.now, push.now + push.wait if waits else None)
+    queries.add_references(tx, repository, row, blobs, children)
     for child in children:
         removal.revive(tx, repository, child)
     removal.keep_waiting_referrers(tx, repository, digest)
-    catalog.save_summary(tx, repository, row, checked.summary)
-    store.drop_leases(tx, repository, blobs)
+    listings.save_summary(tx, repository, row, checked.summary)
+    queries.drop_leases(tx, repository, blobs)
     return row
 
 
@@ -89,13 +89,13 @@ def _resolve(tx: Transaction, push: Push, manifest: Manifest) -> tuple[set[int],
         if descriptor.required or descriptor.digest not in needed:
             needed[descriptor.digest] = descriptor
     for descriptor in needed.values():
-        child = store.find_child(tx, push.repository, descriptor.digest, push.now) if manifest.is_index else None
+        child = queries.find_child(tx, push.repository, descriptor.digest, push.now) if manifest.is_index else None
         if child is not None:
             _check_size(descriptor, child.size)
             children.add(child.id)
             continue
         # BuildKit's cache images are indexes of layers: a child that is no manifest may be a blob.
-        blob = store.find_blob(tx, descriptor.digest)
+        blob = queries.find_blob(tx, descriptor.digest)
         if blob is not None and not blob.damaged and blob_in_repository(tx, push.pulls, push.repository, blob, push.now):
             _check_size(descriptor, blob.size)
             blobs.add(blob.id)

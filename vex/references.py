@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 import time
 
-from vex import removal, store
-from vex.audit import BLOB, Actor, Told, manifest_told, tag_changed
-from vex.database import Transaction
 from vex.names import Digest, Tag
 from vex.pulls import Pulls
+from vex.storage import queries, removal
+from vex.storage.audit import BLOB, Actor, Told, manifest_told, tag_changed
+from vex.storage.database import Transaction
 
 NOBODY = Actor("", "")
 # Processor time of one transaction of a removal; everybody waits for it.
@@ -92,7 +92,7 @@ class Release:
             if time.thread_time() >= end:
                 break
         for repository in self._touched:
-            store.mark_if_empty(tx, repository, now)
+            queries.mark_if_empty(tx, repository, now)
         self._touched.clear()
 
     def work_on_due(self, tx: Transaction, now: int, limit: int) -> list[Told]:
@@ -148,7 +148,7 @@ class Release:
         if children or blobs:
             return False
         self._looked.pop((repository, manifest), None)
-        store.delete_manifest(tx, repository, manifest)
+        queries.delete_manifest(tx, repository, manifest)
         return True
 
     def _drop_referrers(self, tx: Transaction, repository: int, manifest: int, digest: Digest, now: int) -> bool:
@@ -163,7 +163,7 @@ class Release:
     def _untag_signatures(self, tx: Transaction, repository: int, digest: Digest, now: int, until: int) -> None:
         """Delete the tags under which cosign keeps signatures of a manifest; what they point to is held until then, as other referrers are."""
         for tag, target in removal.signature_tags(tx, repository, digest):
-            if not all(map(_SIGNATURE_TAG.fullmatch, store.tags_of_manifest(tx, repository, target, _TAGS_LOOKED_AT))):
+            if not all(map(_SIGNATURE_TAG.fullmatch, queries.tags_of_manifest(tx, repository, target, _TAGS_LOOKED_AT))):
                 continue
             untag(tx, self._actor, repository, tag, target, now)
             if until:
@@ -179,34 +179,34 @@ class Release:
     def _let_go(self, tx: Transaction, repository: int, blob: int, digest: Digest) -> None:
         until = self._pulls.hold_blob(repository, digest)
         if until:
-            store.take_lease(tx, repository, blob, until)
+            queries.take_lease(tx, repository, blob, until)
             return
         self.gone += drop_unheld_blobs(tx, {blob})
 
 
-def blob_in_repository(tx: Transaction, pulls: Pulls, repository: int, blob: store.BlobRow, now: int) -> bool:
+def blob_in_repository(tx: Transaction, pulls: Pulls, repository: int, blob: queries.BlobRow, now: int) -> bool:
     """Tell whether a blob is in a repository: a manifest references it, or a lease holds it, or held it until somebody was told of it."""
-    if store.blob_in_repository(tx, repository, blob.id, now):
+    if queries.blob_in_repository(tx, repository, blob.id, now):
         return True
-    return pulls.hold_blob(repository, blob.digest) > now and store.blob_in_repository(tx, repository, blob.id, 0)
+    return pulls.hold_blob(repository, blob.digest) > now and queries.blob_in_repository(tx, repository, blob.id, 0)
 
 
 def drop_unheld_blobs(tx: Transaction, blobs: set[int]) -> list[Told]:
     """Delete those blobs that nothing references and nothing holds; returns them."""
-    gone = (store.delete_unheld_blob(tx, blob) for blob in sorted(blobs))
+    gone = (queries.delete_unheld_blob(tx, blob) for blob in sorted(blobs))
     return [Told(BLOB, *found) for found in gone if found is not None]
 
 
 def untag(tx: Transaction, actor: Actor, repository: int, tag: Tag, manifest: int, now: int) -> None:
     """Delete a tag of a manifest."""
-    store.delete_tag(tx, repository, tag)
+    queries.delete_tag(tx, repository, tag)
     tag_changed(tx, actor, repository, tag, manifest, None, now)
 
 
 def point_tag(tx: Transaction, release: Release, actor: Actor, repository: int, tag: Tag, manifest: int, *, now: int, keep_replaced: int) -> None:
     """Point a tag at a manifest; what it pointed to before is released, or kept for `keep_replaced` seconds."""
-    replaced = store.tag_target(tx, repository, tag)
-    store.set_tag(tx, repository, tag, manifest, now)
+    replaced = queries.tag_target(tx, repository, tag)
+    queries.set_tag(tx, repository, tag, manifest, now)
     if replaced == manifest:
         return
     tag_changed(tx, actor, repository, tag, replaced, manifest, now)
@@ -220,14 +220,14 @@ def point_tag(tx: Transaction, release: Release, actor: Actor, repository: int, 
 
 def expire_leases(tx: Transaction, now: int, limit: int, pulls: Pulls) -> list[Told]:
     """Drop expired leases, at most `limit`, unless somebody relies on them; returns the blobs that are gone."""
-    leases = store.expired_leases(tx, now, limit)
+    leases = queries.expired_leases(tx, now, limit)
     dropped = set()
     for repository, blob, digest in leases:
         until = pulls.hold_blob(repository, digest)
         if until > now:
-            store.take_lease(tx, repository, blob, until)
+            queries.take_lease(tx, repository, blob, until)
             continue
-        store.drop_leases(tx, repository, [blob])
-        store.mark_if_empty(tx, repository, now)
+        queries.drop_leases(tx, repository, [blob])
+        queries.mark_if_empty(tx, repository, now)
         dropped.add(blob)
     return drop_unheld_blobs(tx, dropped)

@@ -14,10 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Callable, NamedTuple, Union
 
-from vex import deleting, removal, store
-from vex.audit import BLOB, Actor, log_removals, manifest_pushed
-from vex.blobs import BlobFiles, Count
-from vex.database import Database, Transaction
+from vex import deleting
 from vex.errors import (
     BLOB_UNKNOWN,
     DIGEST_INVALID,
@@ -30,7 +27,11 @@ from vex.metrics import Value
 from vex.names import Digest, RepositoryName, Tag
 from vex.pulls import Pulls
 from vex.references import Release, blob_in_repository, point_tag, untag
-from vex.upload_files import Upload
+from vex.storage import queries, removal
+from vex.storage.audit import BLOB, Actor, log_removals, manifest_pushed
+from vex.storage.blobs import BlobFiles, Count
+from vex.storage.database import Database, Transaction
+from vex.storage.upload_files import Upload
 from vex.uploads import Uploads
 
 Reference = Union[Tag, Digest]
@@ -73,7 +74,7 @@ class StoredBlob(NamedTuple):
 class ReadManifest(NamedTuple):
     """A manifest with its bytes; `note` remembers one more fetch of it."""
 
-    row: store.ManifestRow
+    row: queries.ManifestRow
     content: bytes
     note: Callable[[], None]
 
@@ -113,7 +114,7 @@ class Registry:
 
     # Reading
 
-    def find_manifest(self, name: RepositoryName, reference: Reference) -> store.ManifestRow:
+    def find_manifest(self, name: RepositoryName, reference: Reference) -> queries.ManifestRow:
         """Return what is known of a manifest without its bytes; raises MANIFEST_UNKNOWN."""
         with self._database.read() as tx:
             return _find_manifest(tx, name, reference)[1]
@@ -122,7 +123,7 @@ class Registry:
         """Return a manifest, perhaps without its bytes, and remember that it was told of, perhaps to one who may push; raises MANIFEST_UNKNOWN."""
         with self._database.read() as tx:
             repository, row = _find_manifest(tx, name, reference)
-            found = store.manifest_content(tx, row.id) if content else b""
+            found = queries.manifest_content(tx, row.id) if content else b""
             note = self._pulls.noting(repository, row.digest, pushing=pushing)
             # While the lock is held: a removal that comes next must find the note.
             note()
@@ -156,22 +157,22 @@ class Registry:
         """
         now = int(self._clock())
         with self._database.read() as tx:
-            blob = store.find_blob(tx, digest)
+            blob = queries.find_blob(tx, digest)
             if blob is None or not _may_pull_blob(tx, blob.id, now, may_pull, leased=False):
                 raise RegistryError(BLOB_UNKNOWN)
         if blob.damaged or self._files.size(digest) != blob.size:
             raise self._damaged(blob)
         with self._database.write() as tx:
-            if store.find_blob(tx, digest) != blob or not _may_pull_blob(tx, blob.id, now, may_pull, leased=False):
+            if queries.find_blob(tx, digest) != blob or not _may_pull_blob(tx, blob.id, now, may_pull, leased=False):
                 raise RegistryError(BLOB_UNKNOWN)
-            self._take_lease(tx, store.ensure_repository(tx, name, now), blob.id, digest, now, _HEAD_LEASE_SECONDS)
+            self._take_lease(tx, queries.ensure_repository(tx, name, now), blob.id, digest, now, _HEAD_LEASE_SECONDS)
         return blob.size
 
-    def totals(self) -> store.Totals:
+    def totals(self) -> queries.Totals:
         """Count what the registry holds."""
         # Counting takes as long as there are many; pulls and pushes do not wait for it.
         with self._database.browse() as tx:
-            return store.totals(tx)
+            return queries.totals(tx)
 
     # Pushing
 
@@ -182,10 +183,10 @@ class Registry:
         """
         now = int(self._clock())
         with self._database.write() as tx:
-            blob = store.find_blob(tx, digest)
+            blob = queries.find_blob(tx, digest)
             if blob is None or blob.damaged or self._files.size(digest) != blob.size or not _may_pull_blob(tx, blob.id, now, may_pull, leased=True):
                 return False
-            self._take_lease(tx, store.ensure_repository(tx, name, now), blob.id, digest, now, self._rules.upload_lease)
+            self._take_lease(tx, queries.ensure_repository(tx, name, now), blob.id, digest, now, self._rules.upload_lease)
         return True
 
     def finish_upload(self, upload: Upload, digest: Digest) -> None:
@@ -196,8 +197,8 @@ class Registry:
             with self._files.publishing(digest):
                 self._files.publish(upload.path, digest)
                 with self._database.write() as tx:
-                    blob = store.save_blob(tx, digest, upload.offset, now)
-                    repository = store.ensure_repository(tx, upload.repository, now)
+                    blob = queries.save_blob(tx, digest, upload.offset, now)
+                    repository = queries.ensure_repository(tx, upload.repository, now)
                     self._take_lease(tx, repository, blob, digest, now, self._rules.upload_lease)
         except Exception:
             # Where the outcome of the commit is unknown, nothing can be looked up, and so nothing is removed.
@@ -244,7 +245,7 @@ class Registry:
         all_tags = tuple(dict.fromkeys([*([] if isinstance(reference, Digest) else [reference]), *tags]))
         with self._writing(name, actor) as (tx, release):
             now = int(self._clock())
-            repository = store.ensure_repository(tx, name, now)
+            repository = queries.ensure_repository(tx, name, now)
             before = [_digest(tx, repository, written) for written in (reference, *tags)] if condition else []
             if removal.waits_for_parent(tx, repository, digest):
                 # Another push relies on it too, and what takes it up first may be gone before the second comes.
@@ -276,8 +277,8 @@ class Registry:
         """
         self._files.let_ballast_go()
         with self._writing(name, actor) as (tx, release):
-            repository = store.find_repository(tx, name)
-            row = None if repository is None else store.find_manifest(tx, repository, digest)
+            repository = queries.find_repository(tx, name)
+            row = None if repository is None else queries.find_manifest(tx, repository, digest)
             if repository is None or (row is None and not self._pulls.take_lost(repository, digest)):
                 raise RegistryError(MANIFEST_UNKNOWN)
             if row is not None:
@@ -288,8 +289,8 @@ class Registry:
         self._files.let_ballast_go()
         with self._writing(name, actor) as (tx, release):
             now = int(self._clock())
-            repository = store.find_repository(tx, name)
-            blob = store.find_blob(tx, digest)
+            repository = queries.find_repository(tx, name)
+            blob = queries.find_blob(tx, digest)
             if repository is None or blob is None or not blob_in_repository(tx, self._pulls, repository, blob, now):
                 raise RegistryError(BLOB_UNKNOWN)
             deleting.delete_blob(tx, release, actor, name, repository, blob, now)
@@ -315,21 +316,21 @@ class Registry:
         """Try again to remove the files that could not be removed before."""
         self._files.remove_left(lock=self._rows)
 
-    def note_damage(self, blob: store.BlobRow) -> None:
+    def note_damage(self, blob: queries.BlobRow) -> None:
         """Record and log that the file of a blob is missing or short, after a second look: it may have been removed or pushed since the first."""
         if blob.damaged:
             return
         with self._database.write() as tx:
-            if store.find_blob(tx, blob.digest) != blob or self._files.size(blob.digest) == blob.size:
+            if queries.find_blob(tx, blob.digest) != blob or self._files.size(blob.digest) == blob.size:
                 return
             tx.after_commit(self._revisions.all_changed)
-            store.mark_damaged(tx, blob.digest)
+            queries.mark_damaged(tx, blob.digest)
         _log.error("the file of blob %s is missing or does not have %d bytes; push it again to heal it", blob.digest, blob.size)
 
     @contextlib.contextmanager
     def _rows(self) -> Iterator[Callable[[Digest], bool]]:
         with self._database.read() as tx:
-            yield lambda digest: store.find_blob(tx, digest) is not None
+            yield lambda digest: queries.find_blob(tx, digest) is not None
 
     @contextlib.contextmanager
     def _writing(self, name: RepositoryName, actor: Actor) -> Iterator[tuple[Transaction, Release]]:
@@ -379,48 +380,48 @@ class Registry:
 
         Where another push has a lease on it already, whose manifest may come first and be gone before the second: then that finds a note.
         """
-        if store.is_leased(tx, repository, blob, now):
+        if queries.is_leased(tx, repository, blob, now):
             self._pulls.note_blob(repository, digest)
-        store.take_lease(tx, repository, blob, now + seconds)
+        queries.take_lease(tx, repository, blob, now + seconds)
 
-    def _damaged(self, blob: store.BlobRow) -> RegistryError:
+    def _damaged(self, blob: queries.BlobRow) -> RegistryError:
         self.note_damage(blob)
         return RegistryError(BLOB_UNKNOWN, "the file of this blob is damaged; push it again")
 
-    def _locate_blob(self, name: RepositoryName, digest: Digest, *, pushing: bool) -> tuple[store.BlobRow | None, bytes]:
+    def _locate_blob(self, name: RepositoryName, digest: Digest, *, pushing: bool) -> tuple[queries.BlobRow | None, bytes]:
         """Find a blob of a repository, or the bytes of a manifest with this digest, and note what is relied on; raises BLOB_UNKNOWN."""
         with self._database.read() as tx:
-            repository = store.find_repository(tx, name)
+            repository = queries.find_repository(tx, name)
             if repository is not None:
-                blob = store.find_blob(tx, digest)
+                blob = queries.find_blob(tx, digest)
                 if blob is not None and blob_in_repository(tx, self._pulls, repository, blob, int(self._clock())):
                     if pushing:
                         self._pulls.note_blob(repository, digest)
                     return blob, b""
-                manifest = store.find_manifest(tx, repository, digest)
+                manifest = queries.find_manifest(tx, repository, digest)
                 if manifest is not None:
                     self._pulls.note(repository, digest, pushing=pushing)
-                    return None, store.manifest_content(tx, manifest.id)
+                    return None, queries.manifest_content(tx, manifest.id)
         raise RegistryError(BLOB_UNKNOWN)
 
 
-def _find_manifest(tx: Transaction, name: RepositoryName, reference: Reference) -> tuple[int, store.ManifestRow]:
+def _find_manifest(tx: Transaction, name: RepositoryName, reference: Reference) -> tuple[int, queries.ManifestRow]:
     """Return the ids of repository and manifest with what is known of it; raises MANIFEST_UNKNOWN."""
-    repository = store.find_repository(tx, name)
+    repository = queries.find_repository(tx, name)
     if repository is not None:
         by_digest = isinstance(reference, Digest)
-        row = store.find_manifest(tx, repository, Digest(reference)) if by_digest else store.find_tagged_manifest(tx, repository, Tag(reference))
+        row = queries.find_manifest(tx, repository, Digest(reference)) if by_digest else queries.find_tagged_manifest(tx, repository, Tag(reference))
         if row is not None:
             return repository, row
     raise RegistryError(MANIFEST_UNKNOWN)
 
 
 def _digest(tx: Transaction, repository: int, reference: Reference) -> Digest | None:
-    row = store.find_manifest(tx, repository, reference) if isinstance(reference, Digest) else store.find_tagged_manifest(tx, repository, reference)
+    row = queries.find_manifest(tx, repository, reference) if isinstance(reference, Digest) else queries.find_tagged_manifest(tx, repository, reference)
     return row and row.digest
 
 
 def _may_pull_blob(tx: Transaction, blob: int, now: int, may_pull: MayPull, *, leased: bool) -> bool:
     """Tell whether a client may pull from a repository whose manifests reference a blob, or, if leases count, that holds one on it."""
-    holders = store.holding_repositories(tx, blob, now, _MOST_LOOKED_AT)
+    holders = queries.holding_repositories(tx, blob, now, _MOST_LOOKED_AT)
     return any(may_pull(name) for name, referenced in holders if referenced or leased)

@@ -15,10 +15,7 @@ from typing import TYPE_CHECKING, Callable
 
 from vex.api import Api, Delivery
 from vex.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
-from vex.blobs import BlobFiles
 from vex.credentials import Credentials, OnePort
-from vex.database import Database
-from vex.directory import locked, open_data, try_out
 from vex.discovery import PageLimits
 from vex.errors import Failure, RegistryError
 from vex.housekeeping import Housekeeping, Step
@@ -37,7 +34,10 @@ from vex.observations import Observations
 from vex.pulls import Pulls
 from vex.registry import Registry, Rules
 from vex.settings.config import Config
-from vex.timekeeping import TimeOfDay
+from vex.storage.blobs import BlobFiles
+from vex.storage.database import Database
+from vex.storage.directory import locked, open_data, try_out
+from vex.storage.timekeeping import TimeOfDay
 from vex.tokens import Tokens
 from vex.uploads import UploadLimits, Uploads
 from vex.users import Users

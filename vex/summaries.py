@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 
-from vex import catalog
-from vex.blobs import BlobFiles
-from vex.database import Database
 from vex.errors import RegistryError
 from vex.formats.image import ARTIFACT, MAX_CONFIG_BYTES, Summary, is_image, summarise
 from vex.formats.manifest import Manifest, parse_stored
+from vex.storage import listings
+from vex.storage.blobs import BlobFiles
+from vex.storage.database import Database
 
 _BATCH = 50
 
@@ -27,14 +27,14 @@ def fill_in(database: Database, files: BlobFiles) -> None:
     last = 0
     while True:
         with database.read() as tx:
-            rows = catalog.manifests_without_summary(tx, last, _BATCH)
+            rows = listings.manifests_without_summary(tx, last, _BATCH)
         if not rows:
             return
         for repository, manifest, media_type, content in rows:
             summary = _read_stored(content, media_type, files)
             with database.write() as tx:
-                if catalog.in_repository(tx, repository, manifest):
-                    catalog.save_summary(tx, repository, manifest, summary)
+                if listings.in_repository(tx, repository, manifest):
+                    listings.save_summary(tx, repository, manifest, summary)
         last = rows[-1][1]
 
 

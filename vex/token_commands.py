@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Callable
 
 from vex.bearer import Signer
-from vex.database import WITH_TOKENS
-from vex.directory import open_data, registry_in, registry_made_in
 from vex.identity import check_pattern
+from vex.storage.database import WITH_TOKENS
+from vex.storage.directory import open_data, registry_in, registry_made_in
 from vex.tokens import Tokens
 from vex.users import check_user
 

@@ -17,11 +17,11 @@ import time
 from collections.abc import Sequence
 from typing import Callable
 
-from vex import accounts
-from vex.accounts import TokenRow
-from vex.database import Database
 from vex.errors import UNAUTHORIZED, Failure, RegistryError
 from vex.identity import CLOCK_SECONDS, Identity, check_pattern
+from vex.storage import accounts
+from vex.storage.accounts import TokenRow
+from vex.storage.database import Database
 from vex.users import check_user
 
 PREFIX = "vex_"

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from vex import audit
-from vex.audit import Change
-from vex.database import WITH_TRAIL, Database
-from vex.directory import registry_in
 from vex.logs import escaped, utc
 from vex.names import RepositoryName, Tag
+from vex.storage import audit
+from vex.storage.audit import Change
+from vex.storage.database import WITH_TRAIL, Database
+from vex.storage.directory import registry_in
 
 _BATCH = 500
 _SHOWN_DIGITS = 12

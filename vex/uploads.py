@@ -20,7 +20,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from vex.blobs import COPY, REMOVED_PREFIX, BlobFiles
 from vex.errors import (
     BLOB_TOO_LARGE,
     BLOB_UPLOAD_UNKNOWN,
@@ -34,7 +33,8 @@ from vex.errors import (
 from vex.http.wire import Body
 from vex.identity import ANYONE, Identity
 from vex.names import ALGORITHMS, Digest, RepositoryName
-from vex.upload_files import SINGLE, Receiver, Upload, create, hash_again, read_again, restored_on_error, settle, single_name
+from vex.storage.blobs import COPY, REMOVED_PREFIX, BlobFiles
+from vex.storage.upload_files import SINGLE, Receiver, Upload, create, hash_again, read_again, restored_on_error, settle, single_name
 
 _log = logging.getLogger("vex")
 

@@ -19,11 +19,11 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Callable, NamedTuple
 
-from vex import accounts
 from vex.attempts import Attempt, Attempts
-from vex.database import Database, Transaction
 from vex.errors import UNAUTHORIZED, Failure, RegistryError
 from vex.identity import Identity
+from vex.storage import accounts
+from vex.storage.database import Database, Transaction
 from vex.throttle import MAX_NAME, Throttle
 
 # A name that begins with a dash would be taken for an option by docker and others, and one with a dot for a hidden file.

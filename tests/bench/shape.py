@@ -17,9 +17,9 @@ from tests.bench.measure import IMAGES, MIB, REQUESTS, Figure, Row, Sample, time
 from tests.bench.registries import Registry, Vex
 from tests.bench.sender import Job
 from tests.support import OCI_LAYER, OCI_MANIFEST
-from vex import store
-from vex.database import Database, Transaction
 from vex.names import Digest, RepositoryName, Tag
+from vex.storage import queries
+from vex.storage.database import Database, Transaction
 
 LARGE, SMALL = 100_000, 1_000
 _IMPORTS = "import http.server, sqlite3, ssl"
@@ -122,23 +122,23 @@ def _fill(data: Path, count: int) -> None:
     with database.write() as tx:
         for number in range(count):
             _add_image(tx, data, number, now)
-        repository = store.ensure_repository(tx, RepositoryName(_TAGS), now)
-        manifest = store.save_manifest(tx, Digest.of(_manifest(0)), _manifest(0), "", "{}")
-        store.add_manifest(tx, repository, manifest, OCI_MANIFEST, None, now)
+        repository = queries.ensure_repository(tx, RepositoryName(_TAGS), now)
+        manifest = queries.save_manifest(tx, Digest.of(_manifest(0)), _manifest(0), "", "{}")
+        queries.add_manifest(tx, repository, manifest, OCI_MANIFEST, None, now)
         for number in range(count):
-            store.set_tag(tx, repository, Tag(_tag(number)), manifest, now)
+            queries.set_tag(tx, repository, Tag(_tag(number)), manifest, now)
     database.close()
 
 
 def _add_image(tx: Transaction, data: Path, number: int, now: int) -> None:
     content, manifest = _content(number), _manifest(number)
     (data / "blobs/sha256" / hashlib.sha256(content).hexdigest()).write_bytes(content)
-    repository = store.ensure_repository(tx, RepositoryName(_repository(number)), now)
-    blob = store.save_blob(tx, Digest.of(content), len(content), now)
-    row = store.save_manifest(tx, Digest.of(manifest), manifest, "", "{}")
-    store.add_manifest(tx, repository, row, OCI_MANIFEST, None, now)
-    store.add_references(tx, repository, row, [blob], [])
-    store.set_tag(tx, repository, Tag("latest"), row, now)
+    repository = queries.ensure_repository(tx, RepositoryName(_repository(number)), now)
+    blob = queries.save_blob(tx, Digest.of(content), len(content), now)
+    row = queries.save_manifest(tx, Digest.of(manifest), manifest, "", "{}")
+    queries.add_manifest(tx, repository, row, OCI_MANIFEST, None, now)
+    queries.add_references(tx, repository, row, [blob], [])
+    queries.set_tag(tx, repository, Tag("latest"), row, now)
 
 
 def _content(number: int) -> bytes:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from vex.addresses import FRONT, REPOSITORY
 from vex.browsing import Listing
-from vex.catalog import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
 from vex.errors import NAME_UNKNOWN, RegistryError
 from vex.formats.image import ARTIFACT, INDEX
 from vex.http.message import Response
@@ -36,6 +35,7 @@ from vex.pages.parts import (
     sort_value,
     when,
 )
+from vex.storage.listings import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
 
 _SHOWN_TAGS = 4
 _SHOWN_PLATFORMS = 6

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from vex import routes
 from vex.addresses import ARCHIVE, DIFF, DOCUMENT, LAYER, MANIFEST
 from vex.browsing import ManifestView
-from vex.catalog import PUSHED, View
 from vex.formats.image import PREDICATE, TITLE, ImageConfig, Step, artifact_name, attested, is_image, platform_name
 from vex.formats.manifest import Descriptor
 from vex.http.message import Response
@@ -40,6 +39,7 @@ from vex.pages.parts import (
     warning,
     when_written,
 )
+from vex.storage.listings import PUSHED, View
 
 _SUGGESTED_TAGS = 50
 # Layers, children or files that a page shows.

@@ -12,13 +12,13 @@ from typing import Callable, NamedTuple, TypeVar
 from vex import routes
 from vex.addresses import MANIFEST, REPOSITORY, STATIC
 from vex.browsing import Browsing
-from vex.catalog import NAME, PUSHED, SIZE, View
 from vex.http.forwarded import HOST, addressable
 from vex.http.message import Request, Response
 from vex.http.turns import UNHURRIED, HeavyWork, Work
 from vex.markup import Markup, Templates, Url, escape, external, join, local
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import Registry
+from vex.storage.listings import NAME, PUSHED, SIZE, View
 
 Entry = TypeVar("Entry")
 

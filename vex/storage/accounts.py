@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vex.database import Transaction
+from vex.storage.database import Transaction
 
 
 class UserRow(NamedTuple):

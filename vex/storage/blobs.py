@@ -23,9 +23,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Callable, NamedTuple
 
-from vex.files import sync
 from vex.metrics import Value
 from vex.names import ALGORITHMS, Digest
+from vex.storage.files import sync
 
 _log = logging.getLogger("vex")
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vex.database import Transaction
 from vex.names import Digest, RepositoryName
+from vex.storage.database import Transaction
 
 
 class HeldManifest(NamedTuple):

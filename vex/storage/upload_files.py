@@ -18,12 +18,12 @@ from io import FileIO
 from pathlib import Path
 from typing import Callable
 
-from vex.blobs import FILE_MODE
 from vex.errors import BLOB_UPLOAD_UNKNOWN, Disconnected, RegistryError
-from vex.files import sync
 from vex.http.wire import Body
 from vex.names import Digest, RepositoryName
-from vex.received import Received, read_received, write_received
+from vex.storage.blobs import FILE_MODE
+from vex.storage.files import sync
+from vex.storage.received import Received, read_received, write_received
 
 # Two for each body being received: large ones for as many bodies as have them to themselves, and small ones for those beyond.
 _BUFFER_BYTES = 512 * 1024

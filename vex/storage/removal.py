@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vex.database import Transaction
 from vex.names import Digest, Tag
+from vex.storage.database import Transaction
 
 LIVE, KEPT, HELD, GONE = range(4)
 _SIGNATURES = ("sig", "att", "sbom")

@@ -1,6 +1,6 @@
 """The queries of the web interface; what they show and sort by is stored at push time (`sql/002-web.sql`, `sql/003-totals.sql`).
 
-Like `store.py`, whose functions also serve here: functions take the transaction that they run in, never commit, and decide
+Like `queries.py`, whose functions also serve here: functions take the transaction that they run in, never commit, and decide
 nothing. No query parses a manifest or reads a blob, and each has an index for its order.
 """
 
@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from vex import store
-from vex.database import Transaction
 from vex.formats.image import INDEX, Summary
 from vex.names import Digest, RepositoryName, Tag
+from vex.storage import queries
+from vex.storage.database import Transaction
 
 NAME, PUSHED, SIZE = "name", "pushed", "size"
 
@@ -104,13 +104,13 @@ def repository_entry(tx: Transaction, name: RepositoryName) -> tuple[int, Reposi
 
 
 def measure_repositories(tx: Transaction, last: str, limit: int) -> Measure:
-    """Measure what `store.list_repositories` returns."""
-    return _measure(tx, store.REPOSITORIES, (last, limit))
+    """Measure what `queries.list_repositories` returns."""
+    return _measure(tx, queries.REPOSITORIES, (last, limit))
 
 
 def measure_tags(tx: Transaction, repository: int, last: str, limit: int) -> Measure:
-    """Measure what `store.list_tags` returns."""
-    return _measure(tx, store.TAGS, (repository, last, limit))
+    """Measure what `queries.list_tags` returns."""
+    return _measure(tx, queries.TAGS, (repository, last, limit))
 
 
 def _measure(tx: Transaction, names: str, parameters: Sequence[object]) -> Measure:

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, Callable
 
 from vex.errors import UNAVAILABLE, Failure, RegistryError
-from vex.files import sync
 from vex.http.turns import UNHURRIED, Work
 from vex.metrics import Buckets
-from vex.readers import BUSY_SECONDS, Readers, is_full, translated
+from vex.storage.files import sync
+from vex.storage.readers import BUSY_SECONDS, Readers, is_full, translated
 
 MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql", "005-audit.sql", "006-removal.sql")
 LATEST = len(MIGRATIONS)
@@ -329,7 +329,7 @@ def _turn_on_log(connection: sqlite3.Connection) -> None:
 
 def _script(name: str) -> str:
     # pkgutil reads from the zipapp too.
-    content = pkgutil.get_data("vex", f"sql/{name}")
+    content = pkgutil.get_data("vex.storage", f"sql/{name}")
     if content is None:
         raise Failure(f"vex/sql/{name} is missing; install Vex again")
     return content.decode()

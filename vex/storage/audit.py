@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from vex.database import Transaction
 from vex.logs import event
 from vex.names import Digest, RepositoryName, Tag
+from vex.storage.database import Transaction
 
 
 class Actor(NamedTuple):

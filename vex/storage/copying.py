@@ -7,8 +7,8 @@ import hashlib
 import os
 from typing import BinaryIO
 
-from vex.folders import Draft, Folder
 from vex.names import Digest
+from vex.storage.folders import Draft, Folder
 
 BUFFER_BYTES = 1024 * 1024
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from vex.blobs import DIRECTORY_MODE, FILE_MODE
 from vex.errors import VexError
-from vex.files import sync
+from vex.storage.blobs import DIRECTORY_MODE, FILE_MODE
+from vex.storage.files import sync
 
 _MAX_PATH = 1024
 _MAX_LINKS = 8

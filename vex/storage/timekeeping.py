@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Callable
 
-from vex.blobs import FILE_MODE
+from vex.storage.blobs import FILE_MODE
 
 _log = logging.getLogger("vex")
 _JUMP_SECONDS = 600

@@ -10,8 +10,8 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from vex.database import Transaction
 from vex.names import Digest, RepositoryName, Tag
+from vex.storage.database import Transaction
 
 # Names after one, so many of them; catalog.py measures them too.
 REPOSITORIES = "SELECT name FROM repository WHERE emptied IS NULL AND name > ? ORDER BY name LIMIT ?"

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Callable
 
-from vex.blobs import FILE_MODE, REMOVED_PREFIX, BlobFiles, make_directory, sync_directory
-from vex.database import Database
 from vex.errors import Failure
 from vex.names import ALGORITHMS
-from vex.received import Received, read_received, write_received
+from vex.storage.blobs import FILE_MODE, REMOVED_PREFIX, BlobFiles, make_directory, sync_directory
+from vex.storage.database import Database
+from vex.storage.received import Received, read_received, write_received
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOCAL = "use a local file system, such as ext4, XFS or ZFS"
