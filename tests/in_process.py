@@ -21,19 +21,19 @@ from vex.api import Api
 from vex.discovery import PageLimits
 from vex.errors import RegistryError
 from vex.formats.manifest import ManifestLimits
-from vex.housekeeping import Housekeeping
 from vex.http.answers import Revisions
 from vex.http.message import Request, Response, error_response
 from vex.http.turns import HeavyWork
 from vex.http.wire import HeadLimits, Input, body_of, parse_head
 from vex.identity import Identity
-from vex.listing import Lists
-from vex.pulls import Pulls
-from vex.registry import Registry, Rules
+from vex.registry.housekeeping import Housekeeping
+from vex.registry.listing import Lists
+from vex.registry.pulls import Pulls
+from vex.registry.registry import Registry, Rules
+from vex.registry.uploads import UploadLimits, Uploads
 from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database
 from vex.storage.timekeeping import TimeOfDay
-from vex.uploads import UploadLimits, Uploads
 
 MINUTE, HOUR, DAY = 60, 3600, 24 * 3600
 STATES = ("live", "kept", "held", "gone")

@@ -13,8 +13,8 @@ from tests.in_process import MINUTE, InProcess, InProcessTestCase, Options, Push
 from tests.support import OCI_INDEX, digest_of, image
 from vex.http.answers import Answer, Answers
 from vex.names import Digest, RepositoryName, Tag
-from vex.pulls import Notes, Pulls
-from vex.references import NOBODY, Release, untag
+from vex.registry.pulls import Notes, Pulls
+from vex.registry.references import NOBODY, Release, untag
 from vex.storage import queries
 
 APP = RepositoryName("app")

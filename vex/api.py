@@ -20,14 +20,14 @@ from vex.http.fields import Preconditions, etag_matches, if_range_matches, parse
 from vex.http.message import Request, Response
 from vex.http.turns import HeavyWork
 from vex.identity import PULL
-from vex.listing import Lists
 from vex.locations import Locations
 from vex.manifest_bodies import ManifestBodies
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_algorithm
-from vex.registry import Condition, MayPull, PushedManifest, Reference, Registry, StoredBlob
+from vex.registry.listing import Lists
+from vex.registry.registry import Condition, MayPull, PushedManifest, Reference, Registry, StoredBlob
+from vex.registry.uploads import OutOfOrder, Uploads, received_range
 from vex.storage.audit import Actor
 from vex.storage.upload_files import Upload
-from vex.uploads import OutOfOrder, Uploads, received_range
 
 Fields = dict[str, str]
 

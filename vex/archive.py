@@ -14,7 +14,7 @@ from typing import NamedTuple
 from vex.errors import BLOB_UNKNOWN, Disconnected, RegistryError
 from vex.formats.manifest import OCI_INDEX, Manifest
 from vex.names import Digest, RepositoryName
-from vex.registry import Registry
+from vex.registry.registry import Registry
 
 _READ_BYTES = 256 * 1024
 

@@ -17,8 +17,8 @@ from vex.errors import PAGINATION_NUMBER_INVALID, Disconnected, RegistryError
 from vex.http.answers import Basis, Revisions
 from vex.http.message import JSON, Request, Response, json_response
 from vex.http.turns import HeavyWork, Turn, Work
-from vex.listing import Extent, Lists, Names, pieces
 from vex.names import Digest, RepositoryName
+from vex.registry.listing import Extent, Lists, Names, pieces
 from vex.storage.queries import ReferrerRow
 
 _NUMBER = re.compile(r"[0-9]{1,19}")

@@ -18,7 +18,6 @@ from vex.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
 from vex.credentials import Credentials, OnePort
 from vex.discovery import PageLimits
 from vex.errors import Failure, RegistryError
-from vex.housekeeping import Housekeeping, Step
 from vex.http.answers import Answers, Revisions
 from vex.http.certificates import Certificates
 from vex.http.message import Request, Response
@@ -26,20 +25,21 @@ from vex.http.server import Listener, Server, Timeouts
 from vex.http.sockets import listen, passed
 from vex.http.turns import HeavyWork
 from vex.http.wire import HeadLimits
-from vex.listing import Lists
 from vex.locations import Locations
 from vex.logs import AccessLog
 from vex.notify import Notifier
 from vex.observations import Observations
-from vex.pulls import Pulls
-from vex.registry import Registry, Rules
+from vex.registry.housekeeping import Housekeeping, Step
+from vex.registry.listing import Lists
+from vex.registry.pulls import Pulls
+from vex.registry.registry import Registry, Rules
+from vex.registry.uploads import UploadLimits, Uploads
 from vex.settings.config import Config
 from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database
 from vex.storage.directory import locked, open_data, try_out
 from vex.storage.timekeeping import TimeOfDay
 from vex.tokens import Tokens
-from vex.uploads import UploadLimits, Uploads
 from vex.users import Users
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from vex.http.message import Request, Response
 from vex.http.turns import UNHURRIED, HeavyWork, Work
 from vex.markup import Markup, Templates, Url, escape, external, join, local
 from vex.names import Digest, RepositoryName, Tag
-from vex.registry import Registry
+from vex.registry.registry import Registry
 from vex.storage.listings import NAME, PUSHED, SIZE, View
 
 Entry = TypeVar("Entry")

@@ -11,12 +11,12 @@ from vex.errors import MANIFEST_BLOB_UNKNOWN, MANIFEST_INVALID, RegistryError
 from vex.formats.image import Summary
 from vex.formats.manifest import Descriptor, Manifest, ManifestLimits, parse_manifest
 from vex.names import Digest
-from vex.pulls import Pulls
-from vex.references import blob_in_repository
+from vex.registry.pulls import Pulls
+from vex.registry.references import blob_in_repository
+from vex.registry.summaries import read_summary
 from vex.storage import listings, queries, removal
 from vex.storage.blobs import BlobFiles
 from vex.storage.database import Transaction
-from vex.summaries import read_summary
 
 __all__ = ["CheckedManifest", "ManifestLimits", "Push", "check_manifest", "save_manifest"]
 

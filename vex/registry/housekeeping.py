@@ -16,14 +16,14 @@ from typing import Callable, NamedTuple
 
 from vex.http.answers import Revisions
 from vex.names import Digest, RepositoryName
-from vex.pulls import Pulls
-from vex.references import Release, expire_leases
-from vex.registry import Registry
+from vex.registry.pulls import Pulls
+from vex.registry.references import Release, expire_leases
+from vex.registry.registry import Registry
+from vex.registry.uploads import Uploads
 from vex.storage import audit, queries, removal
 from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database, Transaction
 from vex.storage.timekeeping import TimeOfDay
-from vex.uploads import Uploads
 
 _log = logging.getLogger("vex")
 _BATCH = 200
@@ -109,7 +109,7 @@ class Housekeeping:
     def fill_in_summaries(self) -> None:
         """Summarise the manifests that an older Vex stored."""
         # Loaded here, since it is not needed to start.
-        from vex.summaries import fill_in
+        from vex.registry.summaries import fill_in
 
         fill_in(self._database, self._files)
 

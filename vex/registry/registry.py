@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Callable, NamedTuple, Union
 
-from vex import deleting
 from vex.errors import (
     BLOB_UNKNOWN,
     DIGEST_INVALID,
@@ -25,14 +24,15 @@ from vex.errors import (
 from vex.http.answers import Revisions
 from vex.metrics import Value
 from vex.names import Digest, RepositoryName, Tag
-from vex.pulls import Pulls
-from vex.references import Release, blob_in_repository, point_tag, untag
+from vex.registry import deleting
+from vex.registry.pulls import Pulls
+from vex.registry.references import Release, blob_in_repository, point_tag, untag
+from vex.registry.uploads import Uploads
 from vex.storage import queries, removal
 from vex.storage.audit import BLOB, Actor, log_removals, manifest_pushed
 from vex.storage.blobs import BlobFiles, Count
 from vex.storage.database import Database, Transaction
 from vex.storage.upload_files import Upload
-from vex.uploads import Uploads
 
 Reference = Union[Tag, Digest]
 # Tells whether a push may go on, by what its reference, and then its tags, point to so far; None for what is not there.
@@ -237,7 +237,7 @@ class Registry:
         if isinstance(reference, Digest) and reference != digest:
             raise RegistryError(DIGEST_INVALID, f"the manifest that arrived has the digest {digest}, not {reference}")
         # Loaded with the first push: what reads manifests is a tenth of the time to start.
-        from vex import pushing
+        from vex.registry import pushing
 
         limits = pushing.ManifestLimits(self._rules.manifest_bytes, self._rules.manifest_descriptors, self._rules.manifest_depth)
         # Reads a file, and so before the lock is taken.

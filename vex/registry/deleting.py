@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vex.errors import REFERENCED, RegistryError
 from vex.names import RepositoryName, Tag
-from vex.references import Release, drop_unheld_blobs, untag
+from vex.registry.references import Release, drop_unheld_blobs, untag
 from vex.storage import queries
 from vex.storage.audit import BLOB, Actor, Told, log_removals
 from vex.storage.database import Transaction

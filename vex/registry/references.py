@@ -13,7 +13,7 @@ import re
 import time
 
 from vex.names import Digest, Tag
-from vex.pulls import Pulls
+from vex.registry.pulls import Pulls
 from vex.storage import queries, removal
 from vex.storage.audit import BLOB, Actor, Told, manifest_told, tag_changed
 from vex.storage.database import Transaction
