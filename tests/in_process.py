@@ -17,6 +17,7 @@ from typing import Any, Callable, NamedTuple
 
 from tests.support import OCI_INDEX, OCI_MANIFEST, USER, Answer, digest_of, image, index
 from vex import routes
+from vex.access.identity import Identity
 from vex.api import Api
 from vex.discovery import PageLimits
 from vex.errors import RegistryError
@@ -25,7 +26,6 @@ from vex.http.answers import Revisions
 from vex.http.message import Request, Response, error_response
 from vex.http.turns import HeavyWork
 from vex.http.wire import HeadLimits, Input, body_of, parse_head
-from vex.identity import Identity
 from vex.registry.housekeeping import Housekeeping
 from vex.registry.listing import Lists
 from vex.registry.pulls import Pulls

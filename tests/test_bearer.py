@@ -15,10 +15,10 @@ from urllib.parse import urlencode
 from tests.raw import basic, connected
 from tests.support import PASSWORD, USER, Answer, Client, Server, ServerTestCase, digest_of, image, running, vex
 from tests.test_listeners import AUTH_ALLOWS, PATHS, UNKNOWN_METHODS, requests
+from vex.access.bearer import LIFETIME, MAX_TOKEN, Grant, Signer
+from vex.access.identity import ANYONE, Identity, granted
 from vex.app import POLICIES
-from vex.bearer import LIFETIME, MAX_TOKEN, Grant, Signer
 from vex.errors import UNAVAILABLE, RegistryError
-from vex.identity import ANYONE, Identity, granted
 
 TOKEN = "/v2/_token"
 SHARED = ("version", "ping", "search", "catalog", "tags", "referrers", "manifest", "blob")

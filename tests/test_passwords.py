@@ -21,9 +21,9 @@ from pathlib import Path
 from tests.in_process import directory_in_memory
 from tests.raw import basic, connected
 from tests.support import PASSWORD, USER, Client, ServerTestCase, running, vex, write_certificate
+from vex.access.users import Users
 from vex.errors import RegistryError
 from vex.storage.database import Database
-from vex.users import Users
 
 TRIES = int(os.environ.get("VEX_TEST_LOGINS", "40"))
 WRONG_LOGINS = 10 * TRIES

@@ -16,10 +16,10 @@ from tests.in_process import directory_in_memory
 from tests.raw import basic
 from tests.support import PASSWORD, USER, Server, ServerTestCase, running
 from tests.test_logs import lines_of
-from vex.attempts import Attempt, Attempts
+from vex.access.attempts import Attempt, Attempts
+from vex.access.users import Users
 from vex.errors import TOOMANYREQUESTS, UNAUTHORIZED, RegistryError
 from vex.storage.database import Database
-from vex.users import Users
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 WRONG = "wrong password"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Callable
 
 from tests.support import USER, Client, ServerTestCase, digest_of, running, vex
+from vex.access.tokens import Tokens
+from vex.access.users import Users
 from vex.errors import UNAUTHORIZED, Failure, RegistryError
 from vex.storage.database import Database
-from vex.tokens import Tokens
-from vex.users import Users
 
 DAY = 24 * 3600
 

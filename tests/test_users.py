@@ -17,9 +17,9 @@ from pathlib import Path
 
 from tests.raw import basic
 from tests.support import PASSWORD, TOP, USER, Client, ServerTestCase, vex
+from vex.access.users import Users
 from vex.errors import TOOMANYREQUESTS, UNAUTHORIZED, Failure, Kind, RegistryError
 from vex.storage.database import Database
-from vex.users import Users
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 NEW_PASSWORD = "another horse battery"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 
 from vex import routes
+from vex.access.identity import PULL
 from vex.discovery import Discovery, PageLimits
 from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, RegistryError
 from vex.http.answers import Revisions
@@ -19,7 +20,6 @@ from vex.http.byteranges import Range, content_range, multipart, parse_ranges
 from vex.http.fields import Preconditions, etag_matches, if_range_matches, parse_content_range
 from vex.http.message import Request, Response
 from vex.http.turns import HeavyWork
-from vex.identity import PULL
 from vex.locations import Locations
 from vex.manifest_bodies import ManifestBodies
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_algorithm

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Callable
 
 from vex import VERSION
+from vex.access.users import Users, check_password, check_user
 from vex.errors import Failure, VexError
 from vex.logs import log_to_standard_error
 from vex.serve import serve
@@ -18,7 +19,6 @@ from vex.settings.config import KEYS, Config, Key, default_path, describe, load
 from vex.settings.values import DURATION, SIZE
 from vex.storage.database import WITH_TOKENS
 from vex.storage.directory import registry_in, registry_made_in
-from vex.users import Users, check_password, check_user
 
 Command = Callable[[argparse.Namespace], int]
 

@@ -20,13 +20,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Callable
 
+from vex.access.users import Users, check_password, check_user
 from vex.certificate import create_authority, create_certificate, hosts_of
 from vex.certificate_files import AUTHORITY, AUTHORITY_KEY, CERTIFICATE_MODE, KEY_MODE, write_new
 from vex.errors import Failure
 from vex.storage.blobs import FILE_MODE
 from vex.storage.database import Database
 from vex.storage.directory import open_data
-from vex.users import Users, check_password, check_user
 
 PUBLIC_PORT, AUTH_PORT, INTERNAL_PORT = 8200, 8201, 8202
 # What ProtectHome=yes and PrivateTmp=yes hide: systemd.exec(5)

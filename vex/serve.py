@@ -13,9 +13,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Callable
 
+from vex.access.credentials import Credentials, OnePort
+from vex.access.tokens import Tokens
+from vex.access.users import Users
 from vex.api import Api, Delivery
 from vex.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
-from vex.credentials import Credentials, OnePort
 from vex.discovery import PageLimits
 from vex.errors import Failure, RegistryError
 from vex.http.answers import Answers, Revisions
@@ -39,8 +41,6 @@ from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database
 from vex.storage.directory import locked, open_data, try_out
 from vex.storage.timekeeping import TimeOfDay
-from vex.tokens import Tokens
-from vex.users import Users
 
 if TYPE_CHECKING:
     from vex.http.forwarded import Proxies
@@ -282,7 +282,7 @@ def _one_port(config: Config) -> OnePort | None:
     if not config.anonymous_read:
         return None
     # Loaded here, since it is not needed otherwise.
-    from vex.bearer import Signer
+    from vex.access.bearer import Signer
 
     signer = Signer(config.data_dir)
     # A key that cannot be read or made is found out now.

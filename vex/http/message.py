@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Callable
 
+from vex.access.identity import ANYONE, Identity
 from vex.errors import MalformedRequest, RegistryError
 from vex.http.answers import Basis
 from vex.http.byteranges import Part
 from vex.http.fields import parse_query
 from vex.http.wire import Body, Head
-from vex.identity import ANYONE, Identity
 
 JSON = "application/json"
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Callable, NamedTuple
 
+from vex.access.identity import ANYONE, Identity
 from vex.errors import (
     BLOB_TOO_LARGE,
     BLOB_UPLOAD_UNKNOWN,
@@ -31,7 +32,6 @@ from vex.errors import (
     RegistryError,
 )
 from vex.http.wire import Body
-from vex.identity import ANYONE, Identity
 from vex.names import ALGORITHMS, Digest, RepositoryName
 from vex.storage.blobs import COPY, REMOVED_PREFIX, BlobFiles
 from vex.storage.upload_files import SINGLE, Receiver, Upload, create, hash_again, read_again, restored_on_error, settle, single_name

@@ -19,12 +19,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Callable, NamedTuple
 
-from vex.attempts import Attempt, Attempts
+from vex.access.attempts import Attempt, Attempts
+from vex.access.identity import Identity
+from vex.access.throttle import MAX_NAME, Throttle
 from vex.errors import UNAUTHORIZED, Failure, RegistryError
-from vex.identity import Identity
 from vex.storage import accounts
 from vex.storage.database import Database, Transaction
-from vex.throttle import MAX_NAME, Throttle
 
 # A name that begins with a dash would be taken for an option by docker and others, and one with a dot for a hidden file.
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@-]{{0,{MAX_NAME - 1}}}")

@@ -11,17 +11,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from vex import routes
+from vex.access.identity import ANYONE, Identity
+from vex.access.tokens import Tokens
+from vex.access.users import Users
 from vex.errors import TOOMANYREQUESTS, UNAUTHORIZED, RegistryError
 from vex.http.fields import parse_basic, parse_bearer
 from vex.http.forwarded import HOST
 from vex.http.message import Request
-from vex.identity import ANYONE, Identity
 from vex.logs import event
-from vex.tokens import Tokens
-from vex.users import Users
 
 if TYPE_CHECKING:
-    from vex.bearer import Signer
+    from vex.access.bearer import Signer
 
 _BASIC_CHALLENGE = 'Basic realm="Vex", charset="UTF-8"'
 

@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+from vex.access.identity import CLOCK_SECONDS, Access
 from vex.errors import UNAVAILABLE, RegistryError
-from vex.identity import CLOCK_SECONDS, Access
 from vex.storage.blobs import sync_directory
 from vex.storage.files import sync
 

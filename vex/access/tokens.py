@@ -17,12 +17,12 @@ import time
 from collections.abc import Sequence
 from typing import Callable
 
+from vex.access.identity import CLOCK_SECONDS, Identity, check_pattern
+from vex.access.users import check_user
 from vex.errors import UNAUTHORIZED, Failure, RegistryError
-from vex.identity import CLOCK_SECONDS, Identity, check_pattern
 from vex.storage import accounts
 from vex.storage.accounts import TokenRow
 from vex.storage.database import Database
-from vex.users import check_user
 
 PREFIX = "vex_"
 _SECRET_BYTES = 32

@@ -1,0 +1,1 @@
+"""Who asks, and what that allows: users, tokens, passwords, failed logins."""
