@@ -13,11 +13,11 @@ from typing import Any, Callable
 
 from tests.support import OCI_MANIFEST, ServerTestCase, digest_of, image
 from tests.test_importing import Reply, answering, import_into
-from vex.endpoints import Endpoints
 from vex.names import RepositoryName
 from vex.progress import Progress
-from vex.remote import Broken, Refused, Remote, Unreachable, parse_origin
-from vex.sources import Problems
+from vex.transfer.endpoints import Endpoints
+from vex.transfer.remote import Broken, Refused, Remote, Unreachable, parse_origin
+from vex.transfer.sources import Problems
 
 LAYER = b"layer"
 

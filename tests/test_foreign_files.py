@@ -28,9 +28,9 @@ from tests.tars import archive, member
 from tests.test_containerd import running_containerd
 from tests.test_layouts import LayoutTestCase
 from vex.errors import Failure
-from vex.layout import LocalImages, open_images, parse_reference
 from vex.names import Digest, RepositoryName
-from vex.remote import Refused
+from vex.transfer.layout import LocalImages, open_images, parse_reference
+from vex.transfer.remote import Refused
 
 SECRET = b"what nobody is to see"
 CONFIG = b'{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}'

@@ -257,10 +257,10 @@ def _backup(options: argparse.Namespace) -> int:
 
 def _import(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
-    from vex.importing import check_ends, import_images, target_registry
     from vex.progress import Progress
-    from vex.remote import Credentials
-    from vex.sources import Wanted
+    from vex.transfer.importing import check_ends, import_images, target_registry
+    from vex.transfer.remote import Credentials
+    from vex.transfer.sources import Wanted
 
     config = _config(options)
     wanted = Wanted(options.source, options.repository, options.tag)
@@ -273,8 +273,8 @@ def _import(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
-    from vex.exporting import export
     from vex.progress import Progress
+    from vex.transfer.exporting import export
 
     config = _config(options)
     print(export(config.data_dir, options.image, options.directory, Progress(), config.public_url))

@@ -22,8 +22,8 @@ from typing import Any, BinaryIO, Callable, Protocol, cast
 from vex.errors import Failure
 from vex.formats.compression import BZIP2, GZIP, HEAD_BYTES, XZ, ZSTD, compression_of
 from vex.formats.layer import Header, Incomplete, headers
-from vex.remote import Refused
 from vex.storage.folders import Folder, Unsafe, parse_path
+from vex.transfer.remote import Refused
 
 _MAX_ENTRIES = 100_000
 # Names are what is kept of an archive.

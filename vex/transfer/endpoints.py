@@ -18,7 +18,7 @@ from vex.errors import RegistryError
 from vex.formats.foreign_json import Malformed, load_json
 from vex.formats.manifest import ACCEPTED
 from vex.names import Digest, RepositoryName, Tag
-from vex.remote import MAX_DOCUMENT, Answer, Broken, Refused, Remote, Unreachable, pieces_of
+from vex.transfer.remote import MAX_DOCUMENT, Answer, Broken, Refused, Remote, Unreachable, pieces_of
 
 # Schema 1, so that a registry which holds it says so, instead of converting something.
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"

@@ -18,18 +18,18 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from vex.endpoints import Document, Endpoints
 from vex.errors import Failure, RegistryError
 from vex.formats.image import attested, platform_name
 from vex.formats.manifest import ACCEPTED, Descriptor, Manifest, ManifestLimits, parse_manifest
-from vex.image_files import Missing
-from vex.layout import Root, open_images
 from vex.names import Digest, RepositoryName
 from vex.progress import Progress, mebibytes
-from vex.remote import Broken, Credentials, Origin, Refused, Remote, Unreachable, client_context, parse_origin
 from vex.settings.config import Config
 from vex.settings.values import Address
-from vex.sources import OtherRegistry, Problems, Source, Wanted
+from vex.transfer.endpoints import Document, Endpoints
+from vex.transfer.image_files import Missing
+from vex.transfer.layout import Root, open_images
+from vex.transfer.remote import Broken, Credentials, Origin, Refused, Remote, Unreachable, client_context, parse_origin
+from vex.transfer.sources import OtherRegistry, Problems, Source, Wanted
 
 _AT_ONCE = 4
 _LISTED = 5

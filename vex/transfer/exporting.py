@@ -21,16 +21,16 @@ from vex.errors import Failure
 from vex.formats.compression import HEAD_BYTES, compression_of
 from vex.formats.manifest import OCI_INDEX, Descriptor, parse_stored
 from vex.http.forwarded import addressable
-from vex.layout import IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag
 from vex.progress import Progress, mebibytes
-from vex.remote import MAX_DOCUMENT
 from vex.storage import listings, queries
 from vex.storage.blobs import BlobFiles, make_directory
 from vex.storage.copying import FULL, WrongContent, copy_file, hash_of, link_file, write
 from vex.storage.database import WITH_STATES, Database
 from vex.storage.directory import registry_in
 from vex.storage.folders import Draft, Folder, Unsafe
+from vex.transfer.layout import IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME
+from vex.transfer.remote import MAX_DOCUMENT
 
 _TEMPORARY = ".vex-export"
 _ROUNDS = 20
