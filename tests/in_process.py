@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from tests.support import OCI_INDEX, OCI_MANIFEST, USER, Answer, digest_of, image, index
-from vex import routes
 from vex.access.identity import Identity
-from vex.api import Api
-from vex.discovery import PageLimits
+from vex.api import routes
+from vex.api.content import Api
+from vex.api.lists import PageLimits
 from vex.errors import RegistryError
 from vex.formats.manifest import ManifestLimits
 from vex.http.answers import Revisions

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 
 from tests.raw import basic, connected
 from tests.support import OCI_MANIFEST, USER, Answer, Client, ServerTestCase, digest_of
-from vex import routes
 from vex.addresses import INDEX, STATIC
+from vex.api import routes
 from vex.app import POLICIES
 from vex.pages.parts import STATIC_FILES
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tests.in_process import directory_in_memory
 from tests.support import OCI_MANIFEST, Server, image, running
+from vex.api.manifest_bodies import ManifestBodies
 from vex.errors import MANIFEST_TOO_LARGE, RegistryError
 from vex.http.wire import Input, SizedBody
-from vex.manifest_bodies import ManifestBodies
 
 MIB = 2**20
 CROWD, PEAK_BYTES = 24, 160 * MIB

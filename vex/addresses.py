@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vex.routes import route
+from vex.api.routes import route
 
 FRONT = route("front", "/", GET="", HEAD="")
 REPOSITORY = route("repository", "/r/<name>/", GET="", HEAD="")

@@ -9,11 +9,12 @@ import errno
 import logging
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
-from vex import routes
 from vex.access.credentials import Credentials
 from vex.access.identity import DELETE, PULL, PUSH, scope
 from vex.addresses import INDEX, PAGES, STATIC
-from vex.api import Api, Fields
+from vex.api import routes
+from vex.api.content import Api, Fields
+from vex.api.routes import READS, Route, match
 from vex.errors import (
     BAD_REQUEST,
     BUSY,
@@ -32,7 +33,6 @@ from vex.errors import (
 from vex.http.forwarded import HOST
 from vex.http.large import LargeAnswers
 from vex.http.message import Request, Response, error_response, in_clear_response
-from vex.routes import READS, Route, match
 
 if TYPE_CHECKING:
     from vex.pages import Pages

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vex import routes
 from vex.addresses import INDEX, PAGES
+from vex.api import routes
 from vex.errors import (
     BAD_REQUEST,
     BLOB_TOO_LARGE,

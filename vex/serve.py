@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Callable
 from vex.access.credentials import Credentials, OnePort
 from vex.access.tokens import Tokens
 from vex.access.users import Users
-from vex.api import Api, Delivery
+from vex.api.content import Api, Delivery
+from vex.api.lists import PageLimits
+from vex.api.locations import Locations
 from vex.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
-from vex.discovery import PageLimits
 from vex.errors import Failure, RegistryError
 from vex.http.answers import Answers, Revisions
 from vex.http.certificates import Certificates
@@ -27,7 +28,6 @@ from vex.http.server import Listener, Server, Timeouts
 from vex.http.sockets import listen, passed
 from vex.http.turns import HeavyWork
 from vex.http.wire import HeadLimits
-from vex.locations import Locations
 from vex.logs import AccessLog
 from vex.notify import Notifier
 from vex.observations import Observations
@@ -296,7 +296,7 @@ def _granting(credentials: Credentials, one_port: OnePort | None) -> Callable[[R
 
     def answer(request: Request) -> Response:
         # Loaded once a client asks, as the pages are.
-        from vex.granting import Granting
+        from vex.api.tokens import Granting
 
         return Granting(credentials, one_port).handle(request)
 

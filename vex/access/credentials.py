@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
-from vex import routes
 from vex.access.identity import ANYONE, Identity
 from vex.access.tokens import Tokens
 from vex.access.users import Users
+from vex.api import routes
 from vex.errors import TOOMANYREQUESTS, UNAUTHORIZED, RegistryError
 from vex.http.fields import parse_basic, parse_bearer
 from vex.http.forwarded import HOST

@@ -10,6 +10,7 @@ from typing import Callable
 
 from vex import VERSION
 from vex.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, HISTORY, INDEX, LAYER, MANIFEST, REPOSITORY, ROBOTS, STATIC
+from vex.api.routes import Route
 from vex.errors import NOT_FOUND, RegistryError
 from vex.http.message import Request, Response
 from vex.markup import Templates, local
@@ -25,7 +26,6 @@ from vex.pages.parts import (
     redirect,
     visit,
 )
-from vex.routes import Route
 
 Fields = dict[str, str]
 

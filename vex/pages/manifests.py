@@ -6,8 +6,8 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from vex import routes
 from vex.addresses import ARCHIVE, DIFF, DOCUMENT, LAYER, MANIFEST
+from vex.api import routes
 from vex.browsing import ManifestView
 from vex.formats.image import PREDICATE, TITLE, ImageConfig, Step, artifact_name, attested, is_image, platform_name
 from vex.formats.manifest import Descriptor

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Callable, NamedTuple, TypeVar
 
-from vex import routes
 from vex.addresses import MANIFEST, REPOSITORY, STATIC
+from vex.api import routes
 from vex.browsing import Browsing
 from vex.http.forwarded import HOST, addressable
 from vex.http.message import Request, Response

@@ -11,17 +11,17 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 
-from vex import routes
 from vex.access.identity import PULL
-from vex.discovery import Discovery, PageLimits
+from vex.api import routes
+from vex.api.lists import Discovery, PageLimits
+from vex.api.locations import Locations
+from vex.api.manifest_bodies import ManifestBodies
 from vex.errors import BLOB_UNKNOWN, BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID, RegistryError
 from vex.http.answers import Revisions
 from vex.http.byteranges import Range, content_range, multipart, parse_ranges
 from vex.http.fields import Preconditions, etag_matches, if_range_matches, parse_content_range
 from vex.http.message import Request, Response
 from vex.http.turns import HeavyWork
-from vex.locations import Locations
-from vex.manifest_bodies import ManifestBodies
 from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_algorithm
 from vex.registry.listing import Lists
 from vex.registry.registry import Condition, MayPull, PushedManifest, Reference, Registry, StoredBlob

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from vex import routes
 from vex.access.bearer import LIFETIME, MAX_TOKEN, Grant
 from vex.access.credentials import Credentials, OnePort
 from vex.access.identity import ANYONE, Identity, granted, scope
+from vex.api import routes
 from vex.errors import BAD_REQUEST, RegistryError
 from vex.http.fields import parse_query
 from vex.http.message import Request, Response, json_response

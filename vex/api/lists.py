@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Callable, NamedTuple
 from urllib.parse import quote
 
-from vex import routes
+from vex.api import routes
 from vex.errors import PAGINATION_NUMBER_INVALID, Disconnected, RegistryError
 from vex.http.answers import Basis, Revisions
 from vex.http.message import JSON, Request, Response, json_response

@@ -1,0 +1,1 @@
+"""The endpoints of the specification, and the one that gives Bearer tokens."""
