@@ -8,15 +8,15 @@ from html.parser import HTMLParser
 from typing import Callable
 
 from tests.in_process import InProcessTestCase
-from vex.addresses import PAGES
 from vex.api.routes import match
-from vex.browsing import Browsing
 from vex.errors import RegistryError
 from vex.http.message import Request, Response
 from vex.http.turns import HeavyWork
 from vex.http.wire import HeadLimits, Input, body_of, parse_head
-from vex.pages import Pages
-from vex.pages.parts import Site
+from vex.web.addresses import PAGES
+from vex.web.browsing import Browsing
+from vex.web.pages import Pages
+from vex.web.parts import Site
 
 # Elements between which text goes on without a space.
 _INLINE = {"a", "time", "data", "code", "del"}

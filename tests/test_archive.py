@@ -15,9 +15,9 @@ from tests.in_process import InProcess, Options
 from tests.page import PagesTestCase
 from tests.programs import require
 from tests.support import OCI_MANIFEST, PASSWORD, USER, ServerTestCase, descriptor, digest_of, image
-from vex.archive import ArchiveImage, image_archive
 from vex.errors import Disconnected, RegistryError
 from vex.names import Digest, RepositoryName
+from vex.web.archive import ArchiveImage, image_archive
 
 FORMATS = ("oci", "v2s2")
 

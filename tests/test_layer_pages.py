@@ -22,8 +22,8 @@ from tests.tars import archive, member
 from tests.test_layers import HAS_ZSTD, Unhurried
 from vex.formats.layer import Entry, Limits
 from vex.http.message import Response
-from vex.layer_lists import LayerList, LayerLists, make_list
 from vex.names import Digest
+from vex.web.layer_lists import LayerList, LayerLists, make_list
 
 MIB = 1024 * 1024
 PEAK_BYTES = 64 * MIB

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 
 from tests.raw import basic, connected
 from tests.support import OCI_MANIFEST, USER, Answer, Client, ServerTestCase, digest_of
-from vex.addresses import INDEX, STATIC
 from vex.api import routes
 from vex.app import POLICIES
-from vex.pages.parts import STATIC_FILES
+from vex.web.addresses import INDEX, STATIC
+from vex.web.parts import STATIC_FILES
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 UNKNOWN_METHODS = ("TRACE", "CONNECT", "BREW", "get", "PROPFIND")

@@ -19,8 +19,8 @@ from pathlib import Path
 from tests.images import tar_of
 from tests.raw import basic
 from tests.support import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, PASSWORD, TOP, USER, Client, Server, descriptor, digest_of, write_certificate
-from vex import addresses
 from vex.api import routes
+from vex.web import addresses
 
 
 def pack(path: Path, *, without: str = "") -> None:

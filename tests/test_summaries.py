@@ -12,10 +12,10 @@ from typing import Any
 
 from tests.in_process import InProcess, InProcessTestCase, Options, directory_in_memory
 from tests.support import DOCKER_MANIFEST, OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, TOP, descriptor, digest_of, image
-from vex.browsing import Browsing
 from vex.http.turns import HeavyWork
 from vex.names import RepositoryName
 from vex.storage.listings import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
+from vex.web.browsing import Browsing
 
 ALL = View("", NAME, descending=False, offset=0, limit=100)
 

@@ -11,7 +11,7 @@ from typing import Any
 from tests.page import PagesTestCase
 from tests.support import OCI_INDEX, OCI_MANIFEST, descriptor, image, index, running
 from tests.test_memory import peak_bytes
-from vex.markup import external
+from vex.web.markup import external
 
 AT_ONCE, ANNOTATIONS = 16, 60_000
 PEAK_BYTES = 96 * 2**20

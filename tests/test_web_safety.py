@@ -14,7 +14,7 @@ from tests.in_process import Pushed
 from tests.page import Page, PagesTestCase
 from tests.support import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, descriptor
 from tests.tars import archive, member
-from vex import markup
+from vex.web import markup
 
 HARMLESS = "harmless"
 # What may not become anything but text, each with what a reader sees of it.

@@ -111,13 +111,13 @@ class ZipappTest(unittest.TestCase):
     def test_archive_gives_back_what_is_hard_to_compress(self) -> None:
         top = copy_tree(self.top, self.directory / "awkward")
         for name, content in AWKWARD.items():
-            (top / "vex" / "static" / name).write_bytes(content)
+            (top / "vex" / "web" / "static" / name).write_bytes(content)
         self.assertEqual(build(top).returncode, 0)
         with zipfile.ZipFile(top / "vex.pyz") as archive:
             self.assertIsNone(archive.testzip())
             for name, content in AWKWARD.items():
                 with self.subTest(name=name):
-                    self.assertTrue(archive.read(f"vex/static/{name}") == content)
+                    self.assertTrue(archive.read(f"vex/web/static/{name}") == content)
 
     def test_sources_are_about_as_small_as_zlib_makes_them(self) -> None:
         with zipfile.ZipFile(self.archive) as archive:

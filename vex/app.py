@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from vex.access.credentials import Credentials
 from vex.access.identity import DELETE, PULL, PUSH, scope
-from vex.addresses import INDEX, PAGES, STATIC
 from vex.api import routes
 from vex.api.content import Api, Fields
 from vex.api.routes import READS, Route, match
@@ -33,9 +32,10 @@ from vex.errors import (
 from vex.http.forwarded import HOST
 from vex.http.large import LargeAnswers
 from vex.http.message import Request, Response, error_response, in_clear_response
+from vex.web.addresses import INDEX, PAGES, STATIC
 
 if TYPE_CHECKING:
-    from vex.pages import Pages
+    from vex.web.pages import Pages
 
 _log = logging.getLogger("vex")
 

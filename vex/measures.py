@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vex.addresses import INDEX, PAGES
 from vex.api import routes
 from vex.errors import (
     BAD_REQUEST,
@@ -27,6 +26,7 @@ from vex.errors import (
     Kind,
 )
 from vex.metrics import COUNTER, GAUGE, HISTOGRAM
+from vex.web.addresses import INDEX, PAGES
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # Errors that say something about clients or about limits; others, such as 404, are part of everyday use.

@@ -44,7 +44,7 @@ from vex.storage.timekeeping import TimeOfDay
 
 if TYPE_CHECKING:
     from vex.http.forwarded import Proxies
-    from vex.pages import Pages
+    from vex.web.pages import Pages
 
 _log = logging.getLogger("vex")
 # Python's default of 8 MiB a thread is address space only, but a host may limit that; less than 1 MiB is too little for deep JSON.
@@ -222,9 +222,9 @@ class _Service:
         @functools.cache
         def load() -> Pages:
             # Loaded once somebody browses: that would be a third of the time to start.
-            from vex.browsing import Browsing
-            from vex.pages import Pages
-            from vex.pages.parts import Site
+            from vex.web.browsing import Browsing
+            from vex.web.pages import Pages
+            from vex.web.parts import Site
 
             url = self._config.public_url
             one_port = self._config.anonymous_read and bool(url)

@@ -6,16 +6,17 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from vex.addresses import ARCHIVE, DIFF, DOCUMENT, LAYER, MANIFEST
 from vex.api import routes
-from vex.browsing import ManifestView
 from vex.formats.image import PREDICATE, TITLE, ImageConfig, Step, artifact_name, attested, is_image, platform_name
 from vex.formats.manifest import Descriptor
 from vex.http.message import Response
-from vex.markup import Markup, Templates, Url, Value, escape, join, local
 from vex.names import Digest, RepositoryName, Tag
-from vex.pages.history import history_section
-from vex.pages.parts import (
+from vex.storage.listings import PUSHED, View
+from vex.web.addresses import ARCHIVE, DIFF, DOCUMENT, LAYER, MANIFEST
+from vex.web.browsing import ManifestView
+from vex.web.history import history_section
+from vex.web.markup import Markup, Templates, Url, Value, escape, join, local
+from vex.web.parts import (
     EMPTY,
     MOST_ROWS,
     Visit,
@@ -39,7 +40,6 @@ from vex.pages.parts import (
     warning,
     when_written,
 )
-from vex.storage.listings import PUSHED, View
 
 _SUGGESTED_TAGS = 50
 # Layers, children or files that a page shows.

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from vex.addresses import DIFF
-from vex.browsing import ManifestView
 from vex.errors import BAD_REQUEST, RegistryError
 from vex.formats.image import ImageConfig, is_image, release
 from vex.http.message import Response
-from vex.markup import Markup, Templates, escape, join, local
 from vex.names import Digest, RepositoryName
-from vex.pages.layer import choose_platform, matching_images
-from vex.pages.manifests import layer_steps
-from vex.pages.parts import (
+from vex.web.addresses import DIFF
+from vex.web.browsing import ManifestView
+from vex.web.layer import choose_platform, matching_images
+from vex.web.manifests import layer_steps
+from vex.web.markup import Markup, Templates, escape, join, local
+from vex.web.parts import (
     EMPTY,
     MINUS,
     MOST_ROWS,

@@ -9,23 +9,14 @@ from __future__ import annotations
 from typing import Callable
 
 from vex import VERSION
-from vex.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, HISTORY, INDEX, LAYER, MANIFEST, REPOSITORY, ROBOTS, STATIC
 from vex.api.routes import Route
 from vex.errors import NOT_FOUND, RegistryError
 from vex.http.message import Request, Response
-from vex.markup import Templates, local
 from vex.names import Digest, RepositoryName, Tag
-from vex.pages import diff, history, layer, lists, manifests
-from vex.pages.parts import (
-    NOSNIFF,
-    STATIC_FILES,
-    Site,
-    Visit,
-    error_page,
-    page,
-    redirect,
-    visit,
-)
+from vex.web import diff, history, layer, lists, manifests
+from vex.web.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, HISTORY, INDEX, LAYER, MANIFEST, REPOSITORY, ROBOTS, STATIC
+from vex.web.markup import Templates, local
+from vex.web.parts import NOSNIFF, STATIC_FILES, Site, Visit, error_page, page, redirect, visit
 
 Fields = dict[str, str]
 

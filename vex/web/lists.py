@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vex.addresses import FRONT, REPOSITORY
-from vex.browsing import Listing
 from vex.errors import NAME_UNKNOWN, RegistryError
 from vex.formats.image import ARTIFACT, INDEX
 from vex.http.message import Response
-from vex.markup import Markup, Templates, join, local
 from vex.names import RepositoryName, Tag
-from vex.pages.manifests import purpose
-from vex.pages.parts import (
+from vex.storage.listings import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
+from vex.web.addresses import FRONT, REPOSITORY
+from vex.web.browsing import Listing
+from vex.web.manifests import purpose
+from vex.web.markup import Markup, Templates, join, local
+from vex.web.parts import (
     EMPTY,
     PAGE_ENTRIES,
     Visit,
@@ -35,7 +36,6 @@ from vex.pages.parts import (
     sort_value,
     when,
 )
-from vex.storage.listings import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
 
 _SHOWN_TAGS = 4
 _SHOWN_PLATFORMS = 6

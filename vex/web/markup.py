@@ -100,7 +100,7 @@ class Templates:
     """The templates of one file in `vex/templates`; each is called with a value for each of its placeholders."""
 
     def __init__(self, file: str) -> None:
-        content = pkgutil.get_data("vex", f"templates/{file}")
+        content = pkgutil.get_data("vex.web", f"templates/{file}")
         if content is None:
             raise FileNotFoundError(file)
         _, *parts = _MARK.split(content.decode())

@@ -6,19 +6,19 @@ import hashlib
 import sys
 
 from vex import VERSION
-from vex.archive import archive_image, image_archive
-from vex.browsing import ManifestView
 from vex.errors import BAD_REQUEST, BLOB_UNKNOWN, NOT_FOUND, RegistryError
 from vex.formats.image import is_image, matches_platform
 from vex.formats.layer import DELETED, FILE, OPAQUE, Entry
 from vex.formats.manifest import Descriptor
 from vex.http.fields import etag_matches
 from vex.http.message import Response
-from vex.layer_lists import LayerList
-from vex.markup import Markup, Templates, escape, join
 from vex.names import Digest, RepositoryName
-from vex.pages.manifests import current_tag, layer_steps, short_type
-from vex.pages.parts import (
+from vex.web.archive import archive_image, image_archive
+from vex.web.browsing import ManifestView
+from vex.web.layer_lists import LayerList
+from vex.web.manifests import current_tag, layer_steps, short_type
+from vex.web.markup import Markup, Templates, escape, join
+from vex.web.parts import (
     EMPTY,
     NOSNIFF,
     PAGE_ENTRIES,

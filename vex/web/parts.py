@@ -9,16 +9,16 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Callable, NamedTuple, TypeVar
 
-from vex.addresses import MANIFEST, REPOSITORY, STATIC
 from vex.api import routes
-from vex.browsing import Browsing
 from vex.http.forwarded import HOST, addressable
 from vex.http.message import Request, Response
 from vex.http.turns import UNHURRIED, HeavyWork, Work
-from vex.markup import Markup, Templates, Url, escape, external, join, local
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry.registry import Registry
 from vex.storage.listings import NAME, PUSHED, SIZE, View
+from vex.web.addresses import MANIFEST, REPOSITORY, STATIC
+from vex.web.browsing import Browsing
+from vex.web.markup import Markup, Templates, Url, escape, external, join, local
 
 Entry = TypeVar("Entry")
 
@@ -138,7 +138,7 @@ class _Static(NamedTuple):
 
 
 def _static(file: str) -> tuple[str, _Static]:
-    content = pkgutil.get_data("vex", f"static/{file}")
+    content = pkgutil.get_data("vex.web", f"static/{file}")
     if content is None:
         raise FileNotFoundError(file)
     stem, _, ending = file.partition(".")

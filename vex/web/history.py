@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from vex.addresses import HISTORY
 from vex.errors import NOT_FOUND, RegistryError
 from vex.http.message import Response
-from vex.markup import Markup, Templates, Url, join, local
 from vex.names import Digest, RepositoryName, Tag
-from vex.pages.parts import EMPTY, PAGE_ENTRIES, Visit, crumbs, link, manifest_url, page, pager, section, short_digest, when
 from vex.storage.audit import Change
+from vex.web.addresses import HISTORY
+from vex.web.markup import Markup, Templates, Url, join, local
+from vex.web.parts import EMPTY, PAGE_ENTRIES, Visit, crumbs, link, manifest_url, page, pager, section, short_digest, when
 
 _FIRST = 10
 

@@ -21,12 +21,12 @@ from vex.formats.image import IMAGE, KNOWN_ANNOTATIONS, MAX_CONFIG_BYTES, ImageC
 from vex.formats.layer import Limits
 from vex.formats.manifest import Descriptor, Manifest, parse_stored
 from vex.http.turns import UNHURRIED, Turns, Work
-from vex.layer_lists import LayerList, LayerLists, make_list
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry.registry import Registry
 from vex.storage import audit, listings, queries
 from vex.storage.database import Database, Transaction
 from vex.storage.listings import ManifestEntry, RepositoryEntry, View
+from vex.web.layer_lists import LayerList, LayerLists, make_list
 
 Entry = TypeVar("Entry")
 
