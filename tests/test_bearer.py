@@ -17,8 +17,8 @@ from tests.support import PASSWORD, USER, Answer, Client, Server, ServerTestCase
 from tests.test_listeners import AUTH_ALLOWS, PATHS, UNKNOWN_METHODS, requests
 from vex.access.bearer import LIFETIME, MAX_TOKEN, Grant, Signer
 from vex.access.identity import ANYONE, Identity, granted
-from vex.app import POLICIES
 from vex.errors import UNAVAILABLE, RegistryError
+from vex.service.app import POLICIES
 
 TOKEN = "/v2/_token"
 SHARED = ("version", "ping", "search", "catalog", "tags", "referrers", "manifest", "blob")

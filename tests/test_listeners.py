@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from tests.raw import basic, connected
 from tests.support import OCI_MANIFEST, USER, Answer, Client, ServerTestCase, digest_of
 from vex.api import routes
-from vex.app import POLICIES
+from vex.service.app import POLICIES
 from vex.web.addresses import INDEX, STATIC
 from vex.web.parts import STATIC_FILES
 

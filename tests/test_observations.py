@@ -20,8 +20,8 @@ from tests.programs import require
 from tests.raw import connected
 from tests.support import TOP, USER, Client, ServerTestCase, digest_of, running, vex
 from tests.test_health import begin_upload
-from vex.measures import MEASURES
 from vex.metrics import Metrics
+from vex.service.measures import MEASURES
 from vex.storage.database import Database
 
 README = (TOP / "README.md").read_text(encoding="utf-8")

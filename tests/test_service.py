@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.clients import require_root, run, temporary_directory
 from tests.programs import require
 from tests.support import PASSWORD, TOP, USER, Client, digest_of, vex
-from vex.notify import Notifier
+from vex.service.notify import Notifier
 from vex.storage.database import Database
 
 MOST_EXPOSURE = 1.5

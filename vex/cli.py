@@ -14,7 +14,7 @@ from vex import VERSION
 from vex.access.users import Users, check_password, check_user
 from vex.errors import Failure, VexError
 from vex.logs import log_to_standard_error
-from vex.serve import serve
+from vex.service.serve import serve
 from vex.settings.config import KEYS, Config, Key, default_path, describe, load
 from vex.settings.values import DURATION, SIZE
 from vex.storage.database import WITH_TOKENS

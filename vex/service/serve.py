@@ -19,7 +19,6 @@ from vex.access.users import Users
 from vex.api.content import Api, Delivery
 from vex.api.lists import PageLimits
 from vex.api.locations import Locations
-from vex.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
 from vex.errors import Failure, RegistryError
 from vex.http.answers import Answers, Revisions
 from vex.http.certificates import Certificates
@@ -29,13 +28,14 @@ from vex.http.sockets import listen, passed
 from vex.http.turns import HeavyWork
 from vex.http.wire import HeadLimits
 from vex.logs import AccessLog
-from vex.notify import Notifier
-from vex.observations import Observations
 from vex.registry.housekeeping import Housekeeping, Step
 from vex.registry.listing import Lists
 from vex.registry.pulls import Pulls
 from vex.registry.registry import Registry, Rules
 from vex.registry.uploads import UploadLimits, Uploads
+from vex.service.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
+from vex.service.notify import Notifier
+from vex.service.observations import Observations
 from vex.settings.config import Config
 from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database
@@ -191,7 +191,7 @@ class _Service:
         self._notifier.reloading()
         try:
             # Loaded when it is needed: from the zipapp every module is compiled anew.
-            from vex.reload import reload
+            from vex.service.reload import reload
 
             self._config = reload(self._config, self._reread, self._limit, self._certificates)
             if self._access_log:

@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Callable
 
 from vex import VERSION
-from vex.app import Incidents
 from vex.errors import Kind
 from vex.http.certificates import Certificates
 from vex.http.connection import Observer
 from vex.http.message import Response
 from vex.http.server import Listener
-from vex.measures import BY_NAME, METHODS, REFUSALS
 from vex.metrics import Buckets, Collector, Family, Metrics, Sample, Value, process_metrics
 from vex.registry.housekeeping import Housekeeping
 from vex.registry.registry import Registry
 from vex.registry.uploads import Uploads
+from vex.service.app import Incidents
+from vex.service.measures import BY_NAME, METHODS, REFUSALS
 from vex.storage.blobs import UNKNOWN_BYTES, BlobFiles
 from vex.storage.database import Database
 

@@ -1,0 +1,1 @@
+"""The running whole: what is built from the configuration, policies, reload, metrics, shutdown."""
