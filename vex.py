@@ -84,7 +84,7 @@ if __name__ == "__main__":
     # What is being loaded stays: looking for garbage in it would only take time.
     gc.disable()
     try:
-        from vex.cli import main
+        from vex.commands.cli import main
     except ModuleNotFoundError as error:
         if (error.name or "vex").partition(".")[0] == "vex":
             raise

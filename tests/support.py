@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vex.certificate import Certificate, create_authority, create_certificate, hosts_of
+from vex.commands.certificate import Certificate, create_authority, create_certificate, hosts_of
 
 _LASTING_BLOBS = """
 WITH RECURSIVE live (repository, manifest) AS (

@@ -12,9 +12,9 @@ from typing import Any
 from tests.in_process import DAY, HOUR, InProcessTestCase, Options
 from tests.page import PagesTestCase
 from tests.support import OCI_MANIFEST, TOP, ServerTestCase, digest_of, image, running, vex
+from vex.commands.log import Wanted, show, wanted
 from vex.names import RepositoryName, Tag
 from vex.storage import audit
-from vex.trail import Wanted, show, wanted
 
 NAME, TAG = RepositoryName("app"), Tag("v1")
 

@@ -26,7 +26,7 @@ from tests.in_process import InProcessTestCase, directory_in_memory, read_holdin
 from tests.load import Image, Load
 from tests.programs import require
 from tests.support import TOP, Client, Server, digest_of, running, vex
-from vex.backup import backup
+from vex.commands.backup import backup
 from vex.errors import Failure
 from vex.progress import Progress
 from vex.storage.directory import locked

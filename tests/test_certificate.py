@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.programs import require
-from vex.certificate import VALIDITY, Certificate, canonical_host, create_authority, create_certificate, hosts_of
+from vex.commands.certificate import VALIDITY, Certificate, canonical_host, create_authority, create_certificate, hosts_of
+from vex.commands.p256 import public_point, sign
 from vex.errors import Failure
 from vex.http.x509 import read_certificate
-from vex.p256 import public_point, sign
 
 HOST = "registry.example.org"
 ALTERNATIVE_NAMES = [HOST, "localhost", "127.0.0.1", "::1"]

@@ -14,7 +14,7 @@ from typing import Callable
 from tests.in_process import HOUR, InProcessTestCase, directory_in_memory
 from tests.load import Load
 from tests.support import ServerTestCase, digest_of, running, vex
-from vex.check import Options, check
+from vex.commands.check import Options, check
 from vex.errors import Failure
 from vex.progress import Progress
 from vex.storage.directory import locked

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.raw import basic, connected
 from tests.support import TOP, Client, Server, digest_of, make_certificate, running, vex
-from vex.cli import main
+from vex.commands.cli import main
 
 COMMANDS = ("serve", "quickstart", "user", "certificate", "import", "export", "describe", "testconfig", "version")
 DEFAULT_PORTS = (8200, 8201, 8202)

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.clients import temporary_directory
 from tests.programs import require
 from tests.support import Client, Server, make_certificate, running
-from vex.certificate import VALIDITY
+from vex.commands.certificate import VALIDITY
 from vex.errors import Failure
 from vex.http.certificates import Certificates
 

@@ -15,7 +15,7 @@ import unittest
 from pathlib import Path
 
 from tests.support import OCI_MANIFEST, PASSWORD, TOP, Server, digest_of, image, running, vex
-from vex.cli import main
+from vex.commands.cli import main
 from vex.storage.database import MIGRATIONS
 
 LATEST = len(MIGRATIONS)

@@ -138,6 +138,6 @@ def _place(file: Any) -> str:
 
 if __name__ == "__main__":
     Layer(Points(Path(sys.argv.pop(1)))).install()
-    from vex import cli
+    from vex.commands import cli
 
     sys.exit(cli.main())

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vex.certificate import Certificate, create_authority, create_certificate
+from vex.commands.certificate import Certificate, create_authority, create_certificate
 from vex.errors import Failure
 from vex.http.x509 import Certificate as Contents
 from vex.http.x509 import read_certificate

@@ -212,14 +212,14 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _quickstart(options: argparse.Namespace) -> int:
     # Imported here, since from the zipapp every module is compiled anew, and `serve` must start quickly.
-    from vex.quickstart import quickstart
+    from vex.commands.quickstart import quickstart
 
     return quickstart(options.username, options.hostname, _read_password)
 
 
 def _certificate(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
-    from vex.certificate_files import begin_authority, renew
+    from vex.commands.certificate_files import begin_authority, renew
 
     for line in {"renew": renew, "authority": begin_authority}[options.verb](_config(options), time.time()):
         print(line)
@@ -228,7 +228,7 @@ def _certificate(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
-    from vex.check import Options, check
+    from vex.commands.check import Options, check
     from vex.progress import Progress
 
     wanted = Options(options.repair, options.hash or options.hash_rate > 0, options.hash_rate)
@@ -237,7 +237,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _log(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
-    from vex.trail import show, wanted
+    from vex.commands.log import show, wanted
 
     what = wanted(options.wanted, options.since, time.time())
     if not show(_config(options).data_dir, what, as_json=options.json):
@@ -248,7 +248,7 @@ def _log(options: argparse.Namespace) -> int:
 
 def _backup(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
-    from vex.backup import backup
+    from vex.commands.backup import backup
     from vex.progress import Progress
 
     print(backup(_config(options).data_dir, options.directory, Progress()))
@@ -284,11 +284,11 @@ def _export(options: argparse.Namespace) -> int:
 def _describe(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
     if options.grafana:
-        from vex.dashboard import dashboard
+        from vex.commands.dashboard import dashboard
 
         print(dashboard())
     elif options.dockerfile:
-        from vex.dockerfile import DOCKERFILE
+        from vex.commands.dockerfile import DOCKERFILE
 
         print(DOCKERFILE, end="")
     else:
@@ -347,7 +347,7 @@ def _user_list(options: argparse.Namespace) -> int:
 
 def _token(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
-    from vex.token_commands import run
+    from vex.commands.tokens import run
 
     run(options, _config(options).data_dir)
     return 0

@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Callable, NamedTuple
 
+from vex.commands.p256 import encode_point, new_key, public_point, sign
 from vex.errors import Failure
 from vex.http import der
 from vex.http.der import bit_string, element, integer, oid, sequence
 from vex.http.x509 import read_certificate, read_key
-from vex.p256 import encode_point, new_key, public_point, sign
 
 # Clocks differ between machines, and one that took local time for UTC is off by up to 14 hours.
 BACKDATED = timedelta(days=1)

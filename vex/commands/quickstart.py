@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Callable
 
 from vex.access.users import Users, check_password, check_user
-from vex.certificate import create_authority, create_certificate, hosts_of
-from vex.certificate_files import AUTHORITY, AUTHORITY_KEY, CERTIFICATE_MODE, KEY_MODE, write_new
+from vex.commands.certificate import create_authority, create_certificate, hosts_of
+from vex.commands.certificate_files import AUTHORITY, AUTHORITY_KEY, CERTIFICATE_MODE, KEY_MODE, write_new
 from vex.errors import Failure
 from vex.storage.blobs import FILE_MODE
 from vex.storage.database import Database

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vex.check import each_blob
+from vex.commands.check import each_blob
 from vex.errors import DISK_FULL, INTERNAL, Failure, RegistryError
 from vex.names import ALGORITHMS, Digest
 from vex.progress import Progress, mebibytes
