@@ -13,10 +13,12 @@ from typing import Any, Callable
 
 from tests.support import OCI_MANIFEST, ServerTestCase, digest_of, image
 from tests.test_importing import Reply, answering, import_into
+from vex.errors import Refused
 from vex.names import RepositoryName
 from vex.progress import Progress
 from vex.transfer.endpoints import Endpoints
-from vex.transfer.remote import Broken, Refused, Remote, Unreachable, parse_origin
+from vex.transfer.origins import parse_origin
+from vex.transfer.remote import Broken, Remote, Unreachable
 from vex.transfer.sources import Problems
 
 LAYER = b"layer"

@@ -27,10 +27,9 @@ from tests.support import PASSWORD, TOP, USER, Server, digest_of, running, vex
 from tests.tars import archive, member
 from tests.test_containerd import running_containerd
 from tests.test_layouts import LayoutTestCase
-from vex.errors import Failure
+from vex.errors import Failure, Refused
 from vex.names import Digest, RepositoryName
 from vex.transfer.layout import LocalImages, open_images, parse_reference
-from vex.transfer.remote import Refused
 
 SECRET = b"what nobody is to see"
 CONFIG = b'{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}'

@@ -146,6 +146,12 @@ class Frames(unittest.TestCase):
         packed = self.packed(require("zstd", "zstd"), "-1", "--long=27")
         self.assertRegex(cut(packed)[1], "needs a window of (41|128) MiB, and this registry looks through windows of up to 32 MiB")
 
+    def test_a_frame_that_ends_in_its_own_header_is_damaged(self) -> None:
+        packed = importlib.import_module("compression.zstd").compress(archive(member("a", content=b"a")))
+        for count in range(4, 20):
+            with self.subTest(count):
+                self.assertIn("its compression is broken here", cut(packed[:count])[1])
+
     def test_frames_that_are_to_be_skipped_are_skipped_wherever_they_are(self) -> None:
         packed = self.packed(require("pzstd", "zstd"), "-1", "-p", "2")
         self.assertEqual(packed[1:4], b"\x2a\x4d\x18")

@@ -97,3 +97,15 @@ class MalformedRequest(RegistryError):
 
 class Disconnected(VexError):
     """The client went away, or was too slow, in the middle of a body: nothing can be answered."""
+
+
+class Refused(VexError):
+    """Another registry, or a file in its place, answered with something else than what was asked for; `status` is 0 for a file."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def of(self, name: str) -> Refused:
+        """Say of what: the same refusal, with a name in front."""
+        return type(self)(self.status, f"{name}: {self}")

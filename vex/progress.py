@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Callable, TextIO
 
+from vex.logs import escaped
+
 _SECONDS = 5.0
 
 
@@ -23,8 +25,8 @@ class Progress:
             self.say(text)
 
     def say(self, text: str) -> None:
-        """Print a line."""
-        print(text, file=self._stream, flush=True)
+        """Print a line; what others wrote may be a part of it."""
+        print(escaped(text), file=self._stream, flush=True)
         self._due = self._clock() + _SECONDS
 
 

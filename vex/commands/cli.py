@@ -13,7 +13,7 @@ from typing import Callable
 from vex import VERSION
 from vex.access.users import Users, check_password, check_user
 from vex.errors import Failure, VexError
-from vex.logs import log_to_standard_error
+from vex.logs import escaped, log_to_standard_error
 from vex.service.serve import serve
 from vex.settings.config import KEYS, Config, Key, default_path, describe, load
 from vex.settings.values import DURATION, SIZE
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return command(options)
     except VexError as error:
-        print(f"vex: {error}", file=sys.stderr)
+        print(f"vex: {escaped(str(error))}", file=sys.stderr)
         return 1
     except MemoryError:
         print("vex: out of memory; free some, or raise the limit of this process, then start it again", file=sys.stderr)

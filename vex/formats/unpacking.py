@@ -19,8 +19,8 @@ _PIECE_BYTES = 64 * 1024
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # RFC 8878 section 3.1.2: a magic number, and the length.
 _SKIPPABLE_HEADER = 8
-# RFC 8878 section 3.1.1.1: the longest header of a frame, with its magic number.
-_FRAME_HEADER = 18
+# RFC 8878 section 3.1.1.1: the longest header of a frame, with its magic number, and the shortest.
+_FRAME_HEADER, _SHORTEST_FRAME_HEADER = 18, 6
 # zstd takes as much memory as a window has. Encoders use up to 8 MiB unless told otherwise, skopeo at high levels 32 MiB.
 _WINDOW_LOG = 25
 
@@ -121,6 +121,8 @@ def _unzstd_frame(zstd: Any, source: _Source) -> Iterator[bytes]:
 
 def _check_window(head: bytes) -> None:
     """Refuse a frame whose window takes too much memory (RFC 8878 sections 3.1.1.1.1 to 3.1.1.1.4)."""
+    if len(head) < _SHORTEST_FRAME_HEADER:
+        raise EOFError
     descriptor = head[4]
     if descriptor & 0x20:
         # A single segment: the content is its own window.

@@ -12,13 +12,14 @@ import re
 import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import Callable, NamedTuple, TypeVar
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
-from vex.errors import RegistryError
+from vex.errors import Refused, RegistryError
 from vex.formats.foreign_json import Malformed, load_json
 from vex.formats.manifest import ACCEPTED
 from vex.names import Digest, RepositoryName, Tag
-from vex.transfer.remote import MAX_DOCUMENT, Answer, Broken, Refused, Remote, Unreachable, pieces_of
+from vex.transfer.origins import resolved
+from vex.transfer.remote import MAX_DOCUMENT, Answer, Broken, Remote, Unreachable, pieces_of
 
 # Schema 1, so that a registry which holds it says so, instead of converting something.
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
@@ -210,7 +211,7 @@ class Endpoints:
         """
         path = f"/v2/{repository}/blobs/uploads/"
         answer = self._expect(self._remote.request("POST", f"{path}?mount={digest}"), 201, 202)
-        return "" if answer.status == 201 else _local(urljoin(path, answer.headers.get("Location", "")))
+        return "" if answer.status == 201 else _local(resolved(path, answer.headers.get("Location", "")))
 
     def upload_offset(self, location: str) -> int:
         """Ask how many bytes of an upload have arrived; -1 when it has ended, or cannot be told: of no byte and of one the range is the same."""
@@ -249,9 +250,9 @@ def _items(body: bytes, field: str) -> list[object]:
 
 
 def _next_page(path: str, answer: Answer) -> str | None:
-    """Find the next page of a list (RFC 8288): of the same list, wherever the link leads."""
+    """Find the next page of a list (RFC 8288): of the same list, wherever the link leads; raises Refused."""
     found = _NEXT.search(answer.headers.get("Link", "")[:_MAX_LINK])
-    return f"{path}?{urlsplit(found[1]).query}" if found else None
+    return f"{path}?{urlsplit(resolved(path, found[1])).query}" if found else None
 
 
 def _local(url: str) -> str:

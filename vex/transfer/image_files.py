@@ -19,17 +19,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Protocol, cast
 
-from vex.errors import Failure
+from vex.errors import Failure, Refused
 from vex.formats.compression import BZIP2, GZIP, HEAD_BYTES, XZ, ZSTD, compression_of
 from vex.formats.layer import Header, Incomplete, headers
 from vex.storage.folders import Folder, Unsafe, parse_path
-from vex.transfer.remote import Refused
 
 _MAX_ENTRIES = 100_000
 # Names are what is kept of an archive.
 _MAX_FILES = 40_000
 _MAX_NAME_BYTES = 4 * 1024 * 1024
 _MAX_LINKS = 8
+# More than any file of an image has, and not too much for an offset.
+_MAX_SKIPPED = 1 << 43
 _PIECE_BYTES = 256 * 1024
 # What `xz -7` needs; -8 and -9, and zstd with windows beyond 16 MiB, need more than all the rest of an import.
 _UNPACKING_BYTES = 24 * 1024 * 1024
@@ -157,6 +158,8 @@ class _Seekable:
     def skip(self, count: int) -> int:
         if count == 0:
             return 0
+        if count > _MAX_SKIPPED:
+            return count
         self._file.seek(count - 1, os.SEEK_CUR)
         return 0 if self._file.read(1) else 1
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from vex.errors import Failure, RegistryError
+from vex.errors import Failure, Refused, RegistryError
 from vex.formats.image import attested, platform_name
 from vex.formats.manifest import ACCEPTED, Descriptor, Manifest, ManifestLimits, parse_manifest
 from vex.names import Digest, RepositoryName
@@ -28,7 +28,8 @@ from vex.settings.values import Address
 from vex.transfer.endpoints import Document, Endpoints
 from vex.transfer.image_files import Missing
 from vex.transfer.layout import Root, open_images
-from vex.transfer.remote import Broken, Credentials, Origin, Refused, Remote, Unreachable, client_context, parse_origin
+from vex.transfer.origins import Origin, parse_origin
+from vex.transfer.remote import Broken, Credentials, Remote, Unreachable, client_context
 from vex.transfer.sources import OtherRegistry, Problems, Source, Wanted
 
 _AT_ONCE = 4

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from vex.errors import Failure, RegistryError
+from vex.errors import Failure, Refused, RegistryError
 from vex.formats.compression import GZIP, HEAD_BYTES, ZSTD, compression_of
 from vex.formats.foreign_json import Fields, Malformed, check_values, items_of, load_json
 from vex.formats.manifest import OCI_MANIFEST
@@ -26,7 +26,6 @@ from vex.names import Digest, RepositoryName, Tag
 from vex.storage.folders import Unsafe
 from vex.transfer.endpoints import Document
 from vex.transfer.image_files import READ_ERRORS, ArchiveFiles, DirectoryFiles, Files, Missing, pieces_of_file, reason
-from vex.transfer.remote import Refused
 
 REF_NAME = "org.opencontainers.image.ref.name"
 LAYOUT_FILE, INDEX_FILE = "oci-layout", "index.json"

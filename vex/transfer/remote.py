@@ -24,11 +24,12 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from typing import Any, Callable, NamedTuple
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode
 
 from vex import VERSION
-from vex.errors import VexError
+from vex.errors import Refused, VexError
 from vex.formats.foreign_json import Fields, Malformed, load_json
+from vex.transfer.origins import Origin, resolved, split
 
 MAX_DOCUMENT = 16 * 1024 * 1024
 _MAX_ERROR = 64 * 1024
@@ -53,8 +54,7 @@ _BUFFER_BYTES = 64 * 1024
 _PARAMETER = re.compile(r'([A-Za-z_]+)="([^"]*)"')
 _TOKEN = re.compile(r"[!-~]{1,65536}")
 _REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs|tags|referrers)/")
-_URL = re.compile(r"(https?)://([A-Za-z0-9_][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/?")
-_LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|::1")
+_BAD_CHUNKS = "its answer is in chunks that are not well-formed"
 # OpenSSL's X509_V_FLAG_PARTIAL_CHAIN, which Python 3.9 has no name for: a certificate that is given is trusted, whoever signed it.
 _PARTIAL_CHAIN = 0x80000
 
@@ -65,35 +65,6 @@ class Unreachable(VexError):
 
 class Broken(VexError):
     """A transfer ended early; another may go on where it ended."""
-
-
-class Refused(VexError):
-    """The registry answered, and not with what was asked for."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-    def of(self, name: str) -> Refused:
-        """Say of what: the same refusal, with a name in front."""
-        return type(self)(self.status, f"{name}: {self}")
-
-
-class Origin(NamedTuple):
-    """Scheme, host and port."""
-
-    scheme: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether it is on this machine."""
-        return _LOOPBACK.fullmatch(self.host) is not None
 
 
 class Credentials(NamedTuple):
@@ -119,18 +90,6 @@ class Answer(NamedTuple):
     def refusal(self) -> Refused:
         """What to raise when the status is not what it should be."""
         return Refused(self.status, _message(self.status, self.body))
-
-
-def parse_origin(text: str) -> Origin:
-    """Read http://HOST:PORT, https://HOST[:PORT] or HOST[:PORT], which is HTTPS except on this machine; raises ValueError."""
-    if "://" not in text:
-        text = f"https://{text}"
-        found = parse_origin(text)
-        return found._replace(scheme="http", port=found.port if _URL.fullmatch(text)[3] else 80) if found.is_loopback else found  # type: ignore[index]
-    match = _URL.fullmatch(text)
-    if not match:
-        raise ValueError(text)
-    return Origin(match[1], match[2].strip("[]"), int(match[3] or (443 if match[1] == "https" else 80)))
 
 
 def _default_context() -> ssl.SSLContext:
@@ -175,6 +134,10 @@ class _Steady(io.RawIOBase):
             raise OSError("its answer does not begin")
         return count
 
+    def readall(self) -> bytes:
+        # All that comes, however much that is: nothing here asks for it, but http.client does where a chunk says that it has -1 bytes.
+        raise OSError(_BAD_CHUNKS)
+
     def close(self) -> None:
         self._raw.close()
         super().close()
@@ -191,6 +154,12 @@ class _Response(HTTPResponse):
     def begin(self) -> None:
         super().begin()
         self._steady.in_head = False
+
+    def read(self, amt: int | None = None) -> bytes:
+        try:
+            return super().read(amt)
+        except ValueError as error:
+            raise HTTPException(_BAD_CHUNKS) from error
 
 
 class Remote:
@@ -309,8 +278,8 @@ class Remote:
         """Follow redirects, to a store of blobs for instance, without credentials; each is a connection of its own."""
         url = f"{self.origin}{target}"
         for _ in range(_MAX_REDIRECTS):
-            url = urljoin(url, response.headers.get("Location", ""))
-            origin, target = _split(url)
+            url = resolved(url, response.headers.get("Location", ""))
+            origin, target = split(url)
             if self.origin.scheme == "https" and origin.scheme != "https":
                 raise Refused(response.status, f"{self.origin} redirects to {origin}, which is not HTTPS")
             with contextlib.closing(self._connect(origin)) as connection:
@@ -346,7 +315,7 @@ class Remote:
 
     def _token(self, challenge: Mapping[str, str]) -> str:
         query = urlencode({name: challenge[name] for name in ("service", "scope") if name in challenge})
-        origin, target = _split(challenge.get("realm", ""))
+        origin, target = split(challenge.get("realm", ""))
         if self.origin.scheme == "https" and origin.scheme != "https":
             raise Refused(401, f"{self.origin} wants the password to be sent to {origin}, which is not HTTPS")
         headers = {"Authorization": self._credentials.basic} if self._credentials else {}
@@ -400,15 +369,6 @@ def _translated(origin: Origin) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
-
-
-def _split(url: str) -> tuple[Origin, str]:
-    try:
-        parts = urlsplit(url)
-        origin = parse_origin(f"{parts.scheme}://{parts.netloc}")
-    except ValueError:
-        raise Refused(0, "the registry names an address that is none") from None
-    return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def _read(response: HTTPResponse, limit: int) -> bytes:

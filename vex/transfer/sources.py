@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Callable, NamedTuple, Protocol
 
-from vex.errors import RegistryError
+from vex.errors import Refused, RegistryError
 from vex.formats.manifest import referrer_fallback_tag
 from vex.names import Digest, RepositoryName, Tag
 from vex.progress import Progress
 from vex.transfer.endpoints import Bad, Document, Endpoints
 from vex.transfer.layout import Root
-from vex.transfer.remote import Refused, Unreachable
+from vex.transfer.remote import Unreachable
 
 _GLOB = re.compile(r"[*?\[]")
 _NAMES_TOLD = 10
