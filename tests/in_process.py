@@ -67,7 +67,9 @@ class Holdings(NamedTuple):
 
 
 class InProcess:
-    """A registry in a directory; `now` is its clock, in seconds since 1970."""
+    """A registry in a directory; `now` is its clock, in seconds since 1970, and `jumped` how far that was set ahead."""
+
+    jumped = 0
 
     def __init__(self, directory: Path, options: Options, now: int) -> None:
         self.directory = directory
@@ -81,7 +83,7 @@ class InProcess:
         self.database = Database(self.directory / "vex.db")
         files = BlobFiles(self.directory)
         self.uploads = Uploads(files, UploadLimits(2**36, 0, 256, options.upload_expiry), clock=self.clock)
-        pulls = Pulls(options.pull_grace, clock=self.clock)
+        pulls = Pulls(options.pull_grace, clock=self.clock, steady=self.steady)
         rules = Rules(options.upload_expiry, options.keep_replaced, options.delete_untags, *ManifestLimits())
         revisions = self.revisions = Revisions()
         self.registry = Registry(self.database, files, self.uploads, pulls, revisions, rules, clock=self.clock)
@@ -111,6 +113,15 @@ class InProcess:
     def clock(self) -> float:
         """Tell the time."""
         return self.now
+
+    def steady(self) -> float:
+        """Tell a time that nobody sets."""
+        return self.now - self.jumped
+
+    def jump(self, seconds: int) -> None:
+        """Set the clock."""
+        self.now += seconds
+        self.jumped += seconds
 
     def advance(self, seconds: int) -> None:
         """Let time pass, and what is due at its end happen."""

@@ -712,6 +712,20 @@ class PullGraceTest(HoldTestCase):
                 self.site.advance(10 * MINUTE)
                 self.assert_nothing_held()
 
+    def test_a_clock_that_is_set_changes_nothing(self) -> None:
+        for seconds in (365 * DAY, -365 * DAY):
+            with self.subTest(seconds):
+                pushed = self.push_image("app", "1", b"layer")
+                self.ok(200, "GET", "/v2/app/manifests/1")
+                self.ok(200, "HEAD", f"/v2/app/blobs/{CONFIG}")
+                self.site.jump(seconds)
+                self.delete("app", "1")
+                self.assertEqual(self.statuses(pushed.digest, CONFIG, digest_of(b"layer")), {200})
+                self.site.advance(HOUR - 1)
+                self.assertEqual(self.blob_status("app", CONFIG), 200)
+                self.site.advance(1)
+                self.assert_nothing_held()
+
     def test_a_fetch_from_another_repository_does_not_count(self) -> None:
         self.push_image("one", "1", b"layer")
         kept = self.push_image("two", "1", b"layer")

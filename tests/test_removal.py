@@ -181,7 +181,7 @@ class Remembered(InProcessTestCase):
         self.assertEqual(notes.until(0, 1100 + 600), 0)
 
     def test_what_is_too_old_is_dropped(self) -> None:
-        pulls = Pulls(10 * MINUTE, clock=self.site.clock)
+        pulls = Pulls(10 * MINUTE, clock=self.site.clock, steady=self.site.steady)
         pulls.note(1, "sha256:x")
         self.assertEqual(pulls.hold(1, "sha256:x"), self.site.now + 10 * MINUTE)
         self.site.now += 10 * MINUTE

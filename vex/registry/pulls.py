@@ -81,16 +81,20 @@ class Notes:
 
 
 class Pulls:
-    """The answers that pulls and pushes rely on; `grace` is how long a pull may, in seconds, 0 turns that off."""
+    """The answers that pulls and pushes rely on; `grace` is how long a pull may, in seconds, 0 turns that off.
 
-    def __init__(self, grace: int, *, clock: Callable[[], float] = time.time) -> None:
+    How long ago an answer was given is told by the `steady` clock, which nobody sets; `clock` tells the time of day.
+    """
+
+    def __init__(self, grace: int, *, clock: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._steady = steady
         self._pulled, self._pushed, self._pushed_blobs, self._lost = Notes(grace), Notes(_PUSH_SECONDS), Notes(_PUSH_SECONDS), Notes(grace)
 
     def noting(self, repository: int, manifest: str, *, pushing: bool = False) -> Callable[[], None]:
         """Return what remembers that a manifest is told of, perhaps to one who may push; it is called for each answer that is given again."""
         key = _key(repository, manifest)
-        pulled, pushed = self._pulled.noting(key, self._clock), self._pushed.noting(key, self._clock)
+        pulled, pushed = self._pulled.noting(key, self._steady), self._pushed.noting(key, self._steady)
 
         def note_both() -> None:
             pulled()
@@ -104,20 +108,21 @@ class Pulls:
 
     def note_blob(self, repository: int, blob: str) -> None:
         """Remember that one who may push was told that a blob is there."""
-        self._pushed_blobs.note(_key(repository, blob), self._clock())
+        self._pushed_blobs.note(_key(repository, blob), self._steady())
 
     def note_lost(self, repository: int, manifest: str) -> None:
         """Remember that a manifest went by itself."""
-        self._lost.note(_key(repository, manifest), self._clock())
+        self._lost.note(_key(repository, manifest), self._steady())
 
     def hold(self, repository: int, manifest: str) -> int:
         """Return until when a manifest, with all that it needs, must stay although nothing references it; 0 where it need not."""
-        key, now = _key(repository, manifest), self._clock()
-        return max(self._pulled.until(key, now), self._pushed.until(key, now))
+        key, now = _key(repository, manifest), self._steady()
+        return self._by_day(max(self._pulled.until(key, now), self._pushed.until(key, now)), now)
 
     def hold_blob(self, repository: int, blob: str) -> int:
         """Return until when a blob must stay although nothing references it; 0 where it need not."""
-        return self._pushed_blobs.until(_key(repository, blob), self._clock())
+        now = self._steady()
+        return self._by_day(self._pushed_blobs.until(_key(repository, blob), now), now)
 
     def forget_blob(self, repository: int, blob: str) -> None:
         """Drop what is noted of a blob that somebody deleted from a repository."""
@@ -126,14 +131,18 @@ class Pulls:
     def take_lost(self, repository: int, manifest: str) -> bool:
         """Tell, once, whether a manifest went by itself a short while ago."""
         key = _key(repository, manifest)
-        lost = self._lost.knows(key, self._clock())
+        lost = self._lost.knows(key, self._steady())
         self._lost.forget(key)
         return lost
 
     def forget_old(self) -> None:
         """Drop what is too old to matter."""
         for notes in (self._pulled, self._pushed, self._pushed_blobs, self._lost):
-            notes.forget_old(self._clock())
+            notes.forget_old(self._steady())
+
+    def _by_day(self, until: int, now: float) -> int:
+        """Turn a time of the steady clock into a time of day, as rows have it; 0 stays 0."""
+        return math.ceil(until - now + self._clock()) if until else 0
 
 
 def _nothing() -> None:
