@@ -180,6 +180,20 @@ class Litter(CheckTestCase):
         self.assert_one(self.check(), f"blobs/sha256/{self.digest[7:]} (6 bytes)", "--repair removes it")
         self.assertTrue(self.file(self.digest).exists())
 
+    def test_what_only_looks_like_a_file_of_the_registry_is_left_alone(self) -> None:
+        self.push_image("app", "2", b"litter")
+        litter = self.file(digest_of(b"litter"))
+        self.site.close()
+        for place in ("uploads/removed-directory", f"set-aside/sha256/{'0' * 64}", "set-aside/notes"):
+            (self.site.directory / place).mkdir(parents=True)
+        for place in ("set-aside/sha256/notes.txt", "set-aside/notes.txt"):
+            (self.site.directory / place).write_text("nobody else has this")
+        (self.site.directory / "uploads/removed-link").symlink_to(litter)
+        self.assertEqual(self.check(REPAIR), [])
+        for place in ("uploads/removed-directory", "uploads/removed-link", "set-aside/sha256/notes.txt", "set-aside/notes.txt", f"set-aside/sha256/{'0' * 64}"):
+            self.assertTrue((self.site.directory / place).exists(), place)
+        self.site.open()
+
     def test_repair_removes_it(self) -> None:
         aside = self.site.directory / "uploads" / "removed-0123"
         aside.write_bytes(b"set aside")

@@ -48,19 +48,19 @@ class Addresses(unittest.TestCase):
 
     def test_of_a_blob(self) -> None:
         for address in NO_ADDRESSES:
-            replies: dict[str, Reply] = {f"/v2/app/blobs/{BLOB}": (307, {"Location": address}, b"")}
+            replies: dict[str, Reply] = {f"/v2/app/blobs/{BLOB}": (307, {"Location": address, "Connection": "close"}, b"")}
             with self.subTest(address), answering(replies) as origin, self.assertRaisesRegex(Refused, "names an address that is none"):
                 fetch(origin)
 
     def test_of_a_token_service(self) -> None:
         for address in NO_ADDRESSES:
-            challenge = {"WWW-Authenticate": f'Bearer realm="{address}",service="a"'}
+            challenge = {"WWW-Authenticate": f'Bearer realm="{address}",service="a"', "Connection": "close"}
             with self.subTest(address), answering({"/v2/": (401, challenge, b"")}) as origin, self.assertRaisesRegex(Refused, "names an address that is none"):
                 endpoints(origin).version()
 
     def test_of_the_next_page(self) -> None:
         for address in ("http://[?a=1", "/v2/_catalog?last=\xe9"):
-            page: Reply = (200, {"Link": f'<{address}>; rel="next"'}, b'{"repositories": ["app"]}')
+            page: Reply = (200, {"Link": f'<{address}>; rel="next"', "Connection": "close"}, b'{"repositories": ["app"]}')
             with self.subTest(address), answering({"/v2/_catalog": page}) as origin, self.assertRaisesRegex(Refused, "names an address that is none"):
                 list(endpoints(origin).repositories(fail_on))
 

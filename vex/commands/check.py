@@ -302,7 +302,7 @@ class _Check:
 
     def _set_aside(self) -> Iterator[_Litter]:
         for entry in os.scandir(self._files.uploads):
-            if entry.name.startswith(REMOVED_PREFIX):
+            if entry.name.startswith(REMOVED_PREFIX) and entry.is_file(follow_symlinks=False):
                 yield _Litter(entry.path, Digest(), None)
 
     def _find_litter(self, files: Iterable[_Litter]) -> list[_Litter]:

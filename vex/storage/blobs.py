@@ -139,8 +139,9 @@ class BlobFiles:
 
     def set_aside_files(self) -> list[BlobFile]:
         """List the files that were set aside."""
-        paths = [(path, Digest(f"{path.parent.name}:{path.name}")) for path in self.kept.glob("*/*")]
-        return [BlobFile(digest, path.stat().st_size) for path, digest in paths if path.parent.name in ALGORITHMS]
+        found = [path for algorithm, name in _NAMES.items() for path in (self.kept / algorithm).glob("*") if name.fullmatch(path.name)]
+        status = [(path, path.lstat()) for path in found]
+        return [BlobFile(Digest(f"{path.parent.name}:{path.name}"), file.st_size) for path, file in status if stat.S_ISREG(file.st_mode)]
 
     def put_back(self, *, lock: Lock) -> int:
         """Put files that were set aside back where a row knows them and they are missing; returns how many. For the start, before anything is pushed."""
