@@ -352,7 +352,7 @@ class DescribeTest(ConfigTestCase):
 
 class DefaultPathTest(ConfigTestCase):
     def found(self) -> str:
-        code = "from vex.config import default_path; print(default_path())"
+        code = "from vex.settings.config import default_path; print(default_path())"
         environment = {**os.environ, "PYTHONPATH": str(TOP)}
         return subprocess.run([sys.executable, "-c", code], cwd=self.directory, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
