@@ -286,6 +286,8 @@ class Renewal(QuickstartCase):
             ("ca.key.pem", None, "bring it back"),
             ("ca.key.pem", "nonsense", "put back the files"),
             ("ca.key.pem", before["localhost.key.pem"], "not that of its certificate"),
+            ("ca.crt.pem", None, "bring that back"),
+            ("ca.crt.pem", "nonsense", "cannot read the certificate in ca.crt.pem"),
             ("localhost.key.pem", "nonsense", "put back the files"),
             ("localhost.crt.pem", "nonsense", "cannot read the certificate"),
             ("localhost.crt.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot read the certificate"),

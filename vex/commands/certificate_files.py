@@ -112,15 +112,20 @@ def _all(config: Config) -> list[_Files]:
 
 
 def _contents(path: Path) -> Contents:
+    contents = _read(path)
+    authority = path.with_name(AUTHORITY)
+    signed_here = contents.subject == contents.issuer or (authority.exists() and _read(authority).subject == contents.issuer)
+    if not contents.hosts or not signed_here:
+        reason = f"was not made by `vex quickstart`, or not with the {AUTHORITY} that is beside it"
+        raise Failure(f"{path} {reason}; bring that back, or have the certificate renewed by whoever made it")
+    return contents
+
+
+def _read(path: Path) -> Contents:
     try:
-        contents = read_certificate(_text(path).encode())
+        return read_certificate(_text(path).encode())
     except ValueError as error:
         raise Failure(f"cannot read the certificate in {path}: {error}; put back the one that the registry began with") from None
-    authority = path.with_name(AUTHORITY)
-    signed_here = contents.subject == contents.issuer or (authority.exists() and read_certificate(_text(authority).encode()).subject == contents.issuer)
-    if not contents.hosts or not signed_here:
-        raise Failure(f"{path} was not made by `vex quickstart`; have it renewed by whoever made it")
-    return contents
 
 
 def _authority_of(found: _Files) -> Certificate:
