@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import unittest
 from collections.abc import Iterator
+from typing import Callable
 
 from vex.errors import BUSY, Disconnected, RegistryError
-from vex.http.turns import Turns
+from vex.http.turns import HeavyWork, Turn, Turns
+
+WORK_SECONDS = 0.02
 
 
 def here() -> bool:
@@ -118,6 +122,22 @@ class TurnsTests(unittest.TestCase):
                 turn.step()
         with turns.take(here):
             pass
+
+    def test_one_who_is_alone_rests_as_long_as_it_works_and_four_rest_much_longer(self) -> None:
+        work = HeavyWork()
+        with work.pages.take(here) as turn:
+            self.assertGreater(self.rested(turn, turn.step), 0.9)
+            with self.held(work.pages), self.held(work.layers, 2):
+                self.assertGreater(self.rested(turn, turn.step), 9)
+                self.assertGreater(self.rested(turn, turn.resume), 5)
+
+    def rested(self, turn: Turn, told: Callable[[], None]) -> float:
+        """Work for a while in small pieces, each of which the turn is told of; returns how many times as long it rested."""
+        started, used = time.monotonic(), time.thread_time()
+        while time.thread_time() - used < WORK_SECONDS:
+            told()
+        worked = time.thread_time() - used
+        return (time.monotonic() - started - worked) / worked
 
     def test_at_the_end_nobody_works_waits_or_begins(self) -> None:
         turns = Turns(at_once=1)

@@ -82,7 +82,7 @@ class SizedVex(Vex):
     def start(self) -> None:
         """Fill it before the first start."""
         if not (self.directory / "data/blobs/sha256").exists():
-            _fill(self.directory / "data", self.count)
+            fill(self.directory / "data", self.count)
         super().start()
 
 
@@ -115,10 +115,11 @@ def memory_figure(registry: Registry, mebibytes: int | None = None) -> Figure:
     return Figure(f"resident memory of {registry.name} after the run", [used], "MiB", goal, used <= mebibytes if mebibytes else None)
 
 
-def _fill(data: Path, count: int) -> None:
+def fill(data: Path, count: int) -> None:
+    """Make a data directory with `count` repositories of one image each, and one more repository with `count` tags."""
     database = Database(data / "vex.db")
     now = int(time.time())
-    (data / "blobs/sha256").mkdir(parents=True)
+    (data / "blobs/sha256").mkdir(parents=True, exist_ok=True)
     with database.write() as tx:
         for number in range(count):
             _add_image(tx, data, number, now)

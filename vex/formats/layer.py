@@ -82,7 +82,7 @@ class Pace(Protocol):
         """Note a piece of work."""
 
     def resume(self) -> None:
-        """Note that until now others could work: while data was read or unpacked."""
+        """Note a piece of work during which others could work: data was read or unpacked."""
 
 
 class Header(NamedTuple):

@@ -88,7 +88,7 @@ class _Watch:
 
     def __call__(self) -> bool:
         try:
-            self._work.step()
+            self._work.resume()
         except VexError as error:
             # SQLite would swallow it.
             self._error = error
