@@ -34,9 +34,6 @@ NOT_FOR_TRANSFER = {f"http.{module}" for module in ("connection", "server", "soc
 # What has moved and is still to be cut.
 TO_BE_CUT: set[tuple[str, str]] = {
     ("http.message", "identity"),
-    ("storage.database", "http.turns"),
-    ("storage.readers", "http.turns"),
-    ("registry.listing", "http.turns"),
     ("access.credentials", "routes"),
     ("access.credentials", "api.routes"),
     ("http.message", "access.identity"),

@@ -1,4 +1,4 @@
-"""How long commands tell that they are at work: lines on standard error, one every few seconds at most."""
+"""What long work reports to: who may have left, or a person, in lines on standard error, one every few seconds at most."""
 
 from __future__ import annotations
 
@@ -33,3 +33,20 @@ class Progress:
 def mebibytes(count: int) -> str:
     """Write a number of bytes for a person."""
     return f"{count / 2**20:,.1f} MiB"
+
+
+class Work:
+    """What is told of each small piece of work; this one does not mind how long all of it takes."""
+
+    def left(self) -> bool:
+        """Tell whether the client has gone."""
+        return False
+
+    def step(self) -> None:
+        """Note a piece of work; whatever this raises ends the work."""
+
+    def resume(self) -> None:
+        """Note a piece of work that was done outside the interpreter, as when data is read, unpacked or looked for; otherwise as `step`."""
+
+
+UNHURRIED = Work()

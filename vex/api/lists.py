@@ -16,8 +16,9 @@ from vex.api import routes
 from vex.errors import PAGINATION_NUMBER_INVALID, Disconnected, RegistryError
 from vex.http.answers import Basis, Revisions
 from vex.http.message import JSON, Request, Response, json_response
-from vex.http.turns import HeavyWork, Turn, Work
+from vex.http.turns import HeavyWork, Turn
 from vex.names import Digest, RepositoryName
+from vex.progress import Work
 from vex.registry.listing import Extent, Lists, Names, pieces
 from vex.storage.queries import ReferrerRow
 

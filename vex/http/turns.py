@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from typing import Callable
 
 from vex.errors import BUSY, Disconnected, RegistryError
+from vex.progress import Work
 
 # One who is alone rests as long as it has worked in the interpreter; and for each other one at work, so many times as long after work there, and outside.
 _REST_FACTOR, _OUTSIDE_FACTOR = 3, 2
@@ -32,23 +33,6 @@ _MIN_REST_SECONDS, _MAX_REST_SECONDS = 0.0002, 0.05
 # How often somebody who works or waits looks whether the client is still there.
 _LOOK_SECONDS = 0.2
 _RETRY_AFTER = {"Retry-After": "10"}
-
-
-class Work:
-    """What is told of each small piece of work; this one does not mind how long all of it takes."""
-
-    def left(self) -> bool:
-        """Tell whether the client has gone."""
-        return False
-
-    def step(self) -> None:
-        """Note a piece of work; whatever this raises ends the work."""
-
-    def resume(self) -> None:
-        """Note a piece of work that was done outside the interpreter, as when data is read, unpacked or looked for; otherwise as `step`."""
-
-
-UNHURRIED = Work()
 
 
 class Turn(Work):

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Callable, NamedTuple
 
 from vex.errors import NAME_UNKNOWN, RegistryError
-from vex.http.turns import UNHURRIED, Work
 from vex.names import Digest, RepositoryName
+from vex.progress import UNHURRIED, Work
 from vex.storage import listings, queries
 from vex.storage.database import Database, Transaction
 from vex.storage.listings import NAME, RepositoryEntry, View

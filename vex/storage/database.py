@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 from vex.errors import UNAVAILABLE, Failure, RegistryError
-from vex.http.turns import UNHURRIED, Work
 from vex.metrics import Buckets
+from vex.progress import UNHURRIED, Work
 from vex.storage.files import sync
 from vex.storage.readers import BUSY_SECONDS, Readers, is_full, translated
 

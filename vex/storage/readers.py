@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vex.errors import DISK_FULL, INTERNAL, UNAVAILABLE, RegistryError, VexError
-from vex.http.turns import Work
+from vex.progress import Work
 
 BUSY_SECONDS = 5.0
 # A second processor gets no more done while the first is needed for pulls and pushes.

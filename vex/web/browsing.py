@@ -20,8 +20,9 @@ from vex.errors import MANIFEST_UNKNOWN, NAME_UNKNOWN, RegistryError
 from vex.formats.image import IMAGE, KNOWN_ANNOTATIONS, MAX_CONFIG_BYTES, ImageConfig, platform_name, read_config
 from vex.formats.layer import Limits
 from vex.formats.manifest import Descriptor, Manifest, parse_stored
-from vex.http.turns import UNHURRIED, Turns, Work
+from vex.http.turns import Turns
 from vex.names import Digest, RepositoryName, Tag
+from vex.progress import UNHURRIED, Work
 from vex.registry.registry import Registry
 from vex.storage import audit, listings, queries
 from vex.storage.database import Database, Transaction

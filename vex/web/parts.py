@@ -12,8 +12,9 @@ from typing import Callable, NamedTuple, TypeVar
 from vex.api import routes
 from vex.http.forwarded import HOST, addressable
 from vex.http.message import Request, Response
-from vex.http.turns import UNHURRIED, HeavyWork, Work
+from vex.http.turns import HeavyWork
 from vex.names import Digest, RepositoryName, Tag
+from vex.progress import UNHURRIED, Work
 from vex.registry.registry import Registry
 from vex.storage.listings import NAME, PUSHED, SIZE, View
 from vex.web.addresses import MANIFEST, REPOSITORY, STATIC
