@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from tests.support import OCI_INDEX, OCI_MANIFEST, USER, Answer, digest_of, image, index
-from vex.access.identity import Identity
+from vex.access.identity import Identity, identify
 from vex.api import routes
 from vex.api.content import Api
 from vex.api.lists import PageLimits
@@ -138,7 +138,7 @@ class InProcess:
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
         head = parse_head("\r\n".join(lines).encode(), HeadLimits())
         request = Request("auth", head, body_of(head, Input(lambda _view: 0, body)), "192.0.2.1")
-        request.identity = Identity(user)
+        identify(request, Identity(user))
         found = routes.match(routes.REGISTRY, request.path)
         assert found, request.path
         try:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 from vex.access.identity import ANYONE, Identity
 from vex.access.tokens import Tokens
 from vex.access.users import Users
-from vex.api import routes
 from vex.errors import TOOMANYREQUESTS, UNAUTHORIZED, RegistryError
 from vex.http.fields import parse_basic, parse_bearer
 from vex.http.forwarded import HOST
@@ -27,10 +26,11 @@ _BASIC_CHALLENGE = 'Basic realm="Vex", charset="UTF-8"'
 
 
 class OnePort(NamedTuple):
-    """What anonymous reading needs beside passwords: who signs Bearer tokens, how clients reach this listener, and whether they get refresh tokens."""
+    """What anonymous reading needs beside passwords: who signs Bearer tokens, how clients reach this listener and get them, and refresh tokens too."""
 
     signer: Signer
     public_url: str
+    token_path: str
     refresh_tokens: bool
 
     def address(self, request: Request) -> str:
@@ -85,10 +85,13 @@ class Credentials:
 
     def challenge(self, request: Request, scope: str = "", *, error: str = "", message: str = "") -> RegistryError:
         """Make the answer that asks for credentials."""
-        field = self._bearer_challenge(request, scope, error) if self._one_port and request.path != routes.TOKEN.path() else ""
+        field = self._bearer_challenge(request, scope, error) if self._one_port and request.path != self._one_port.token_path else ""
         return RegistryError(UNAUTHORIZED, message, headers={"WWW-Authenticate": field or _BASIC_CHALLENGE})
 
     def _bearer_challenge(self, request: Request, scope: str, error: str) -> str:
-        address = self._one_port.address(request) if self._one_port else ""
-        parameters = {"realm": address + routes.TOKEN.path(), "service": address.partition("://")[2], "scope": scope, "error": error}
-        return "Bearer " + ",".join(f'{name}="{value}"' for name, value in parameters.items() if value) if address else ""
+        one_port = self._one_port
+        address = one_port.address(request) if one_port else ""
+        if not one_port or not address:
+            return ""
+        parameters = {"realm": address + one_port.token_path, "service": address.partition("://")[2], "scope": scope, "error": error}
+        return "Bearer " + ",".join(f'{name}="{value}"' for name, value in parameters.items() if value)

@@ -5,12 +5,14 @@ Where identities come from is in `credentials.py`; which requests need which act
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from vex.errors import Failure, RegistryError
+from vex.http.message import Request
 from vex.names import RepositoryName
 
 PULL, PUSH, DELETE = "pull", "push", "delete"
@@ -61,12 +63,28 @@ class Identity(NamedTuple):
             return f"a user name and a password are needed to {what}, and this token was given without; log in first"
         return f"this token does not allow to {what}; ask for one with {scope(repository, action)}"
 
+    @property
+    def owner(self) -> str:
+        """What tells this identity from others, and from itself with other credentials; "" for anyone."""
+        return hashlib.sha256(f"{self.name} {self.version}".encode()).hexdigest()[:16] if self.name else ""
+
     def may_push(self, repository: str) -> bool:
         """Tell whether this identity can push to a repository with this request."""
         return self.has_scope(repository, PUSH) and not self.denial(repository, PUSH)
 
 
 ANYONE = Identity("")
+
+
+def identify(request: Request, identity: Identity) -> Identity:
+    """Note who sent a request."""
+    request.user, request.identity = identity.name, identity
+    return identity
+
+
+def identity_of(request: Request) -> Identity:
+    """Return who sent a request, ANYONE if that was not found out."""
+    return request.identity if isinstance(request.identity, Identity) else ANYONE
 
 
 def check_pattern(pattern: str) -> None:

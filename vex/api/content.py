@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 
-from vex.access.identity import PULL
+from vex.access.identity import PULL, identity_of
 from vex.api import routes
 from vex.api.lists import Discovery, PageLimits
 from vex.api.locations import Locations
@@ -95,7 +95,7 @@ class Api(Discovery):
         """Answer end-3 with the exact bytes and type that were pushed, whatever `Accept` says."""
         name, reference = RepositoryName.parse(fields["name"]), _reference(fields["reference"])
         basis, lifetime = self._revisions.basis(name), _FOREVER if isinstance(reference, Digest) else _REVALIDATE
-        wanted, pushing = request.method != routes.HEAD, request.identity.may_push(name)
+        wanted, pushing = request.method != routes.HEAD, identity_of(request).may_push(name)
         row, content, note = self._registry.read_manifest(name, reference, content=wanted, pushing=pushing)
         basis = basis._replace(on_use=note)
         headers = _content_headers(row.digest, lifetime)
@@ -133,7 +133,7 @@ class Api(Discovery):
     def get_blob(self, request: Request, fields: Fields) -> Response:
         """Answer end-2 for GET: a blob, ranges of it, 304, or where it is."""
         name, digest = RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"])
-        pushing = request.identity.may_push(name)
+        pushing = identity_of(request).may_push(name)
         if _not_modified(request, digest):
             self._registry.find_blob(name, digest, pushing=pushing)
             return Response(304, _content_headers(digest, _FOREVER))
@@ -165,7 +165,7 @@ class Api(Discovery):
     def head_blob(self, request: Request, fields: Fields) -> Response:
         """Answer end-2 for HEAD; one who may push is told of, and given, a blob that another repository has."""
         name, digest = RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"])
-        basis, pushing = self._revisions.basis(name), request.identity.may_push(name)
+        basis, pushing = self._revisions.basis(name), identity_of(request).may_push(name)
         try:
             size = self._registry.find_blob(name, digest, pushing=pushing)
         except RegistryError as error:
@@ -178,7 +178,7 @@ class Api(Discovery):
 
     def _may_pull(self, request: Request) -> MayPull:
         """Say which repositories a client may pull from, at this listener or where nobody is asked who they are."""
-        return lambda repository: self._public or not request.identity.denial(repository, PULL)
+        return lambda repository: self._public or not identity_of(request).denial(repository, PULL)
 
     def delete_blob(self, request: Request, fields: Fields) -> Response:
         """Answer end-10."""
@@ -196,7 +196,7 @@ class Api(Discovery):
         digest = None if request.parameter("digest") is None else _digest_parameter(request)
         algorithm = digest.algorithm if digest else parse_algorithm(request.parameter("digest-algorithm") or "sha256")
         if digest is None or (not request.head.has_body and digest != Digest.of(b"", algorithm)):
-            return self._upload_response(202, request, self._uploads.start(name, algorithm, request.identity))
+            return self._upload_response(202, request, self._uploads.start(name, algorithm, identity_of(request).owner))
         with self._uploads.single(name, algorithm) as upload:
             self._uploads.receive(upload, request.body, request.head.length)
             self._registry.finish_upload(upload, digest)
@@ -206,7 +206,7 @@ class Api(Discovery):
         """Answer end-5: append a chunk, or a stream of unknown length."""
         name = RepositoryName.parse(fields["name"])
         chunk = _content_range(request)
-        with self._resumable(request), self._uploads.session(name, fields["token"], request.identity) as upload:
+        with self._resumable(request), self._uploads.session(name, fields["token"], identity_of(request).owner) as upload:
             self._uploads.receive(upload, request.body, request.head.length, *chunk)
             return self._upload_response(202, request, upload)
 
@@ -216,7 +216,7 @@ class Api(Discovery):
         request.query_text = request.query_text.replace("?", "&")
         name, digest, (first, _) = RepositoryName.parse(fields["name"]), _digest_parameter(request), _content_range(request)
         try:
-            with self._resumable(request), self._uploads.session(name, fields["token"], request.identity) as upload:
+            with self._resumable(request), self._uploads.session(name, fields["token"], identity_of(request).owner) as upload:
                 # Clients count the last offset in more than one way; whether all has arrived is for the digest to tell.
                 self._uploads.receive(upload, request.body, request.head.length, first)
                 self._registry.finish_upload(upload, digest)
@@ -232,12 +232,12 @@ class Api(Discovery):
 
     def get_upload(self, request: Request, fields: Fields) -> Response:
         """Answer end-13: how far an upload is."""
-        return self._upload_response(204, request, self._uploads.peek(RepositoryName.parse(fields["name"]), fields["token"], request.identity))
+        return self._upload_response(204, request, self._uploads.peek(RepositoryName.parse(fields["name"]), fields["token"], identity_of(request).owner))
 
     def delete_upload(self, request: Request, fields: Fields) -> Response:
         """Answer end-14: cancel an upload."""
         name = RepositoryName.parse(fields["name"])
-        with self._resumable(request), self._uploads.session(name, fields["token"], request.identity) as upload:
+        with self._resumable(request), self._uploads.session(name, fields["token"], identity_of(request).owner) as upload:
             self._uploads.cancel(upload)
         return Response(204, [_NOSNIFF])
 

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 
 from vex.access.bearer import LIFETIME, MAX_TOKEN, Grant
 from vex.access.credentials import Credentials, OnePort
-from vex.access.identity import ANYONE, Identity, granted, scope
+from vex.access.identity import ANYONE, Identity, granted, identify, identity_of, scope
 from vex.api import routes
 from vex.errors import BAD_REQUEST, RegistryError
 from vex.http.fields import parse_query
@@ -33,17 +33,17 @@ class Granting:
 
     def handle(self, request: Request) -> Response:
         """Answer a request for a token; raises UNAUTHORIZED, TOOMANYREQUESTS and BAD_REQUEST."""
-        if request.identity.access is not None:
+        if identity_of(request).access is not None:
             # A token must not prolong itself, nor widen what it is for.
             raise self._credentials.challenge(request)
         if request.method == routes.POST:
             form = _read_form(request)
-            request.identity = self._owner(request, form)
+            identify(request, self._owner(request, form))
             offline = _one(form, "access_type") == "offline"
         else:
             form = request.query
             offline = _one(form, "offline_token") == "true"
-        return self._answer(request.identity, form, offline=offline)
+        return self._answer(identity_of(request), form, offline=offline)
 
     def _owner(self, request: Request, form: _Form) -> Identity:
         kind = _one(form, "grant_type")

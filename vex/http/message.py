@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Callable
 
-from vex.access.identity import ANYONE, Identity
 from vex.errors import MalformedRequest, RegistryError
 from vex.http.answers import Basis
 from vex.http.byteranges import Part
@@ -24,13 +23,13 @@ class Request:
     """A request whose head was parsed and whose body has not been read.
 
     `listener` is `public`, `auth` or `internal`; `client` the address of the peer, or, if that is a trusted proxy (`proxied`), of whom it
-    speaks for, and `vouched` says that it told scheme and host; `server_name` is what the TLS handshake asked for; `identity` who was
-    authenticated; `left` tells whether the client has gone.
+    speaks for, and `vouched` says that it told scheme and host; `server_name` is what the TLS handshake asked for; `user` is the name
+    that was authenticated, "" without, and `identity` what else is known of who that is; `left` tells whether the client has gone.
     """
 
     __slots__ = (
         *("_host", "_query", "body", "client", "head", "identity", "left", "listener", "method", "op", "path", "proxied", "query_text", "scheme"),
-        *("server_name", "vouched"),
+        *("server_name", "user", "vouched"),
     )
 
     def __init__(self, listener: str, head: Head, body: Body, client: str, scheme: str = "http", server_name: str = "") -> None:
@@ -45,7 +44,8 @@ class Request:
         self.proxied = self.vouched = False
         self.left: Callable[[], bool] = _stays
         self._host = ""
-        self.identity: Identity = ANYONE
+        self.user = ""
+        self.identity: object = None
         self.op = "other"
         self._query: dict[str, list[str]] | None = None
 
@@ -59,11 +59,6 @@ class Request:
     def host(self) -> str:
         """The host and perhaps port that the client asked, not checked."""
         return self._host or self.header("host") or ""
-
-    @property
-    def user(self) -> str:
-        """The name that was authenticated; "" without."""
-        return self.identity.name
 
     @property
     def query(self) -> dict[str, list[str]]:

@@ -14,11 +14,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 
-from vex.http.answers import Revisions
 from vex.names import Digest, RepositoryName
 from vex.registry.pulls import Pulls
 from vex.registry.references import Release, expire_leases
-from vex.registry.registry import Registry
+from vex.registry.registry import Registry, Revised
 from vex.registry.uploads import Uploads
 from vex.storage import audit, queries, removal
 from vex.storage.blobs import BlobFiles
@@ -55,7 +54,7 @@ class Housekeeping:
         files: BlobFiles,
         uploads: Uploads,
         pulls: Pulls,
-        revisions: Revisions,
+        revisions: Revised,
         registry: Registry,
         *,
         audit_keep: float,

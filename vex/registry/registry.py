@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO, Callable, NamedTuple, Union
+from typing import BinaryIO, Callable, NamedTuple, Protocol, Union
 
 from vex.errors import (
     BLOB_UNKNOWN,
@@ -21,7 +21,6 @@ from vex.errors import (
     PRECONDITION_FAILED,
     RegistryError,
 )
-from vex.http.answers import Revisions
 from vex.metrics import Value
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import deleting
@@ -87,6 +86,16 @@ class PushedManifest(NamedTuple):
     tags: tuple[Tag, ...]
 
 
+class Revised(Protocol):
+    """What is told that something changes, before it can be seen and after, so that nothing older is answered."""
+
+    def changed(self, repository: str) -> None:
+        """Note a change in a repository."""
+
+    def all_changed(self) -> None:
+        """Note a change that may be in any."""
+
+
 class Registry:
     """The registry; any thread may use it. Counts the uploads that became a blob, and their bytes."""
 
@@ -96,7 +105,7 @@ class Registry:
         files: BlobFiles,
         uploads: Uploads,
         pulls: Pulls,
-        revisions: Revisions,
+        revisions: Revised,
         rules: Rules,
         *,
         clock: Callable[[], float] = time.time,

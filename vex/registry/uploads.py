@@ -20,7 +20,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from vex.access.identity import ANYONE, Identity
 from vex.errors import (
     BLOB_TOO_LARGE,
     BLOB_UPLOAD_UNKNOWN,
@@ -31,10 +30,9 @@ from vex.errors import (
     TOO_MANY_UPLOADS,
     RegistryError,
 )
-from vex.http.wire import Body
 from vex.names import ALGORITHMS, Digest, RepositoryName
 from vex.storage.blobs import COPY, REMOVED_PREFIX, BlobFiles
-from vex.storage.upload_files import SINGLE, Receiver, Upload, create, hash_again, read_again, restored_on_error, settle, single_name
+from vex.storage.upload_files import SINGLE, Incoming, Receiver, Upload, create, hash_again, read_again, restored_on_error, settle, single_name
 
 _log = logging.getLogger("vex")
 
@@ -70,7 +68,8 @@ class OutOfOrder(RegistryError):
 class Uploads:
     """All open sessions; any thread may use it. Other `limits` count from the moment they are set.
 
-    `identities` lists those whose credentials are valid; without it, sessions do not end with credentials.
+    An owner is a text that changes with the credentials, "" for anyone. `owners` lists those whose credentials are valid; without it,
+    sessions do not end with credentials.
     """
 
     def __init__(
@@ -78,13 +77,13 @@ class Uploads:
         files: BlobFiles,
         limits: UploadLimits,
         *,
-        identities: Callable[[], Iterable[Identity]] | None = None,
+        owners: Callable[[], Iterable[str]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Find the sessions that an earlier process left, and remove what it had set aside for removal."""
         self._files = files
         self.limits = limits
-        self._identities = identities
+        self._owners = owners
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str, Upload | None] = {}
@@ -113,9 +112,8 @@ class Uploads:
         with self._lock:
             return [upload.repository for upload in self._open.values() if upload]
 
-    def start(self, repository: RepositoryName, algorithm: str, identity: Identity = ANYONE) -> Upload:
-        """Open a new session; raises TOO_MANY_UPLOADS when all places, or those that an identity may have, are taken by sessions in use."""
-        owner = _owner(identity)
+    def start(self, repository: RepositoryName, algorithm: str, owner: str = "") -> Upload:
+        """Open a new session; raises TOO_MANY_UPLOADS when all places, or those that an owner may have, are taken by sessions in use."""
         token = _token(secrets.token_hex(16), owner, repository, algorithm)
         upload = Upload(token, owner, repository, algorithm, self._files.uploads / token, self._clock())
         self._take_place(upload)
@@ -140,9 +138,9 @@ class Uploads:
             self.cancel(upload)
 
     @contextlib.contextmanager
-    def session(self, repository: RepositoryName, token: str, identity: Identity = ANYONE) -> Iterator[Upload]:
+    def session(self, repository: RepositoryName, token: str, owner: str = "") -> Iterator[Upload]:
         """Hold a session for one request; raises BLOB_UPLOAD_UNKNOWN, or RANGE_INVALID while another request works on it."""
-        upload = self._find(repository, token, identity)
+        upload = self._find(repository, token, owner)
         if not upload.lock.acquire(blocking=False):
             self._settle(upload)
             raise OutOfOrder(upload, "another request is adding to this upload")
@@ -154,9 +152,9 @@ class Uploads:
             upload.touched = self._clock()
             upload.lock.release()
 
-    def peek(self, repository: RepositoryName, token: str, identity: Identity = ANYONE) -> Upload:
+    def peek(self, repository: RepositoryName, token: str, owner: str = "") -> Upload:
         """Find a session to tell about it, also while a request works on it, and sync what it has; raises BLOB_UPLOAD_UNKNOWN."""
-        upload = self._find(repository, token, identity)
+        upload = self._find(repository, token, owner)
         self._settle(upload)
         return upload
 
@@ -167,7 +165,7 @@ class Uploads:
         if self._files.free_bytes() - (length or 0) < self.limits.free_bytes:
             raise RegistryError(DISK_FULL)
 
-    def receive(self, upload: Upload, body: Body, length: int | None, first: int | None = None, last: int | None = None) -> None:
+    def receive(self, upload: Upload, body: Incoming, length: int | None, first: int | None = None, last: int | None = None) -> None:
         """Append a body to a session and sync it.
 
         `length` is the body's size in bytes where the client said it, `first` and `last` the offsets of its first and last byte.
@@ -251,9 +249,9 @@ class Uploads:
         """Return the sessions whose owner's credentials are not valid any more."""
         with self._lock:
             owned = [token for token in self._open if _owner_of(token)]
-        if not owned or self._identities is None:
+        if not owned or self._owners is None:
             return []
-        valid = {_owner(identity) for identity in self._identities()}
+        valid = set(self._owners())
         return [token for token in owned if _owner_of(token) not in valid]
 
     def _end(self, token: str) -> bool:
@@ -277,10 +275,10 @@ class Uploads:
         except FileNotFoundError:
             return 0
 
-    def _find(self, repository: RepositoryName, token: str, identity: Identity) -> Upload:
+    def _find(self, repository: RepositoryName, token: str, asker: str) -> Upload:
         owner = _owner_of(token)
         algorithm = next((name for name in ALGORITHMS if _token(token[:32], owner, repository, name) == token), "")
-        if owner != _owner(identity) and token in self._orphans():
+        if owner != asker and token in self._orphans():
             self._end(token)
         with self._lock:
             if not algorithm or token not in self._open:
@@ -312,11 +310,6 @@ class Uploads:
 def received_range(offset: int) -> str:
     """Write what was received as a Range header; `0-0` also stands for nothing, since docker does not take `0--1`."""
     return f"0-{max(offset - 1, 0)}"
-
-
-def _owner(identity: Identity) -> str:
-    """Tell identities apart, and one from itself with other credentials; "" for anyone."""
-    return hashlib.sha256(f"{identity.name} {identity.version}".encode()).hexdigest()[:16] if identity.name else ""
 
 
 def _owner_of(token: str) -> str:

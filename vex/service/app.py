@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from vex.access.credentials import Credentials
-from vex.access.identity import DELETE, PULL, PUSH, scope
+from vex.access.identity import DELETE, PULL, PUSH, identify, scope
 from vex.api import routes
 from vex.api.content import Api, Fields
 from vex.api.routes import READS, Route, match
@@ -208,7 +208,7 @@ class App:
         repository, action = fields.get("name", ""), _needed_action(request.method, route)
         # Who pushes pulls too; so clients ask for both.
         needed = scope(repository, *dict.fromkeys((PULL, action))) if action else ""
-        identity = request.identity = self._credentials.identify(request, needed)
+        identity = identify(request, self._credentials.identify(request, needed))
         if route and (route.op, request.method) in policy.anonymous:
             return
         denial = identity.denial(repository, action) if identity.name and action else ""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Callable
 from vex.access.credentials import Credentials, OnePort
 from vex.access.tokens import Tokens
 from vex.access.users import Users
+from vex.api import routes
 from vex.api.content import Api, Delivery
 from vex.api.lists import PageLimits
 from vex.api.locations import Locations
@@ -111,7 +112,9 @@ class _Service:
         files = self._files = BlobFiles(config.data_dir)
         users = self._users = Users(database, failures_per_minute=config.failed_logins)
         tokens = self._tokens = Tokens(database)
-        uploads = self._uploads = Uploads(files, _upload_limits(config), identities=lambda: [*users.identities(), *tokens.identities()])
+        uploads = self._uploads = Uploads(
+            files, _upload_limits(config), owners=lambda: [identity.owner for identity in (*users.identities(), *tokens.identities())]
+        )
         pulls, revisions = Pulls(int(config.pull_grace)), Revisions()
         registry = Registry(database, files, uploads, pulls, revisions, _rules(config))
         registry.put_files_back()
@@ -287,7 +290,7 @@ def _one_port(config: Config) -> OnePort | None:
     signer = Signer(config.data_dir)
     # A key that cannot be read or made is found out now.
     signer.key()
-    return OnePort(signer, config.public_url, config.identity_tokens)
+    return OnePort(signer, config.public_url, routes.TOKEN.path(), config.identity_tokens)
 
 
 def _granting(credentials: Credentials, one_port: OnePort | None) -> Callable[[Request], Response] | None:

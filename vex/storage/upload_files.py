@@ -16,10 +16,9 @@ import threading
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Protocol
 
 from vex.errors import BLOB_UPLOAD_UNKNOWN, Disconnected, RegistryError
-from vex.http.wire import Body
 from vex.names import Digest, RepositoryName
 from vex.storage.blobs import FILE_MODE
 from vex.storage.files import sync
@@ -72,6 +71,16 @@ class Upload:
         return Received.of(self.offset, self.hash)
 
 
+class Incoming(Protocol):
+    """What arrives for an upload, read in pieces; `complete` says that there are no more, `received` counts its bytes so far."""
+
+    complete: bool
+    received: int
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill a part of the view, which is not empty; returns the number of bytes, 0 when complete. Raises Disconnected."""
+
+
 class Receiver:
     """Writes bodies to the files of uploads; any thread may use it."""
 
@@ -80,7 +89,7 @@ class Receiver:
         self._idle: list[bytearray] = []
         self._large = 0
 
-    def append(self, upload: Upload, body: Body, limit: int, check_room: Callable[[int], None]) -> None:
+    def append(self, upload: Upload, body: Incoming, limit: int, check_room: Callable[[int], None]) -> None:
         """Append a body; `check_room` raises where so many more bytes have no room, and past `limit` bytes.
 
         Raises Disconnected with what arrived kept, not synced.
@@ -252,7 +261,7 @@ class _Hashing:
 
 def _write_all(
     upload: Upload,
-    body: Body,
+    body: Incoming,
     descriptor: int,
     hashing: _Hashing,
     buffers: tuple[bytearray, bytearray],
