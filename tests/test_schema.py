@@ -131,7 +131,7 @@ class First(SchemaTestCase):
     def test_first_commands_at_once_all_succeed(self) -> None:
         names = [f"user{number}" for number in range(4)]
         script = (
-            "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from vex.cli import main; print(flush=True); os.read(0, 1);"
+            "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from vex.commands.cli import main; print(flush=True); os.read(0, 1);"
             " raise SystemExit(main(sys.argv[1:]))"
         )
         for attempt in range(2):
