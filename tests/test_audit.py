@@ -258,7 +258,8 @@ class Command(ServerTestCase):
         self.assertIn("nothing is wrong", vex("check", "--data-dir", str(backup)).stdout)
 
     def test_what_is_no_repository_no_tag_and_no_time_is_refused(self) -> None:
-        for argument, code, words in (("APP", 1, "not a repository name"), ("app:", 1, "not a tag"), ("--since=3", 2, "is not a time such as")):
+        hosted = ("127.0.0.1:8201/app:v1", 1, "127.0.0.1:8201 is the address of a registry; give the name without it: app:v1")
+        for argument, code, words in (("APP", 1, "not a repository name"), ("app:", 1, "not a tag"), hosted, ("--since=3", 2, "is not a time such as")):
             result = vex("log", "--data-dir", str(self.server.data), argument)
             self.assertEqual((result.returncode, result.stdout), (code, ""), result)
             self.assertIn(words, result.stderr)

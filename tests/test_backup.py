@@ -101,6 +101,12 @@ class Copies(BackupTestCase):
         self.backup()
         self.assert_same()
 
+    def test_a_file_in_place_of_the_directory_is_called_one(self) -> None:
+        file = self.parent / "file"
+        file.touch()
+        self.assertIn(f"{file} is no directory; choose an empty one", self.refused(file))
+        self.assertIn("is no directory; choose an empty one", self.refused(file / "below"))
+
     def test_files_are_closed_to_others_whatever_the_umask_is(self) -> None:
         before = os.umask(0)
         self.addCleanup(os.umask, before)

@@ -54,6 +54,7 @@ class CommandCase(unittest.TestCase):
     def assert_wrong_command_line(self, result: subprocess.CompletedProcess[str]) -> None:
         self.assertEqual((result.returncode, result.stdout), (2, ""), result)
         self.assertIn("usage:", result.stderr)
+        self.assertRegex(result.stderr, r"; see 'vex.* --help'\n$")
         self.assertNotIn("Traceback", result.stderr)
 
 

@@ -41,6 +41,10 @@ class BeforeThePassword(ServerTestCase):
         self.assertIn("http://127.0.0.1:1 does not answer", self.complaint(self.server.urls["public"], "http://127.0.0.1:1"))
         self.assertIn("--to 'nonsense:'", self.complaint(self.server.urls["public"], "nonsense:"))
 
+    def test_https_where_nothing_speaks_it_is_called_so(self) -> None:
+        secure = self.server.urls["public"].replace("http://", "https://")
+        self.assertIn(f"{secure} does not answer: it speaks no TLS; perhaps its address begins with http://", self.complaint(secure))
+
     def test_registries_that_want_a_password_are_there(self) -> None:
         self.server.auth.push_image("app", "v1", b"layer")
         with running() as other:

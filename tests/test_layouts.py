@@ -161,7 +161,10 @@ class Importing(LayoutTestCase):
             with self.subTest(number):
                 path = self.directory / "bad.tar"
                 path.write_bytes(content)
-                self.assertIn(str(path), self.import_files(path, "--repository", "bad", code=1))
+                complaint = self.import_files(path, "--repository", "bad", code=1)
+                self.assertIn(str(path), complaint)
+                # That is how pages of layers begin.
+                self.assertNotIn("This list", complaint)
         self.assertIn("neither an OCI image layout", self.import_files(self.directory, code=1))
         for path in (good / "blobs/sha256").iterdir():
             path.write_bytes(path.read_bytes()[:-1])

@@ -305,6 +305,7 @@ class Errors(ListenerCase):
             answer = client.request(method, "/v2/team/app/manifests/v1")
             self.assertEqual(answer.status, status)
             self.assertRegex(answer.json["errors"][0]["message"], rf"; push and delete at port {port}$")
+        self.assertIn("and no images", internal.get("/v2/team/app/manifests/v1").json["errors"][0]["message"])
 
     def test_names_and_digests_may_be_escaped(self) -> None:
         answer = self.server.auth.request("POST", f"/v2/escaped%2Fname/blobs/uploads/?digest={LAYER.replace(':', '%3A')}", b"layer")

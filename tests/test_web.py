@@ -133,7 +133,7 @@ class Images(WebTestCase):
 
     def test_a_layer_that_is_no_archive_is_said_to_be_none(self) -> None:
         digest = self.push_image("app", "v1")
-        self.assert_shows(self.get(f"/r/app/m/{digest}/layer/{digest_of(b'v1' * 10)}/"), "0 entries", "is not a tar archive")
+        self.assert_shows(self.get(f"/r/app/m/{digest}/layer/{digest_of(b'v1' * 10)}/"), "0 entries", "This list ends here: what follows is not a tar archive.")
 
     def test_a_blob_that_is_no_layer_of_the_manifest_is_not_there(self) -> None:
         digest = self.push_image("app", "v1")

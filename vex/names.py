@@ -82,3 +82,12 @@ def parse_algorithm(text: str) -> str:
     if text not in ALGORITHMS:
         raise RegistryError(DIGEST_INVALID, "not a digest algorithm this registry takes: use sha256 or sha512")
     return text
+
+
+def parse_image(text: str) -> tuple[RepositoryName, Tag | None]:
+    """Read REPOSITORY[:TAG]; raises NAME_INVALID and TAG_INVALID."""
+    name, colon, tag = text.partition(":")
+    port, _, image = tag.partition("/")
+    if image and port.isdigit():
+        raise RegistryError(NAME_INVALID, f"{name}:{port} is the address of a registry; give the name without it: {image}")
+    return RepositoryName.parse(name), Tag.parse(tag) if colon else None

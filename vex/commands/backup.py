@@ -236,6 +236,8 @@ def _explained(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise Failure(full) from error
+        if isinstance(error, NotADirectoryError):
+            raise Failure(f"cannot back up to {directory}: {error.filename or directory} is no directory; choose an empty one or a new one") from error
         raise Failure(f"cannot back up to {directory}: {error.filename or directory}: {error.strerror}; check its permissions and the disk") from error
     except Unsafe as error:
         raise Failure(f"cannot back up to {directory}: {error}") from error

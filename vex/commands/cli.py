@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Callable, NoReturn
 
 from vex import VERSION
 from vex.access.users import Users, check_password, check_user
@@ -21,6 +21,13 @@ from vex.storage.database import WITH_TOKENS
 from vex.storage.directory import registry_in, registry_made_in
 
 Command = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with what is wrong with a command line, and where help is."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(f"{message}; see '{self.prog} --help'")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,14 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vex", description="A container registry in one file.")
+def _parser() -> _Parser:
+    parser = _Parser(prog="vex", description="A container registry in one file.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    everywhere = argparse.ArgumentParser(add_help=False)
+    everywhere = _Parser(add_help=False)
     everywhere.add_argument("--config", metavar="FILE", type=Path, help="configuration file; default: vex.conf in the current directory, if there is one")
     everywhere.add_argument("--data-dir", metavar="DIR", dest="data-dir", help="where the registry keeps its data; default: data")
 
-    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+    def add(name: str, command: Command, text: str) -> _Parser:
         added = commands.add_parser(name, parents=[everywhere], help=text, description=text)
         added.set_defaults(command=command)
         return added
@@ -76,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve_flags(parser: argparse.ArgumentParser) -> None:
+def _serve_flags(parser: _Parser) -> None:
     parser.usage = "vex serve [--debug] [--config FILE] [--data-dir DIR] [--KEY VALUE ...]"
     parser.add_argument("--debug", action="store_true", help="log requests and answers")
     for key in KEYS:
@@ -96,13 +103,13 @@ def _checked(key: Key) -> Callable[[str], str]:
     return check
 
 
-def _check_flags(parser: argparse.ArgumentParser) -> None:
+def _check_flags(parser: _Parser) -> None:
     parser.add_argument("--repair", action="store_true", help="mark damaged blobs, so that the next push heals them; remove what belongs to nothing")
     parser.add_argument("--hash", action="store_true", help="read every blob, and compare it with its digest")
     parser.add_argument("--hash-rate", metavar=SIZE.metavar, type=_rate, default=0, help="as --hash, reading this much in a second at most, such as 50MiB")
 
 
-def _moving_flags(parser: argparse.ArgumentParser) -> None:
+def _moving_flags(parser: _Parser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="an OCI image layout, an archive of it or of docker save, or a registry as https://HOST[:PORT]")
     only = "of a registry: only these, such as {}, may be repeated; of files: {}"
     parser.add_argument("--repository", action="append", default=[], metavar="NAME", help=only.format("'team/*'", "where they go"))
@@ -113,13 +120,13 @@ def _moving_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", metavar="URL", default="", help="the running registry; default: auth-addr of the configuration")
 
 
-def _describe_flags(parser: argparse.ArgumentParser) -> None:
+def _describe_flags(parser: _Parser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--grafana", action="store_true", help="print a Grafana dashboard, as JSON")
     which.add_argument("--dockerfile", action="store_true", help="print a Dockerfile that runs the registry in a container")
 
 
-def _log_flags(parser: argparse.ArgumentParser) -> None:
+def _log_flags(parser: _Parser) -> None:
     parser.description = f"{parser.description}. The oldest comes first, so that the newest is the last line."
     parser.add_argument("wanted", metavar="REPOSITORY[:TAG]", nargs="?", default="", help="of this repository or tag; default: all")
     parser.add_argument("--since", metavar=DURATION.metavar, type=_duration, default=0.0, help="of this last time only, such as 90m or 7d")
@@ -143,7 +150,7 @@ def _rate(text: str) -> int:
     return rate
 
 
-def _user_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], everywhere: argparse.ArgumentParser) -> None:
+def _user_commands(commands: argparse._SubParsersAction[_Parser], everywhere: _Parser) -> None:
     parser = commands.add_parser("user", help="add, change, delete and list users")
     verbs = parser.add_subparsers(metavar="ACTION", required=True)
     for verb, command, text in (
@@ -157,7 +164,7 @@ def _user_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     verbs.add_parser("list", parents=[everywhere], help="list all users").set_defaults(command=_user_list)
 
 
-def _token_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], everywhere: argparse.ArgumentParser) -> None:
+def _token_commands(commands: argparse._SubParsersAction[_Parser], everywhere: _Parser) -> None:
     parser = commands.add_parser("token", help="make, list and withdraw tokens: passwords of machines")
     verbs = parser.add_subparsers(metavar="ACTION", required=True)
     for verb, text in (
@@ -176,7 +183,7 @@ def _token_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser
             added.add_argument("--read-only", action="store_true", help="it pulls, and does not push or delete")
 
 
-def _certificate_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], everywhere: argparse.ArgumentParser) -> None:
+def _certificate_commands(commands: argparse._SubParsersAction[_Parser], everywhere: _Parser) -> None:
     parser = commands.add_parser("certificate", help="renew the certificate that quickstart made, or give an older one an authority")
     verbs = parser.add_subparsers(metavar="ACTION", required=True)
     for verb, text in (

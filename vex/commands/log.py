@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from vex.logs import escaped, utc
-from vex.names import RepositoryName, Tag
+from vex.names import RepositoryName, Tag, parse_image
 from vex.storage import audit
 from vex.storage.audit import Change
 from vex.storage.database import WITH_TRAIL, Database
@@ -34,9 +34,8 @@ class Wanted(NamedTuple):
 
 def wanted(text: str, seconds: float, now: float) -> Wanted:
     """Read REPOSITORY[:TAG], "" for all, of the last seconds, 0 for any; raises NAME_INVALID and TAG_INVALID."""
-    name, colon, tag = text.partition(":")
     since = int(now - seconds) if seconds else 0
-    return Wanted(RepositoryName.parse(name) if text else None, Tag.parse(tag) if colon else None, since)
+    return Wanted(*parse_image(text), since=since) if text else Wanted(since=since)
 
 
 def show(directory: Path, what: Wanted, *, as_json: bool, say: Callable[[str], None] = print) -> int:

@@ -34,8 +34,9 @@ _PAX_TYPES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _LONG_NAMES = {tarfile.GNUTYPE_LONGNAME: "path", tarfile.GNUTYPE_LONGLINK: "linkpath"}
 # Whatever size these claim, no content follows.
 _HEADER_ONLY = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
-_ENDS_EARLY = "This list ends here: the layer ends in the middle of a file."
-_NO_ARCHIVE = "This list ends here: what follows is not a tar archive."
+_ENDS_HERE = "This list ends here"
+_ENDS_EARLY = "the archive ends in the middle of a file"
+_NO_ARCHIVE = "what follows is not a tar archive"
 
 FILE, DIRECTORY, LINK, SYMLINK, DEVICE, DELETED, OPAQUE = "file", "directory", "hard link", "symbolic link", "device", "deleted", "opaque"
 _KINDS = {
@@ -68,7 +69,11 @@ class Entry(NamedTuple):
 
 
 class Incomplete(VexError):
-    """The list ends before the layer does; the text says why, in a sentence."""
+    """The list ends before the layer does; the text says why, in a sentence, and `reason` without the words that it begins with."""
+
+    def __init__(self, reason: str, opening: str = "This list is cut") -> None:
+        super().__init__(f"{opening}: {reason}.")
+        self.reason = reason
 
 
 class TooSlow(Incomplete):
@@ -130,20 +135,20 @@ class _Meter(Meter):
     def header(self) -> None:
         self._headers += 1
         if self._headers > self._limits.headers:
-            raise Incomplete(f"This list is cut: the layer has more than {self._limits.headers:,} headers.")
+            raise Incomplete(f"the layer has more than {self._limits.headers:,} headers")
         self.look()
 
     def look(self) -> None:
         self._pace.step()
         if self._clock() > self._deadline:
-            raise TooSlow(f"This list is cut: reading the layer took more than {self._limits.seconds:g} seconds.")
+            raise TooSlow(f"reading the layer took more than {self._limits.seconds:g} seconds")
 
     def unpacked(self, count: int) -> None:
         """Note that a piece was unpacked; raises Incomplete."""
         self._pace.resume()
         self._unpacked += count
         if self._unpacked > self._limits.unpacked:
-            raise Incomplete(f"This list is cut: the layer unpacks to more than {self._limits.unpacked >> 20:,} MiB.")
+            raise Incomplete(f"the layer unpacks to more than {self._limits.unpacked >> 20:,} MiB")
         self.look()
 
 
@@ -159,7 +164,7 @@ def _pieces(file: BinaryIO, meter: _Meter) -> Iterator[bytes]:
             meter.unpacked(len(piece))
             yield piece
     except Unreadable as error:
-        raise Incomplete(f"This list is cut: {error}.") from error
+        raise Incomplete(str(error)) from error
 
 
 class Archive(Protocol):
@@ -236,7 +241,7 @@ def headers(archive: Archive, meter: Meter = _UNLIMITED) -> Iterator[Header]:
 def _header(block: bytes) -> Header:
     """Read one block (POSIX, "ustar Interchange Format"); raises Incomplete."""
     if len(block) < _BLOCK or not _is_sum(block, _number(block[148:156])):
-        raise Incomplete(_NO_ARCHIVE)
+        raise Incomplete(_NO_ARCHIVE, _ENDS_HERE)
     name, size = _text(block[:100]), _number(block[124:136])
     # Others have times there, where the prefix of a long path is.
     prefix = block[345:500] if block[257:265] == _USTAR else b""
@@ -248,7 +253,7 @@ def _header(block: bytes) -> Header:
     if kind == tarfile.AREGTYPE and name.endswith("/"):
         kind = tarfile.DIRTYPE
     if size < 0:
-        raise Incomplete("This list ends here: a file has a size below zero.")
+        raise Incomplete("a file has a size below zero", _ENDS_HERE)
     return Header(kind, name, _text(block[157:257]), size, size, _number(block[100:108]), _number(block[108:116]), _number(block[116:124]))
 
 
@@ -270,15 +275,15 @@ def _number(field: bytes) -> int:
     try:
         return int(digits, 8)
     except ValueError:
-        raise Incomplete(_NO_ARCHIVE) from None
+        raise Incomplete(_NO_ARCHIVE, _ENDS_HERE) from None
 
 
 def _extended_header(archive: Archive, header: Header, meter: Meter) -> dict[str, str]:
     if header.size > _MAX_EXTENDED_HEADER:
-        raise Incomplete("This list is cut: a file has a name, or attributes, of extraordinary length.")
+        raise Incomplete("a file has a name, or attributes, of extraordinary length")
     content = archive.read(header.size)
     if len(content) < header.size:
-        raise Incomplete(_ENDS_EARLY)
+        raise Incomplete(_ENDS_EARLY, _ENDS_HERE)
     _skip_padding(archive, header.size)
     if header.type in _LONG_NAMES:
         return {_LONG_NAMES[header.type]: _text(content)}
@@ -349,7 +354,7 @@ def _skip_sparse_map(archive: Archive, block: bytes, meter: Meter) -> None:
 
 def _skip(archive: Archive, size: int) -> None:
     if archive.skip(size):
-        raise Incomplete(_ENDS_EARLY)
+        raise Incomplete(_ENDS_EARLY, _ENDS_HERE)
     _skip_padding(archive, size)
 
 

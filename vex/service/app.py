@@ -188,7 +188,8 @@ class App:
         if request.listener == PUBLIC and request.method not in (*policy.methods, OPTIONS):
             raise RegistryError(READ_ONLY, self._elsewhere(request, "this address only reads"), headers={"Allow": "GET, HEAD, OPTIONS"})
         if found is None:
-            raise RegistryError(NOT_FOUND, self._elsewhere(request, "this address has metrics and health") if request.listener == INTERNAL_LISTENER else "")
+            here = "this address has metrics and health, and no images"
+            raise RegistryError(NOT_FOUND, self._elsewhere(request, here) if request.listener == INTERNAL_LISTENER else "")
         route, fields = found
         request.op = route.op
         allowed = policy.allowed(route)

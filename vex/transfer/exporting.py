@@ -21,7 +21,7 @@ from vex.errors import Failure
 from vex.formats.compression import HEAD_BYTES, compression_of
 from vex.formats.manifest import OCI_INDEX, Descriptor, parse_stored
 from vex.http.forwarded import addressable
-from vex.names import ALGORITHMS, Digest, RepositoryName, Tag
+from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_image
 from vex.progress import Progress, mebibytes
 from vex.storage import listings, queries
 from vex.storage.blobs import BlobFiles, make_directory
@@ -43,13 +43,12 @@ def export(data: Path, image: str, directory: Path, progress: Progress, public_u
 
     `public_url` says how the names begin that docker, podman and containerd give to what they load; "" for a registry that has none.
     """
-    name, separator, tag = image.partition(":")
+    repository, tag = parse_image(image)
     scheme, _, host = public_url.partition("://")
     host = addressable(host or "localhost", scheme)
-    repository = RepositoryName.parse(name)
     with registry_in(data, WITH_STATES) as database, _explained(directory):
         layout = _Layout(directory)
-        run = _Export(database, BlobFiles(data), layout, repository, Tag.parse(tag) if separator else None, host, progress)
+        run = _Export(database, BlobFiles(data), layout, repository, tag, host, progress)
         references = run.references()
         with layout.held():
             return run.run(references)

@@ -93,7 +93,7 @@ class ArchiveFiles:
                         raise Incomplete(f"it has more than the {_MAX_ENTRIES:,} entries that are read")
                     self._add(header, file.tell())
         except Incomplete as error:
-            raise Failure(f"cannot read {path}: it is damaged, or no tar archive: {error}") from error
+            raise Failure(f"cannot read {path}: it is damaged, or no tar archive of images ({error.reason})") from error
         except (Damaged, *READ_ERRORS) as error:
             raise Failure(f"cannot read {path}: {reason(error)}") from error
 

@@ -45,6 +45,8 @@ _LOWEST_RATE = 1024
 _SILENCE_SECONDS = 60.0
 _DOCUMENT_SECONDS = 300.0
 _PAUSES = (0.5, 2.0, 5.0)
+# What OpenSSL says of an answer that is plain HTTP.
+_PLAIN = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG")
 _LONGEST_PAUSE = 60
 _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -363,6 +365,8 @@ def _translated(origin: Origin) -> Iterator[None]:
         yield
     except ssl.SSLCertVerificationError as error:
         raise Unreachable(f"the certificate of {origin} is not trusted: {error.verify_message}") from error
+    except ssl.SSLError as error:
+        raise Broken("it speaks no TLS; perhaps its address begins with http://" if error.reason in _PLAIN else _reason(error)) from error
     except (OSError, HTTPException) as error:
         raise Broken(_reason(error)) from error
 

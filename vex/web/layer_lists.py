@@ -60,7 +60,7 @@ def make_list(file: BinaryIO, limits: Limits, pace: Pace, rows: int, most_bytes:
                 page.clear()
                 pace.resume()
                 if size > most_bytes:
-                    raise Incomplete(f"This list is cut: the names in the layer take more than {most_bytes >> 20} MiB, packed.")
+                    raise Incomplete(f"the names in the layer take more than {most_bytes >> 20} MiB, packed")
             page.append(_cut(entry, _NAME))
             count, unpacked = count + 1, unpacked + entry.size
     except Incomplete as error:
