@@ -175,6 +175,15 @@ class FailedStarts(CommandCase):
                 result = self.run_vex("serve", *others, f"--{listener}-addr", f"127.0.0.1:{port}")
                 self.assert_failed(result, str(port), f"{listener}-addr")
 
+    def test_a_start_that_fails_closes_what_it_has_opened(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            addresses = ("--public-addr", f"unix:{self.directory}/public.sock", "--auth-addr", f"127.0.0.1:{taken.getsockname()[1]}")
+            command = [sys.executable, "-W", "always::ResourceWarning", str(TOP / "vex.py"), "serve", *addresses, "--internal-addr", "off"]
+            ended = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=20, check=False)
+        self.assert_failed(ended, "auth-addr")
+        self.assertFalse((self.directory / "public.sock").exists())
+        self.assertFalse((self.directory / "data/vex.db-wal").exists())
+
     def test_an_address_that_is_not_of_this_machine_is_a_failure(self) -> None:
         self.assert_failed(self.serve("--public-addr", "192.0.2.1:0", "--auth-addr", "off", "--internal-addr", "off"), "192.0.2.1")
         self.assert_failed(self.serve("--public-addr", "nowhere.invalid:0", "--auth-addr", "off", "--internal-addr", "off"), "nowhere.invalid")

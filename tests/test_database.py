@@ -10,7 +10,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from vex.storage.database import Database
+from vex.errors import Failure
+from vex.storage.database import LATEST, Database
 from vex.storage.files import sync
 
 # The number of F_FULLFSYNC on macOS, which Linux does not know.
@@ -55,6 +56,23 @@ class Reads(unittest.TestCase):
         self.add_user_elsewhere("alice")
         with self.database.write() as tx:
             self.assertEqual(tx.value("SELECT count(*) FROM user"), 1)
+
+
+class Refused(unittest.TestCase):
+    def test_a_database_that_is_refused_is_closed_at_once(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "vex.db")
+            Database(path).close()
+            with contextlib.closing(sqlite3.connect(path)) as connection:
+                connection.execute(f"PRAGMA user_version = {LATEST + 1}")
+            try:
+                Database(path)
+            except Failure as error:
+                # As long as the error is there, so are those whom it passed; whoever closes a database removes its log.
+                self.assertIn("newer Vex", str(error))
+                self.assertEqual(os.listdir(directory), ["vex.db"])
+            else:
+                self.fail("opened")
 
 
 class Sync(unittest.TestCase):

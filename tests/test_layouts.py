@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -326,7 +327,7 @@ class Exporting(LayoutTestCase):
         self.vex("backup", str(copy), "--data-dir", str(self.server.data))
         self.vex("export", "stopped/app", str(self.directory / "out"), "--data-dir", str(copy))
         self.assertEqual(len(self.index()), 1)
-        with sqlite3.connect(copy / "vex.db") as connection:
+        with contextlib.closing(sqlite3.connect(copy / "vex.db")) as connection:
             self.assertEqual(connection.execute("PRAGMA integrity_check").fetchone(), ("ok",))
 
 

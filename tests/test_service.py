@@ -307,6 +307,7 @@ class WatchdogTest(unittest.TestCase):
 
     def test_it_is_not_fed_while_the_database_does_not_answer(self) -> None:
         database = Database(self.directory / "vex.db")
+        self.addCleanup(database.close)
         self.notifier.watch(database.check)
         self.assertTrue(self.fed(20))
         with database.read():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import sqlite3
@@ -233,9 +234,8 @@ class Commands(ServerTestCase):
             secret = vex("token", "add", "ci", "--data-dir", str(server.data)).stdout.strip()
             self.assertEqual(Client(server.addresses["auth"], "ci", secret).get("/v2/").status, 200)
             self.assertEqual(server.stop(), 0)
-            with sqlite3.connect(server.data / "vex.db") as connection:
+            with contextlib.closing(sqlite3.connect(server.data / "vex.db")) as connection:
                 [(used,)] = connection.execute("SELECT used FROM token").fetchall()
-            connection.close()
             self.assertLess(abs(used - time.time()), 120)
 
 

@@ -74,7 +74,7 @@ def serve(config: Config, reread: Callable[[], Config]) -> int:
         with open_data(config.data_dir):
             held.enter_context(locked(config.data_dir))
             try_out(config.data_dir)
-            service = _Service(config, reread, give_memory_back)
+            service = _Service(config, reread, give_memory_back, held)
         return service.run()
 
 
@@ -101,14 +101,15 @@ def _give_memory_back() -> Callable[[], None]:
 
 
 class _Service:
-    def __init__(self, config: Config, reread: Callable[[], Config], give_memory_back: Callable[[], None]) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config], give_memory_back: Callable[[], None], held: contextlib.ExitStack) -> None:
+        """Build everything; what is open, also when the rest cannot be built, is closed with `held`."""
         self._config = config
         self._reread = reread
         self._notifier = Notifier(os.environ)
         self._started = self._stopping = False
         self._storage_failure = ""
         work = self._work = HeavyWork()
-        database = self._database = Database(config.data_dir / "vex.db", on_failure=self._fail)
+        database = self._database = held.enter_context(contextlib.closing(Database(config.data_dir / "vex.db", on_failure=self._fail)))
         files = self._files = BlobFiles(config.data_dir)
         users = self._users = Users(database, failures_per_minute=config.failed_logins)
         tokens = self._tokens = Tokens(database)
@@ -141,7 +142,7 @@ class _Service:
         credentials = Credentials(users, tokens, one_port, self._observations.login_refused)
         app = App(api, self._pages(registry), credentials, _granting(credentials, one_port), internal, self._observations, self._push_port)
         self._access_log = AccessLog(config.access_log, config.log_format) if config.access_log else None
-        listeners = _listeners(config, app, self._observations, revisions, certificates, self._access_log)
+        listeners = _listeners(config, app, self._observations, revisions, certificates, self._access_log, held)
         self._server = Server(listeners, config.shutdown_timeout)
         self._observations.watch(listeners)
         self._observations.watch_steps(self._housekeeping)
@@ -188,7 +189,6 @@ class _Service:
         self._housekeeping.stop()
         with contextlib.suppress(RegistryError):
             self._tokens.save_uses(at_once=True)
-        self._database.close()
 
     def _reload(self) -> None:
         self._notifier.reloading()
@@ -344,7 +344,13 @@ def _timeouts(config: Config) -> Timeouts:
 
 
 def _listeners(
-    config: Config, app: App, observations: Observations, revisions: Revisions, certificates: Certificates, access_log: AccessLog | None
+    config: Config,
+    app: App,
+    observations: Observations,
+    revisions: Revisions,
+    certificates: Certificates,
+    access_log: AccessLog | None,
+    held: contextlib.ExitStack,
 ) -> list[Listener]:
     addresses = {
         PUBLIC: (config.public_addr, config.public_connections),
@@ -356,7 +362,7 @@ def _listeners(
     return [
         Listener(
             name,
-            given.get(name) or listen(name, address, config.backlog),
+            held.enter_context(contextlib.closing(given.get(name) or listen(name, address, config.backlog))),
             app.handle,
             app.in_clear,
             head_limits=_head_limits(config),

@@ -123,8 +123,11 @@ class Database:
         # What a process wrote that was killed, or another one that has the database open: who closes it last removes the log.
         self.has_log = log.exists() and log.stat().st_size > 0
         try:
-            self._connection = _connect(path, create)
-            self._settle_schema(oldest, create)
+            with contextlib.ExitStack() as opened:
+                self._connection = opened.enter_context(contextlib.closing(_connect(path, create)))
+                _configure(self._connection, path)
+                self._settle_schema(oldest, create)
+                opened.pop_all()
         except sqlite3.Error as error:
             if "locked" in str(error):
                 raise Failure(f"another process is writing to the database {path}; try again") from error
@@ -301,7 +304,10 @@ def _connect(path: Path, create: bool) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), _FILE_MODE))
     except OSError as error:
         raise Failure(f"cannot open the database {path}: {error.strerror}; check the permissions of the data directory") from error
-    connection = sqlite3.connect(os.fspath(path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(os.fspath(path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+
+def _configure(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     # As `sync`, for SQLite: only macOS knows of these.
     connection.execute("PRAGMA fullfsync = ON")
@@ -312,7 +318,6 @@ def _connect(path: Path, create: bool) -> sqlite3.Connection:
     part = disk.f_blocks * disk.f_frsize // _WAL_PART_OF_DISK or _WAL_BYTES
     connection.execute(f"PRAGMA journal_size_limit = {min(_WAL_BYTES, part)}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {max(1, min(_CHECKPOINT_BYTES, part) // 4096)}")
-    return connection
 
 
 def _turn_on_log(connection: sqlite3.Connection) -> None:
