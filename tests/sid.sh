@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the tests with newer Pythons and newer clients than those of this machine: in a chroot of Debian sid, which it makes with mmdebstrap.
-# tests/sid.sh DIRECTORY [MODULE …]: as root. DIRECTORY keeps the chroot for the next time. Without modules, the whole suite runs under
-# each Python with nothing but Python, and then the tests of clients with the clients of sid.
+# tests/sid.sh DIRECTORY [MODULE …]: as root. DIRECTORY keeps the chroot for the next time; remove it for newer packages. Without modules, the
+# whole suite runs under each Python with nothing but Python, and then the tests of clients with the clients of sid.
 set -eu
 [ $# -ge 1 ] || { echo "usage: $0 DIRECTORY [MODULE ...]" >&2; exit 2; }
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -12,20 +12,26 @@ shift
 stale='Acquire::Check-Valid-Until "false"'
 packages="ca-certificates python3 python3.15 docker.io docker-cli docker-buildx containerd podman skopeo buildah crun fuse-overlayfs nginx-light
     docker-registry zstd libarchive-tools openssl curl umoci procps"
-if [ ! -e "$root/usr/bin/python3.15" ]; then
+if [ ! -e "$root/usr/bin/umoci" ]; then
     # No package starts a service, on a port perhaps.
     mmdebstrap --variant=minbase --aptopt="$stale" --include="$(echo $packages | tr ' ' ',')" \
         --essential-hook='printf "#!/bin/sh\nexit 101\n" >"$1/usr/sbin/policy-rc.d" && chmod +x "$1/usr/sbin/policy-rc.d"' sid "$root"
 fi
-for kind in proc sys dev; do
-    mountpoint -q "$root/$kind" || mount --rbind "/$kind" "$root/$kind"
-done
 copy=$root/tmp/vex-$$
-trap 'rm -rf "$copy"' EXIT
+trap 'rm -rf "$copy" "$copy.pyc"' EXIT
 mkdir "$copy"
 (cd "$top" && tar -c vex.py vex tests README.md LICENSE zipapp.sh .gitignore .ci) | tar -x -C "$copy"
 
-in_sid() { echo "== $*"; chroot "$root" sh -c "cd /tmp/${copy##*/} && exec \"\$@\"" sh env PYTHONPYCACHEPREFIX="/tmp/${copy##*/}.pyc" "$@"; }
+# In namespaces of its own for mounts and processes: whatever a test leaves ends with them. The root is a mount, as dockerd and containerd need it
+# to unpack layers; a shared one, as on a machine with systemd, or dockerd makes one of its files and leaves it.
+inside='
+root=$1; copy=$2; shift 2
+mount --bind "$root" "$root" && mount --make-shared "$root"
+for kind in sys dev; do mount --rbind "/$kind" "$root/$kind"; done
+mount -t proc proc "$root/proc"
+chroot "$root" sh -c "cd $copy && exec \"\$@\"" sh env PYTHONPYCACHEPREFIX="$copy.pyc" "$@" || exit 1
+'
+in_sid() { echo "== $*"; unshare --mount --propagation private --pid --fork --kill-child sh -ec "$inside" sh "$root" "${copy#"$root"}" "$@"; }
 
 failed=0
 if [ $# -gt 0 ]; then
@@ -37,5 +43,4 @@ else
     in_sid python3 -m unittest -v tests.test_docker tests.test_podman tests.test_skopeo tests.test_containerd tests.test_container tests.test_partial_pulls tests.test_importing \
         tests.test_layers tests.test_layouts || failed=1
 fi
-rm -rf "$copy.pyc"
 exit $failed

@@ -32,6 +32,8 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
     fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 1))
 os.execvp(sys.argv[1], sys.argv[1:])
 """
+# Less than any system allows, and enough.
+_FILES, _PROCESSES = 1024, 4096
 # Asks for an address, with credentials perhaps, and prints the status and the body.
 _ASK = """
 import base64, sys, urllib.request
@@ -63,8 +65,8 @@ class ContainerTest(unittest.TestCase):
             context.mkdir()
             run("sh", str(TOP / "zipapp.sh"), str(context / "vex.pyz"), environment={"PYTHON": sys.executable})
             (context / "Dockerfile").write_text(vex("describe", "--dockerfile").stdout)
-            cls.buildah("build", "--isolation", "chroot", "--pull-never", "--format", "docker", "--tag", "localhost/vex", str(context))
-            cls.container = cls.buildah("from", "--pull-never", "localhost/vex")
+            cls.buildah("build", *_limits(), "--isolation", "chroot", "--pull-never", "--format", "docker", "--tag", "localhost/vex", str(context))
+            cls.container = cls.buildah("from", *_limits(), "--pull-never", "localhost/vex")
             cls.image = json.loads(cls.buildah("inspect", cls.container))["Docker"]["config"]
             cls.addClassCleanup(stack.pop_all().close)
 
@@ -135,6 +137,11 @@ class ContainerTest(unittest.TestCase):
                 process.wait(timeout=60)
                 # buildah does not wait for what it ran.
                 process.stdout.read()
+
+
+def _limits() -> list[str]:
+    """Return the flags that have buildah raise no limit, which root may not do where it lacks CAP_SYS_RESOURCE."""
+    return [f"--ulimit=nofile={_FILES}:{_FILES}", f"--ulimit=nproc={_PROCESSES}:{_PROCESSES}"]
 
 
 def _make_base(root: Path) -> None:
