@@ -143,7 +143,8 @@ class Clocks(InProcessTestCase):
         self.push_image("app", "1", b"new")
 
     def watch(self) -> None:
-        """Begin as a start of the program does."""
+        """End, and begin as a start of the program does."""
+        self.site.close()
         self.site.open(TimeOfDay(self.site.directory, clock=self.site.clock, steady=lambda: self.passed))
 
     def go_on(self, seconds: int) -> None:
@@ -189,7 +190,6 @@ class Clocks(InProcessTestCase):
 
     def test_a_restart_does_not_shorten_the_day(self) -> None:
         self.jump(365 * DAY)
-        self.site.close()
         # Of an upload from before, the time of its file is looked at.
         os.utime(self.upload_file(), (self.site.now - 365 * DAY,) * 2)
         with self.assertLogs("vex", "WARNING"):
