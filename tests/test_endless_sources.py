@@ -110,8 +110,8 @@ class Lists(ServerTestCase):
         def page(number: int) -> dict[str, Any]:
             return {"tags": names[2 * number : 2 * number + 2]}
 
-        with answering(Pages(replies, {"/v2/long/tags/list": page})) as address:
-            endpoints = Endpoints(Remote(parse_origin(address)), 2**20)
+        with answering(Pages(replies, {"/v2/long/tags/list": page})) as address, contextlib.closing(Remote(parse_origin(address))) as remote:
+            endpoints = Endpoints(remote, 2**20)
             self.assertEqual(list(endpoints.tags(RepositoryName("long"), lambda *_: None)), names)
 
 
@@ -121,13 +121,13 @@ class Time(unittest.TestCase):
     def test_a_list_ends_after_a_time_without_anything_that_can_be_used(self) -> None:
         clock = itertools.count(0, 250).__next__
         pages = Pages({}, {"/v2/_catalog": lambda number: {"repositories": [f"Bad {number}" if number % 3 else f"good{number}"]}})
-        with answering(pages) as address:
-            endpoints = Endpoints(Remote(parse_origin(address)), 2**20, clock=clock)
-            found = endpoints.repositories(lambda *_: None)
+        with answering(pages) as address, contextlib.closing(Remote(parse_origin(address))) as remote:
+            found = Endpoints(remote, 2**20, clock=clock).repositories(lambda *_: None)
             self.assertEqual([next(found) for _ in range(5)], ["good0", "good3", "good6", "good9", "good12"])
         pages = Pages({}, {"/v2/_catalog": lambda number: {"repositories": [f"Bad {number}"]}})
-        with answering(pages) as address, self.assertRaisesRegex(Refused, "goes on without anything that can be used"):
-            list(Endpoints(Remote(parse_origin(address)), 2**20, clock=clock).repositories(lambda *_: None))
+        ending = self.assertRaisesRegex(Refused, "goes on without anything that can be used")
+        with answering(pages) as address, contextlib.closing(Remote(parse_origin(address))) as remote, ending:
+            list(Endpoints(remote, 2**20, clock=clock).repositories(lambda *_: None))
         self.assertEqual(pages.asked, 3)
 
     def test_an_import_in_which_nothing_comes_for_ten_minutes_ends(self) -> None:
@@ -146,8 +146,9 @@ class Time(unittest.TestCase):
     @contextlib.contextmanager
     def remote(self, send: Callable[[http.server.BaseHTTPRequestHandler], None], step: float) -> Iterator[Remote]:
         """Run a server that answers like this, and give its client, for whom each wait takes so many seconds."""
-        with answering({"/v2/": send}) as address:
-            yield Remote(parse_origin(address), clock=itertools.count(0, step).__next__)
+        clock = itertools.count(0, step).__next__
+        with answering({"/v2/": send}) as address, contextlib.closing(Remote(parse_origin(address), clock=clock)) as remote:
+            yield remote
 
     def assert_ends(self, send: Callable[[http.server.BaseHTTPRequestHandler], None], step: float, expected: str) -> None:
         def all_of(handler: http.server.BaseHTTPRequestHandler) -> None:

@@ -206,6 +206,14 @@ class FromVex(unittest.TestCase):
             self.assertIn("manifests: 1, blobs: 0", import_into(server, source.urls["public"]))
             self.assertEqual(len(server.public.get(f"/v2/app/referrers/{signed['digest']}").json["manifests"]), 1)
 
+    def test_it_closes_its_connections_to_both(self) -> None:
+        with running() as source, running() as server:
+            source.auth.push_image("app", "1", b"layer")
+            command = [sys.executable, "-W", "always::ResourceWarning", str(TOP / "vex.py"), "import", source.urls["public"], "--username", USER]
+            ended = subprocess.run([*command, "--to", server.urls["auth"]], input=f"{PASSWORD}\n", capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual(ended.returncode, 0, ended)
+            self.assertNotIn("ResourceWarning", ended.stderr)
+
     def test_a_cache_of_layers_and_a_foreign_layer_and_sha512_are_copied(self) -> None:
         with running() as source, running() as server:
             layer = {"mediaType": OCI_LAYER, "digest": source.auth.push_blob("cache", b"cached"), "size": 6}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sqlite3
 import sys
@@ -272,9 +273,9 @@ def _import(options: argparse.Namespace) -> int:
     config = _config(options)
     wanted = Wanted(options.source, options.repository, options.tag)
     check_ends(config, options.to, wanted)
-    target = target_registry(config, options.to, Credentials(options.username, _ask_password(options.username)))
-    source = Credentials(options.source_username, _ask_password(options.source_username)) if options.source_username else None
-    print(import_images(config, wanted, target, source, Progress()))
+    with contextlib.closing(target_registry(config, options.to, Credentials(options.username, _ask_password(options.username)))) as target:
+        source = Credentials(options.source_username, _ask_password(options.source_username)) if options.source_username else None
+        print(import_images(config, wanted, target, source, Progress()))
     return 0
 
 

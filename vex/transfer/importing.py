@@ -121,7 +121,8 @@ def check_ends(config: Config, to: str, wanted: Wanted) -> None:
 def _silence_of(remote: Remote) -> str:
     """Say why a registry does not answer; "" if it does, whatever that is."""
     try:
-        remote.reach()
+        with contextlib.closing(remote):
+            remote.reach()
     except Unreachable as error:
         return str(error)
     return ""
@@ -202,12 +203,14 @@ class _Import:
             except Refused as error:
                 self._problems.add(repository, error)
 
-    def stop(self, remotes: Iterable[Remote]) -> None:
-        """End what is still under way after a failure."""
+    def stop(self, remotes: Sequence[Remote]) -> None:
+        """End what is still under way after a failure, and let go of the registries."""
         self._stopped.set()
         for remote in remotes:
             remote.abort()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for remote in remotes:
+            remote.close()
 
     def summary(self) -> str:
         """Tell what was done."""

@@ -20,7 +20,6 @@ import re
 import ssl
 import threading
 import time
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from typing import Any, Callable, NamedTuple
@@ -165,7 +164,7 @@ class _Response(HTTPResponse):
 
 
 class Remote:
-    """The registry at `origin`; any thread may use it."""
+    """The registry at `origin`; any thread may use it, and each keeps its connection until `close`."""
 
     def __init__(
         self,
@@ -182,7 +181,7 @@ class Remote:
         self._wait = wait
         self._clock = clock
         self._kept = threading.local()
-        self._connections: weakref.WeakSet[http.client.HTTPConnection] = weakref.WeakSet()
+        self._connections: set[http.client.HTTPConnection] = set()
         self._authorizations: dict[str, str] = {}
         self._shown = ""
         self._answered = False
@@ -256,14 +255,31 @@ class Remote:
             with contextlib.suppress(OSError, AttributeError):
                 connection.sock.shutdown(2)
 
+    def close(self) -> None:
+        """Close all connections, which nobody uses any more."""
+        for connection in list(self._connections):
+            self._let_go(connection)
+
     def _discard(self, response: HTTPResponse) -> None:
         response.read(_MAX_ERROR)
         if not response.isclosed():
             self._close()
 
     def _close(self) -> None:
-        self._kept.connection.close()
+        self._let_go(self._kept.connection)
         self._kept.connection = None
+
+    def _let_go(self, connection: http.client.HTTPConnection) -> None:
+        connection.close()
+        self._connections.discard(connection)
+
+    @contextlib.contextmanager
+    def _connected(self, origin: Origin) -> Iterator[http.client.HTTPConnection]:
+        connection = self._connect(origin)
+        try:
+            yield connection
+        finally:
+            self._let_go(connection)
 
     def _connect(self, origin: Origin) -> http.client.HTTPConnection:
         if origin.scheme == "http":
@@ -284,7 +300,7 @@ class Remote:
             origin, target = split(url)
             if self.origin.scheme == "https" and origin.scheme != "https":
                 raise Refused(response.status, f"{self.origin} redirects to {origin}, which is not HTTPS")
-            with contextlib.closing(self._connect(origin)) as connection:
+            with self._connected(origin) as connection:
                 response = _exchange(connection, method, target, headers or {}, b"")
                 if response.status not in _REDIRECTS:
                     yield response
@@ -321,7 +337,7 @@ class Remote:
         if self.origin.scheme == "https" and origin.scheme != "https":
             raise Refused(401, f"{self.origin} wants the password to be sent to {origin}, which is not HTTPS")
         headers = {"Authorization": self._credentials.basic} if self._credentials else {}
-        with contextlib.closing(self._connect(origin)) as connection:
+        with self._connected(origin) as connection:
             response = _exchange(connection, "GET", f"{target}{'&' if '?' in target else '?'}{query}", headers, b"")
             body = _read(response, _MAX_ERROR * 2)
         if response.status != 200:
