@@ -165,7 +165,8 @@ class Time(unittest.TestCase):
             while True:
                 handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
 
-        self.assert_ends(going_on, 0, "its answer does not begin")
+        # Newer Pythons count them, and end before it is too long.
+        self.assert_ends(going_on, 0, "its answer does not begin|more than 100 interim responses")
 
     def test_an_answer_that_comes_in_drops_ends(self) -> None:
         def dripping(handler: http.server.BaseHTTPRequestHandler) -> None:
