@@ -8,7 +8,6 @@ import os
 import struct
 import sys
 import zipimport
-import zlib
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
@@ -58,22 +57,20 @@ class _Archive:
         entry = self._entries.get(path[len(self._path) + 1 :].replace(os.sep, "/"))
         if entry is None or not path.startswith(self._path):
             raise FileNotFoundError(path)
-        method, packed, start = entry
-        # APPNOTE section 4.3.7: the lengths of a name and of what follows it may differ from those in the directory.
-        begin = start + 30 + sum(struct.unpack_from("<HH", self._content, start + 26))
-        data = self._content[begin : begin + packed]
-        return zlib.decompress(data, -15) if method else data
+        return self._content[entry]
 
-    def _directory(self) -> Iterator[tuple[str, tuple[int, int, int]]]:
-        """Read the central directory (APPNOTE sections 4.3.12 and 4.3.16): names with method, packed size, and where the entry begins."""
+    def _directory(self) -> Iterator[tuple[str, slice]]:
+        """Read the central directory (APPNOTE sections 4.3.12 and 4.3.16): names with where their contents are, which are stored as they are."""
         end = self._content.rindex(b"PK\5\6")
         count, size, start = struct.unpack_from("<HII", self._content, end + 10)
         # What was put in front of the archive moves everything.
         moved, at = end - size - start, end - size
         for _ in range(count):
-            method, packed, name, extra, comment, offset = struct.unpack_from("<10xH8xI4xHHH8xI", self._content, at)
-            yield self._content[at + 46 : at + 46 + name].decode(), (method, packed, offset + moved)
-            at += 46 + name + extra + comment
+            size, name, offset = struct.unpack_from("<24xIH12xI", self._content, at)
+            # APPNOTE section 4.3.7: the name comes once more in front of the content. zipapp.sh puts nothing between or behind them.
+            begin = offset + moved + 30 + name
+            yield self._content[at + 46 : at + 46 + name].decode(), slice(begin, begin + size)
+            at += 46 + name
 
 
 if __name__ == "__main__":
