@@ -6,7 +6,7 @@ import re
 import subprocess
 import unittest
 
-from tests.support import TOP, vex
+from tests.support.server import TOP, vex
 from vex.settings.config import KEYS, describe
 
 README = (TOP / "README.md").read_text(encoding="utf-8")

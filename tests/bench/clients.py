@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.bench.measure import Work, WrongAnswer
 from tests.bench.registries import ACCEPT, Registry
 from tests.bench.sender import Job, Report
-from tests.support import TOP
+from tests.support.server import TOP
 
 PACKAGES = {"wrk": "wrk", "hey": "hey", "skopeo": "skopeo", "docker-registry": "docker-registry", "openssl": "openssl", "nginx": "nginx-light"}
 # wrk writes its figures for people; this writes them for us.

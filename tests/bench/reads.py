@@ -11,7 +11,7 @@ from tests.bench.content import small_image
 from tests.bench.measure import REQUESTS, Row, Sample, Work, WrongAnswer, timed
 from tests.bench.registries import Registry
 from tests.bench.sender import Job
-from tests.support import OCI_MANIFEST
+from tests.support.server import OCI_MANIFEST
 
 _REPOSITORY = "bench/reads"
 _TAGS_REPOSITORY = "bench/tags"

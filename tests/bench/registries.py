@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from tests.bench.measure import WrongAnswer, cpu_seconds, resident_bytes, wait_until
-from tests.nginx import CACHE, CERTIFICATE, KEY, replaced, start_nginx
-from tests.support import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, PASSWORD, TOP, USER, free_port
+from tests.support.nginx import CACHE, CERTIFICATE, KEY, replaced, start_nginx
+from tests.support.server import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, PASSWORD, TOP, USER, free_port
 
 # What real clients send; the peer hides OCI manifests from those that do not.
 ACCEPT = ", ".join([OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST])

@@ -19,7 +19,7 @@ from typing import Callable, NamedTuple
 
 from tests.bench.content import BASE_BYTES, BLOB_MIB, EMPTY_INDEX, TAIL_BYTES, Base, as_chunk, small_image
 from tests.bench.measure import MIB, WrongAnswer
-from tests.support import OCI_INDEX, OCI_MANIFEST
+from tests.support.server import OCI_INDEX, OCI_MANIFEST
 
 _TIMEOUT_SECONDS = 600
 _HEAD_BYTES = 64 * 1024

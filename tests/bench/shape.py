@@ -16,7 +16,7 @@ from tests.bench.clients import Clients
 from tests.bench.measure import IMAGES, MIB, REQUESTS, Figure, Row, Sample, timed, wait_until
 from tests.bench.registries import Registry, Vex
 from tests.bench.sender import Job
-from tests.support import OCI_LAYER, OCI_MANIFEST
+from tests.support.server import OCI_LAYER, OCI_MANIFEST
 from vex.names import Digest, RepositoryName, Tag
 from vex.storage import queries
 from vex.storage.database import Database, Transaction

@@ -17,7 +17,7 @@ from tests.bench.measure import BYTES, IMAGES, LATENCY, MIB, Row, Sample, Work, 
 from tests.bench.reads import BY_TAG, Reads
 from tests.bench.registries import Registry
 from tests.bench.sender import Job
-from tests.support import OCI_MANIFEST
+from tests.support.server import OCI_MANIFEST
 
 _REPOSITORY = "bench/transfers"
 _SMALL_IMAGES = 200
