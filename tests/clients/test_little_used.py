@@ -70,6 +70,7 @@ class LittleUsed(unittest.TestCase):
     # PyPI
 
     def test_oras_pushes_and_pulls_files_with_basic_and_with_tokens(self) -> None:
+        require_client("bin/python")
         (self.directory / "notes.txt").write_text("what it is about")
         for flags, backend in (((), "basic"), (("--anonymous-read", "yes"), "token")):
             with self.subTest(backend):

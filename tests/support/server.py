@@ -234,6 +234,7 @@ class Server:
                 continue
             host, _, port = url.partition("//")[2].rpartition(":")
             self.addresses[name] = (host.strip("[]"), int(port))
+        self.kill()
         raise AssertionError(f"vex serve did not start: {self.log.read_text()}")
 
     @property
