@@ -56,7 +56,7 @@ def sources() -> Iterator[tuple[Path, ast.Module]]:
 
 
 def name_of(path: Path) -> str:
-    """Name a module below `vex`, as `http.wire`; "" for `vex/__init__.py`."""
+    """Name a module below `vex`, as `http.heads`; "" for `vex/__init__.py`."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 

@@ -22,10 +22,10 @@ from tests.support.raw import basic, connected
 from tests.support.server import OCI_INDEX, OCI_MANIFEST, PASSWORD, USER, Answer, Client, ServerTestCase, digest_of, image, running, write_certificate
 from vex.errors import RegistryError
 from vex.http.connection import Observer
+from vex.http.heads import HeadLimits
 from vex.http.message import Request, Response, error_response
 from vex.http.server import Listener, Timeouts
 from vex.http.sockets import listen
-from vex.http.wire import HeadLimits
 from vex.settings.values import Address
 
 KIB, MIB = 2**10, 2**20

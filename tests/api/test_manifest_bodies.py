@@ -13,7 +13,7 @@ from tests.support.in_process import directory_in_memory
 from tests.support.server import OCI_MANIFEST, Server, image, running
 from vex.api.manifest_bodies import ManifestBodies
 from vex.errors import MANIFEST_TOO_LARGE, RegistryError
-from vex.http.wire import Input, SizedBody
+from vex.http.bodies import Input, SizedBody
 
 MIB = 2**20
 CROWD, PEAK_BYTES = 24, 160 * MIB

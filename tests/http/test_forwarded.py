@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from tests.support.page import Page
 from tests.support.server import PASSWORD, USER, Client, Server, ServerTestCase, running
 from vex.http.forwarded import Origin, Proxies
-from vex.http.wire import HeadLimits, parse_head
+from vex.http.heads import HeadLimits, parse_head
 from vex.settings.config import KEYS
 
 TRUSTED = next(key for key in KEYS if key.name == "trusted-proxies").parse("192.0.2.1, 10.0.0.0/8, fd00::/8, unix")

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from vex.errors import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, VERSION_NOT_SUPPORTED, Disconnected, Kind, MalformedRequest
-from vex.http.wire import Body, ChunkedBody, Head, HeadLimits, Input, NoBody, SizedBody, body_of, encode_head, head_end, parse_head
+from vex.http.bodies import Body, ChunkedBody, Input, NoBody, SizedBody, body_of
+from vex.http.heads import Head, HeadLimits, encode_head, head_end, parse_head
 
 LIMITS = HeadLimits()
 BEHIND = b"GET /v2/ HTTP/1.1\r\nHost: next\r\n\r\n"

@@ -23,9 +23,10 @@ from vex.api.lists import PageLimits
 from vex.errors import RegistryError
 from vex.formats.manifest import ManifestLimits
 from vex.http.answers import Revisions
+from vex.http.bodies import Input, body_of
+from vex.http.heads import HeadLimits, parse_head
 from vex.http.message import Request, Response, error_response
 from vex.http.turns import HeavyWork
-from vex.http.wire import HeadLimits, Input, body_of, parse_head
 from vex.registry.housekeeping import Housekeeping
 from vex.registry.listing import Lists
 from vex.registry.pulls import Pulls

@@ -10,9 +10,10 @@ from typing import Callable
 from tests.support.in_process import InProcessTestCase
 from vex.api.routes import match
 from vex.errors import RegistryError
+from vex.http.bodies import Input, body_of
+from vex.http.heads import HeadLimits, parse_head
 from vex.http.message import Request, Response
 from vex.http.turns import HeavyWork
-from vex.http.wire import HeadLimits, Input, body_of, parse_head
 from vex.web.addresses import PAGES
 from vex.web.browsing import Browsing
 from vex.web.pages import Pages

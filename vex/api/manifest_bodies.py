@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Callable, TypeVar
 
 from vex.errors import MANIFEST_TOO_LARGE, UNAVAILABLE, RegistryError
-from vex.http.wire import Body
+from vex.http.bodies import Body
 from vex.storage.blobs import FILE_MODE
 from vex.storage.upload_files import single_name
 

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING
 
 from vex.errors import BODY_TIMEOUT, REQUEST_TIMEOUT, Disconnected, Kind, MalformedRequest, RegistryError
 from vex.http.answers import MAX_ANSWER_BYTES, Answer, Basis
+from vex.http.bodies import Body, Input, body_of
 from vex.http.forwarded import UNIX
+from vex.http.heads import encode_head, head_end, parse_head
 from vex.http.message import Request, Response, error_response, in_clear_response
 from vex.http.pace import RATE, STALL, Pace
 from vex.http.sending import JOINED_BYTES, Outgoing
 from vex.http.slots import origin_of
-from vex.http.wire import Body, Input, body_of, encode_head, head_end, parse_head
 
 if TYPE_CHECKING:
     from vex.http.server import Listener

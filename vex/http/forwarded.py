@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Union
 
 if TYPE_CHECKING:
-    from vex.http.wire import Head
+    from vex.http.heads import Head
 
 # What the configuration, and a connection through a Unix socket, have for an address.
 UNIX = "unix"

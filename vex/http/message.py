@@ -8,9 +8,10 @@ from typing import BinaryIO, Callable
 
 from vex.errors import MalformedRequest, RegistryError
 from vex.http.answers import Basis
+from vex.http.bodies import Body
 from vex.http.byteranges import Part
 from vex.http.fields import parse_query
-from vex.http.wire import Body, Head
+from vex.http.heads import Head
 
 JSON = "application/json"
 

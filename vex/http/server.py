@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from vex.http.answers import Answers
 from vex.http.connection import HANDSHAKE, HEAD, IDLE, LINGER, RECEIVING, SENDING, WORKING, Connection, Observer, peer_of
+from vex.http.heads import HeadLimits
 from vex.http.message import Request, Response
 from vex.http.slots import Arrival, Slots, origin_of
-from vex.http.wire import HeadLimits
 
 if TYPE_CHECKING:
     from vex.http.forwarded import Proxies

@@ -23,11 +23,11 @@ from vex.api.locations import Locations
 from vex.errors import Failure, RegistryError
 from vex.http.answers import Answers, Revisions
 from vex.http.certificates import Certificates
+from vex.http.heads import HeadLimits
 from vex.http.message import Request, Response
 from vex.http.server import Listener, Server, Timeouts
 from vex.http.sockets import listen, passed
 from vex.http.turns import HeavyWork
-from vex.http.wire import HeadLimits
 from vex.logs import AccessLog
 from vex.registry.housekeeping import Housekeeping, Step
 from vex.registry.listing import Lists
