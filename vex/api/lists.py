@@ -20,7 +20,7 @@ from vex.http.turns import HeavyWork, Turn
 from vex.names import Digest, RepositoryName
 from vex.progress import Work
 from vex.registry.listing import Extent, Lists, Names, pieces
-from vex.storage.queries import ReferrerRow
+from vex.storage.referrers import ReferrerRow
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 # A list changes with the next push.

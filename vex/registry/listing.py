@@ -14,6 +14,7 @@ from vex.progress import UNHURRIED, Work
 from vex.storage import listings, queries
 from vex.storage.database import Database, Transaction
 from vex.storage.listings import NAME, RepositoryEntry, View
+from vex.storage.referrers import ReferrerRow, list_referrers
 
 # Names of a usual length are some tens of KiB.
 _PIECE = 1000
@@ -59,7 +60,7 @@ class Lists:
             repository = _find(tx, name)
             return _extent(lambda end: listings.measure_tags(tx, repository, end, _PIECE), last, max_bytes)
 
-    def referrers(self, name: RepositoryName, subject: Digest, artifact_type: str, last: str, limit: int) -> tuple[list[queries.ReferrerRow], bool]:
+    def referrers(self, name: RepositoryName, subject: Digest, artifact_type: str, last: str, limit: int) -> tuple[list[ReferrerRow], bool]:
         """Return a page of the manifests of a repository with this subject, by digest, after `last`, and whether more follow; `artifact_type` "" means any.
 
         What clients left under the fallback tag of the referrers tag schema needs no merging: what such an index lists is in
@@ -69,7 +70,7 @@ class Lists:
             repository = queries.find_repository(tx, name)
             if repository is None:
                 return [], False
-            return queries.referrers(tx, repository, subject, artifact_type, last, limit, _REFERRERS_BYTES)
+            return list_referrers(tx, repository, subject, artifact_type, last, limit, _REFERRERS_BYTES)
 
     def search(self, text: str, limit: int, work: Work = UNHURRIED) -> list[RepositoryEntry]:
         """Return the first repositories, by name, that hold a manifest and have the text in their name."""

@@ -29,6 +29,7 @@ from vex.storage.copying import FULL, WrongContent, copy_file, hash_of, link_fil
 from vex.storage.database import WITH_STATES, Database
 from vex.storage.directory import registry_in
 from vex.storage.folders import Draft, Folder, Unsafe
+from vex.storage.referrers import ReferrerRow, list_referrers
 from vex.transfer.layout import IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME
 from vex.transfer.remote import MAX_DOCUMENT
 
@@ -233,11 +234,11 @@ class _Export:
                     self._manifest(repository, referrer.digest, subjects)
         return entries
 
-    def _referrers(self, repository: int, subject: Digest) -> Iterator[queries.ReferrerRow]:
+    def _referrers(self, repository: int, subject: Digest) -> Iterator[ReferrerRow]:
         last, more = "", True
         while more:
             with self._database.read() as tx:
-                rows, more = queries.referrers(tx, repository, subject, "", last, _PAGE, MAX_DOCUMENT)
+                rows, more = list_referrers(tx, repository, subject, "", last, _PAGE, MAX_DOCUMENT)
             yield from rows
             last = rows[-1].digest if rows else ""
 

@@ -27,6 +27,7 @@ from vex.registry.registry import Registry
 from vex.storage import audit, listings, queries
 from vex.storage.database import Database, Transaction
 from vex.storage.listings import ManifestEntry, RepositoryEntry, View
+from vex.storage.referrers import ReferrerRow, list_referrers
 from vex.web.layer_lists import LayerList, LayerLists, make_list
 
 Entry = TypeVar("Entry")
@@ -75,7 +76,7 @@ class ManifestView(NamedTuple):
     annotation_count: int
     tags: Sequence[Tag]
     parents: Sequence[Parent]
-    referrers: Sequence[queries.ReferrerRow]
+    referrers: Sequence[ReferrerRow]
     more_referrers: bool
     signature_tags: Sequence[tuple[Tag, Digest]]
     children: dict[Digest, ManifestEntry]
@@ -155,7 +156,7 @@ class Browsing:
                 raise RegistryError(MANIFEST_UNKNOWN)
             tags = queries.tags_of_manifest(tx, repository, row.id, MOST_NAMED)
             parents = [_parent(tx, repository, parent) for parent in queries.manifest_parents(tx, repository, row.id, MOST_NAMED)]
-            referrers, more = queries.referrers(tx, repository, digest, "", "", MOST_NAMED, _REFERRERS_BYTES)
+            referrers, more = list_referrers(tx, repository, digest, "", "", MOST_NAMED, _REFERRERS_BYTES)
             # cosign 2 attaches signatures, attestations and SBOMs by tag.
             signature_tags = listings.tags_with_prefix(tx, repository, f"{digest.algorithm}-{digest.encoded}.", _SIGNATURE_TAGS)
         with self._reading(row):
