@@ -52,7 +52,7 @@ class RemovalTestCase(InProcessTestCase):
                 started = time.thread_time()
                 release.work(tx, now)
                 spent.append(time.thread_time() - started)
-            self.site.registry.remove_files(row.digest for row in release.take_gone() if row.what == "blob")
+            self.site.registry.reconciler.remove(row.digest for row in release.take_gone() if row.what == "blob")
             if checked:
                 self.assert_whole()
         return spent

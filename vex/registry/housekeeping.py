@@ -17,8 +17,9 @@ from typing import Callable, NamedTuple
 from vex.names import Digest, RepositoryName
 from vex.registry.pulls import Pulls
 from vex.registry.references import Release, expire_leases
-from vex.registry.registry import Registry, Revised
+from vex.registry.registry import Registry
 from vex.registry.uploads import Uploads
+from vex.registry.writing import Revised
 from vex.storage import audit, queries, removal
 from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database, Transaction
@@ -75,7 +76,7 @@ class Housekeeping:
         self._time_of_day = time_of_day
         self._first = [Step("summaries", self.fill_in_summaries), Step("files", self.check_files)]
         self._steps = (
-            Step("removals", registry.remove_left_files),
+            Step("removals", registry.reconciler.remove_left),
             Step("uploads", uploads.expire, expires=True),
             Step("pulls", pulls.forget_old),
             Step("leases", self._expire_leases, expires=True),
@@ -134,7 +135,7 @@ class Housekeeping:
 
     def _remove_litter(self, suspicious: bool) -> None:
         """Remove the files without a row; many of them, beside a database that nobody had open at its end, may be what an older copy of it does not know."""
-        remove = self._registry.set_files_aside if suspicious else self._registry.remove_files
+        remove = self._registry.reconciler.set_aside if suspicious else self._registry.reconciler.remove
         counts = [remove(litter) for _, litter in self._litter()]
         files, size = sum(count.files for count in counts), sum(count.bytes for count in counts)
         if files and suspicious:
@@ -157,7 +158,7 @@ class Housekeeping:
             blobs = queries.blobs_after(tx, last, _BATCH)
         for blob in blobs:
             if self._files.size(blob.digest) != blob.size:
-                self._registry.note_damage(blob)
+                self._registry.reconciler.note_damage(blob)
         return blobs[-1].id if blobs else -1
 
     def _expire_leases(self) -> None:
@@ -192,12 +193,12 @@ class Housekeeping:
                     return
             self._files.let_ballast_go()
             with self._database.write() as tx:
-                # Before too, as in Registry: what was fetched just now must be known.
+                # Before too, as in `writing.py`: what was fetched just now must be known.
                 self._revisions.all_changed()
                 tx.after_commit(self._revisions.all_changed)
                 gone = remove(tx)
             audit.log_removals(gone, None)
-            self._registry.remove_files(row.digest for row in gone if row.what == audit.BLOB)
+            self._registry.reconciler.remove(row.digest for row in gone if row.what == audit.BLOB)
             # Whoever takes the lock again at once keeps everyone else from it.
             self._stop.wait(_PAUSE_SECONDS)
 

@@ -1,18 +1,16 @@
 """The operations of the registry: what a request means for rows and files, without HTTP and without SQL.
 
 Each operation is one transaction. Names come in checked (`names.py`); errors are those of the specification (`errors.py`).
-Files of blobs that lost their row are removed after the commit. What removes by itself, over time, is in `housekeeping.py`.
+Files of blobs that lost their row are removed after the commit, by `reconciling.py`. What removes by itself, over time, is in `housekeeping.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO, Callable, NamedTuple, Protocol, Union
+from collections.abc import Sequence
+from typing import BinaryIO, Callable, NamedTuple, Union
 
 from vex.errors import (
     BLOB_UNKNOWN,
@@ -25,11 +23,13 @@ from vex.metrics import Value
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import deleting
 from vex.registry.pulls import Pulls
-from vex.registry.references import Release, blob_in_repository, point_tag, untag
+from vex.registry.reconciling import Reconciler
+from vex.registry.references import blob_in_repository, point_tag, untag
 from vex.registry.uploads import Uploads
+from vex.registry.writing import Revised, Writer
 from vex.storage import queries, removal
-from vex.storage.audit import BLOB, Actor, log_removals, manifest_pushed
-from vex.storage.blobs import BlobFiles, Count
+from vex.storage.audit import Actor, manifest_pushed
+from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database, Transaction
 from vex.storage.upload_files import Upload
 
@@ -39,13 +39,8 @@ Condition = Callable[[Sequence[Union[Digest, None]]], bool]
 # Tells whether a client may pull from a repository.
 MayPull = Callable[[str], bool]
 
-_log = logging.getLogger("vex")
-
 # A blob that a HEAD found in another repository is held this long for the push that follows.
 _HEAD_LEASE_SECONDS = 3600
-# So many more transactions a request spends on what it removes, with pauses in which others get their turn; the rest is left to housekeeping.
-_MORE_PIECES = 50
-_PAUSE_SECONDS = 0.002
 # In so many repositories a blob is looked for, by one who may not pull everywhere; past it the client has to send it.
 _MOST_LOOKED_AT = 200
 
@@ -86,16 +81,6 @@ class PushedManifest(NamedTuple):
     tags: tuple[Tag, ...]
 
 
-class Revised(Protocol):
-    """What is told that something changes, before it can be seen and after, so that nothing older is answered."""
-
-    def changed(self, repository: str) -> None:
-        """Note a change in a repository."""
-
-    def all_changed(self) -> None:
-        """Note a change that may be in any."""
-
-
 class Registry:
     """The registry; any thread may use it. Counts the uploads that became a blob, and their bytes."""
 
@@ -114,12 +99,12 @@ class Registry:
         self._files = files
         self._uploads = uploads
         self._pulls = pulls
-        self._revisions = revisions
         self._rules = rules
         self._clock = clock
+        self.reconciler = Reconciler(database, files, revisions.all_changed)
+        self._writer = Writer(database, pulls, revisions, self.reconciler, clock)
+        self.unfinished = self._writer.unfinished
         self.uploaded, self.uploaded_bytes = Value(), Value()
-        # Set when a removal is left to housekeeping.
-        self.unfinished = threading.Event()
 
     # Reading
 
@@ -211,7 +196,7 @@ class Registry:
                     self._take_lease(tx, repository, blob, digest, now, self._rules.upload_lease)
         except Exception:
             # Where the outcome of the commit is unknown, nothing can be looked up, and so nothing is removed.
-            self.remove_files([digest])
+            self.reconciler.remove([digest])
             raise
         finally:
             self._uploads.cancel(upload)
@@ -219,7 +204,7 @@ class Registry:
         self.uploaded_bytes.add(upload.offset)
         if self._files.removal_put_off(digest):
             # The row was committed, and then deleted, before this had let go of the file.
-            self.remove_files([digest])
+            self.reconciler.remove([digest])
 
     def has_blob(self, name: RepositoryName, digest: Digest) -> bool:
         """Tell one who pushes whether a sound blob is in a repository."""
@@ -252,7 +237,7 @@ class Registry:
         # Reads a file, and so before the lock is taken.
         pushed = pushing.check_manifest(content, content_type, limits, self._files)
         all_tags = tuple(dict.fromkeys([*([] if isinstance(reference, Digest) else [reference]), *tags]))
-        with self._writing(name, actor) as (tx, release):
+        with self._writer.writing(name, actor) as (tx, release):
             now = int(self._clock())
             repository = queries.ensure_repository(tx, name, now)
             before = [_digest(tx, repository, written) for written in (reference, *tags)] if condition else []
@@ -273,7 +258,7 @@ class Registry:
     def delete_tag(self, name: RepositoryName, tag: Tag, actor: Actor) -> None:
         """Delete a tag, and what it alone kept; raises MANIFEST_UNKNOWN."""
         self._files.let_ballast_go()
-        with self._writing(name, actor) as (tx, release):
+        with self._writer.writing(name, actor) as (tx, release):
             now = int(self._clock())
             repository, row = _find_manifest(tx, name, tag)
             untag(tx, actor, repository, tag, row.id, now)
@@ -285,7 +270,7 @@ class Registry:
         One that went by itself a short while ago, with its last tag, is deleted already.
         """
         self._files.let_ballast_go()
-        with self._writing(name, actor) as (tx, release):
+        with self._writer.writing(name, actor) as (tx, release):
             repository = queries.find_repository(tx, name)
             row = None if repository is None else queries.find_manifest(tx, repository, digest)
             if repository is None or (row is None and not self._pulls.take_lost(repository, digest)):
@@ -296,7 +281,7 @@ class Registry:
     def delete_blob(self, name: RepositoryName, digest: Digest, actor: Actor) -> None:
         """Let go of a blob that was uploaded and not used; raises BLOB_UNKNOWN, and REFERENCED while a manifest needs it."""
         self._files.let_ballast_go()
-        with self._writing(name, actor) as (tx, release):
+        with self._writer.writing(name, actor) as (tx, release):
             now = int(self._clock())
             repository = queries.find_repository(tx, name)
             blob = queries.find_blob(tx, digest)
@@ -304,85 +289,6 @@ class Registry:
                 raise RegistryError(BLOB_UNKNOWN)
             deleting.delete_blob(tx, release, actor, name, repository, blob, now)
             self._pulls.forget_blob(repository, digest)
-
-    # Files
-
-    def remove_files(self, digests: Iterable[Digest]) -> Count:
-        """Remove the files of blobs that have no row, and that no push is about to give one; what fails is logged, and tried again later."""
-        return self._files.remove(digests, lock=self._rows)
-
-    def set_files_aside(self, digests: Iterable[Digest]) -> Count:
-        """Move the files of blobs that have no row out of the way, so that `put_files_back` finds them."""
-        return self._files.set_aside(digests, lock=self._rows)
-
-    def put_files_back(self) -> None:
-        """Put back what was set aside, where a row knows it; for the start."""
-        found = self._files.put_back(lock=self._rows)
-        if found:
-            _log.warning("the database knows files again that were set aside: %d are back", found)
-
-    def remove_left_files(self) -> None:
-        """Try again to remove the files that could not be removed before."""
-        self._files.remove_left(lock=self._rows)
-
-    def note_damage(self, blob: queries.BlobRow) -> None:
-        """Record and log that the file of a blob is missing or short, after a second look: it may have been removed or pushed since the first."""
-        if blob.damaged:
-            return
-        with self._database.write() as tx:
-            if queries.find_blob(tx, blob.digest) != blob or self._files.size(blob.digest) == blob.size:
-                return
-            tx.after_commit(self._revisions.all_changed)
-            queries.mark_damaged(tx, blob.digest)
-        _log.error("the file of blob %s is missing or does not have %d bytes; push it again to heal it", blob.digest, blob.size)
-
-    @contextlib.contextmanager
-    def _rows(self) -> Iterator[Callable[[Digest], bool]]:
-        with self._database.read() as tx:
-            yield lambda digest: queries.find_blob(tx, digest) is not None
-
-    @contextlib.contextmanager
-    def _writing(self, name: RepositoryName, actor: Actor) -> Iterator[tuple[Transaction, Release]]:
-        """Run a write transaction on a repository, and then as many as what it has begun to remove needs; log what is gone, and remove files of blobs."""
-        release = Release(self._pulls, actor)
-        with self._changing(name) as tx:
-            yield tx, release
-            release.work(tx, int(self._clock()))
-        self._settle(release, name, actor)
-        if release.pending:
-            self._go_on(release, name, actor)
-        if release.unfinished:
-            self.unfinished.set()
-
-    def _go_on(self, release: Release, name: RepositoryName, actor: Actor) -> None:
-        """Go on with a removal that has begun, for a while."""
-        for _ in range(_MORE_PIECES):
-            # The lock is not handed on in turn: whoever takes it again at once has it for ever.
-            time.sleep(_PAUSE_SECONDS)
-            try:
-                with self._changing(name) as tx:
-                    release.work(tx, int(self._clock()))
-            except RegistryError as error:
-                # What was asked for is committed, and succeeds.
-                _log.error("a removal in %s is left to housekeeping: %s", name, error.__cause__ or error)
-                self.unfinished.set()
-                return
-            self._settle(release, name, actor)
-            if not release.pending:
-                return
-
-    @contextlib.contextmanager
-    def _changing(self, name: RepositoryName) -> Iterator[Transaction]:
-        with self._database.write() as tx:
-            # Before, so that an answer given again is noted in time for this to see it (`Answers.find`); and after, for what was read meanwhile.
-            self._revisions.changed(name)
-            tx.after_commit(lambda: self._revisions.changed(name))
-            yield tx
-
-    def _settle(self, release: Release, name: RepositoryName, actor: Actor) -> None:
-        gone = release.take_gone()
-        log_removals(gone, actor, name)
-        self.remove_files(row.digest for row in gone if row.what == BLOB)
 
     def _take_lease(self, tx: Transaction, repository: int, blob: int, digest: Digest, now: int, seconds: int) -> None:
         """Hold a blob for the manifest that a push sends next, which ends the lease.
@@ -394,7 +300,7 @@ class Registry:
         queries.take_lease(tx, repository, blob, now + seconds)
 
     def _damaged(self, blob: queries.BlobRow) -> RegistryError:
-        self.note_damage(blob)
+        self.reconciler.note_damage(blob)
         return RegistryError(BLOB_UNKNOWN, "the file of this blob is damaged; push it again")
 
     def _locate_blob(self, name: RepositoryName, digest: Digest, *, pushing: bool) -> tuple[queries.BlobRow | None, bytes]:

@@ -118,7 +118,7 @@ class _Service:
         )
         pulls, revisions = Pulls(int(config.pull_grace)), Revisions()
         registry = Registry(database, files, uploads, pulls, revisions, _rules(config))
-        registry.put_files_back()
+        registry.reconciler.put_back()
         self._housekeeping = Housekeeping(
             database,
             files,

@@ -1,0 +1,61 @@
+"""The rows and the files of blobs, which agree: a file without a row goes, and a row whose file is missing or short is damaged.
+
+A file that a push is about to give a row stays: whether it has one is looked up with the database's lock held (`BlobFiles`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Callable
+
+from vex.names import Digest
+from vex.storage import queries
+from vex.storage.blobs import BlobFiles, Count
+from vex.storage.database import Database
+
+_log = logging.getLogger("vex")
+
+
+class Reconciler:
+    """Brings files of blobs into agreement with rows; any thread may use it. `all_changed` is called when a blob is no longer as it was told."""
+
+    def __init__(self, database: Database, files: BlobFiles, all_changed: Callable[[], None]) -> None:
+        self._database = database
+        self._files = files
+        self._all_changed = all_changed
+
+    def remove(self, digests: Iterable[Digest]) -> Count:
+        """Remove the files of blobs that have no row, and that no push is about to give one; what fails is logged, and tried again later."""
+        return self._files.remove(digests, lock=self._rows)
+
+    def set_aside(self, digests: Iterable[Digest]) -> Count:
+        """Move the files of blobs that have no row out of the way, so that `put_back` finds them."""
+        return self._files.set_aside(digests, lock=self._rows)
+
+    def put_back(self) -> None:
+        """Put back what was set aside, where a row knows it; for the start."""
+        found = self._files.put_back(lock=self._rows)
+        if found:
+            _log.warning("the database knows files again that were set aside: %d are back", found)
+
+    def remove_left(self) -> None:
+        """Try again to remove the files that could not be removed before."""
+        self._files.remove_left(lock=self._rows)
+
+    def note_damage(self, blob: queries.BlobRow) -> None:
+        """Record and log that the file of a blob is missing or short, after a second look: it may have been removed or pushed since the first."""
+        if blob.damaged:
+            return
+        with self._database.write() as tx:
+            if queries.find_blob(tx, blob.digest) != blob or self._files.size(blob.digest) == blob.size:
+                return
+            tx.after_commit(self._all_changed)
+            queries.mark_damaged(tx, blob.digest)
+        _log.error("the file of blob %s is missing or does not have %d bytes; push it again to heal it", blob.digest, blob.size)
+
+    @contextlib.contextmanager
+    def _rows(self) -> Iterator[Callable[[Digest], bool]]:
+        with self._database.read() as tx:
+            yield lambda digest: queries.find_blob(tx, digest) is not None
