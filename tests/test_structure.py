@@ -42,11 +42,11 @@ RESERVED = {
     "sqlite3": {"storage", "commands.cli", "commands.check"},  # cli for the version that it prints, check for the errors of a broken database
     "subprocess": set(),
     "urllib.request": set(),
-    "http.client": {"transfer.remote"},
+    "http.client": {"transfer.remote", "transfer.steady"},
 }
 SQL = re.compile(r"\s*(SELECT\s|INSERT\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s|REPLACE\s+INTO\s|PRAGMA\s|CREATE\s+(TABLE|INDEX)\s|BEGIN\s+IMMEDIATE)")
-MAX_FUNCTION_LINES = 50
-MAX_MODULE_LINES = 450
+MAX_FUNCTION_LINES = 45
+MAX_MODULE_LINES = 400
 
 
 def sources() -> Iterator[tuple[Path, ast.Module]]:
@@ -172,7 +172,7 @@ class Contents(unittest.TestCase):
     def test_modules_are_not_too_long_and_say_what_they_are_for(self) -> None:
         for path, tree in sources():
             with self.subTest(path.name):
-                self.assertLess(len(path.read_text(encoding="utf-8").splitlines()), MAX_MODULE_LINES)
+                self.assertLessEqual(len(path.read_text(encoding="utf-8").splitlines()), MAX_MODULE_LINES)
                 self.assertTrue(ast.get_docstring(tree))
 
     def test_functions_are_not_too_long(self) -> None:
@@ -180,7 +180,7 @@ class Contents(unittest.TestCase):
             for node in ast.walk(tree):
                 if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                     lines = (node.end_lineno or node.lineno) - node.lineno + 1
-                    self.assertLess(lines, MAX_FUNCTION_LINES, f"{path.name}: {node.name}")
+                    self.assertLessEqual(lines, MAX_FUNCTION_LINES, f"{path.name}: {node.name}")
 
     def test_no_module_is_named_for_nothing(self) -> None:
         names = {path.stem for path, _ in sources()}

@@ -15,31 +15,26 @@ import base64
 import contextlib
 import functools
 import http.client
-import io
 import re
 import ssl
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from http.client import HTTPException, HTTPMessage, HTTPResponse
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 from urllib.parse import urlencode
 
 from vex import VERSION
 from vex.errors import Refused, VexError
 from vex.formats.foreign_json import Fields, Malformed, load_json
 from vex.transfer.origins import Origin, resolved, split
+from vex.transfer.steady import SteadyResponse
 
 MAX_DOCUMENT = 16 * 1024 * 1024
 _MAX_ERROR = 64 * 1024
 _MAX_MESSAGE = 300
 # Each belongs to a repository, and these come one after the other.
 _MAX_AUTHORIZATIONS = 16
-# What comes before the body, and every 100 Continue before that.
-_MAX_HEAD = 1024 * 1024
-# An answer that has made us wait for so long, in all, has to have come at this rate, in bytes a second.
-_PATIENCE_SECONDS = 300.0
-_LOWEST_RATE = 1024
 # For each piece of an answer, and for all of a document.
 _SILENCE_SECONDS = 60.0
 _DOCUMENT_SECONDS = 300.0
@@ -51,11 +46,9 @@ _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PUT_OFF = {429, 502, 503, 504}
 _PIECE_BYTES = 256 * 1024
-_BUFFER_BYTES = 64 * 1024
 _PARAMETER = re.compile(r'([A-Za-z_]+)="([^"]*)"')
 _TOKEN = re.compile(r"[!-~]{1,65536}")
 _REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs|tags|referrers)/")
-_BAD_CHUNKS = "its answer is in chunks that are not well-formed"
 # OpenSSL's X509_V_FLAG_PARTIAL_CHAIN, which Python 3.9 has no name for: a certificate that is given is trusted, whoever signed it.
 _PARTIAL_CHAIN = 0x80000
 
@@ -109,58 +102,6 @@ def client_context(origin: Origin, certificate: str | None = None) -> ssl.SSLCon
         context.load_verify_locations(certificate)
         context.verify_flags |= _PARTIAL_CHAIN
     return context
-
-
-class _Steady(io.RawIOBase):
-    """The bytes of an answer; raises OSError where they come so slowly, or its head is so long, that there is no end."""
-
-    def __init__(self, raw: io.RawIOBase, clock: Callable[[], float]) -> None:
-        self._raw = raw
-        self._clock = clock
-        self._waited = 0.0
-        self._bytes = 0
-        self.in_head = True
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        started = self._clock()
-        count = self._raw.readinto(buffer)
-        self._waited += self._clock() - started
-        self._bytes += count or 0
-        if self._waited > _PATIENCE_SECONDS and self._bytes < self._waited * _LOWEST_RATE:
-            raise OSError(f"it sends less than {_LOWEST_RATE} bytes a second")
-        if self.in_head and self._bytes > _MAX_HEAD:
-            raise OSError("its answer does not begin")
-        return count
-
-    def readall(self) -> bytes:
-        # All that comes, however much that is: nothing here asks for it, but http.client does where a chunk says that it has -1 bytes.
-        raise OSError(_BAD_CHUNKS)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Response(HTTPResponse):
-    """An answer whose bytes come steadily."""
-
-    def __init__(self, *arguments: Any, clock: Callable[[], float], **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._steady = _Steady(self.fp.detach(), clock)
-        self.fp = io.BufferedReader(self._steady, _BUFFER_BYTES)
-
-    def begin(self) -> None:
-        super().begin()
-        self._steady.in_head = False
-
-    def read(self, amt: int | None = None) -> bytes:
-        try:
-            return super().read(amt)
-        except ValueError as error:
-            raise HTTPException(_BAD_CHUNKS) from error
 
 
 class Remote:
@@ -287,7 +228,7 @@ class Remote:
         else:
             context = self._context if origin == self.origin else _default_context()
             connection = http.client.HTTPSConnection(origin.host, origin.port, timeout=_SILENCE_SECONDS, context=context)
-        connection.response_class = functools.partial(_Response, clock=self._clock)  # type: ignore[assignment]
+        connection.response_class = functools.partial(SteadyResponse, clock=self._clock)  # type: ignore[assignment]
         self._connections.add(connection)
         return connection
 
