@@ -71,7 +71,9 @@ def run(*command: str, environment: Mapping[str, str] | None = None, text: str =
     return ended
 
 
-def run_on_terminal(*command: str, environment: Mapping[str, str] | None = None, codes: Sequence[int] = (0,)) -> str:
+def run_on_terminal(
+    *command: str, environment: Mapping[str, str] | None = None, codes: Sequence[int] = (0,), password: str = PASSWORD
+) -> str:
     """Run a program on a terminal, type the password where it asks for it, check its exit code, and return what it printed."""
     ours, terminal = pty.openpty()
     process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, **(environment or {})})
@@ -82,7 +84,7 @@ def run_on_terminal(*command: str, environment: Mapping[str, str] | None = None,
         while True:
             output += os.read(ours, 4096)
             if output.endswith(b"Password: "):
-                os.write(ours, PASSWORD.encode() + b"\n")
+                os.write(ours, password.encode() + b"\n")
                 output += b"\n"
     os.close(ours)
     text = output.decode(errors="replace")

@@ -88,6 +88,17 @@ class Users:
             _check_free(tx, name)
             accounts.save_user(tx, row, int(self._clock()))
 
+    def add_first(self, name: str, password: str) -> bool:
+        """Create a user if there is none; returns whether there was none. Raises Failure."""
+        check_user(name)
+        row = _hashed(name, password)
+        with self._database.write() as tx:
+            if accounts.list_users(tx):
+                return False
+            _check_free(tx, name)
+            accounts.save_user(tx, row, int(self._clock()))
+        return True
+
     def check_known(self, name: str) -> None:
         """Check that there is a user of this name; raises Failure."""
         if self.version(name) is None:
@@ -212,9 +223,14 @@ def _check_free(tx: Transaction, name: str) -> None:
         raise Failure(f"there is a token {name}; choose another name, or withdraw it with `vex token delete {name}`")
 
 
+def is_user_name(name: str) -> bool:
+    """Tell whether a user can have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_user(name: str) -> None:
     """Check the name of a user who is to be added; raises Failure."""
-    if not _NAME.fullmatch(name):
+    if not is_user_name(name):
         raise Failure(f"{name!r} is not a user name: use 1 to {MAX_NAME} letters, digits, '.', '_', '-' or '@', a letter or a digit first")
 
 

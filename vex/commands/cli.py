@@ -85,8 +85,10 @@ def _parser() -> _Parser:
 
 
 def _serve_flags(parser: _Parser) -> None:
-    parser.usage = "vex serve [--debug] [--config FILE] [--data-dir DIR] [--KEY VALUE ...]"
+    parser.usage = "vex serve [--debug] [--first-user NAME] [--config FILE] [--data-dir DIR] [--KEY VALUE ...]"
     parser.add_argument("--debug", action="store_true", help="log requests and answers")
+    first = "while there is no user, add this one, and print the password once on standard output; on a terminal that is done without being asked for"
+    parser.add_argument("--first-user", metavar="NAME", dest="first-user", default="", help=first)
     for key in KEYS:
         if key.name != "data-dir":
             help_text = f"{key.description} Default: {key.default or 'none'}".replace("%", "%%")
@@ -211,11 +213,14 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    first_user = vars(options)["first-user"]
+    if first_user:
+        check_user(first_user)
     # Found once: if the file is gone when it is to be read again, that is a mistake, and no wish for the defaults.
     options.config = options.config or default_path()
     config = _config(options)
     log_to_standard_error(config.log_format, "debug" if options.debug else config.log_level)
-    return serve(config, lambda: _config(options))
+    return serve(config, lambda: _config(options), first_user)
 
 
 def _quickstart(options: argparse.Namespace) -> int:

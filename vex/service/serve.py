@@ -35,6 +35,7 @@ from vex.registry.pulls import Pulls
 from vex.registry.registry import Registry, Rules
 from vex.registry.uploads import UploadLimits, Uploads
 from vex.service.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
+from vex.service.first_user import Places, advise, make_first_user, places, wanted_name
 from vex.service.notify import Notifier
 from vex.service.observations import Observations
 from vex.settings.config import Config
@@ -60,10 +61,10 @@ _ELSEWHERE = " (and all other addresses of this machine)"
 _TEXT = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
 
 
-def serve(config: Config, reread: Callable[[], Config]) -> int:
+def serve(config: Config, reread: Callable[[], Config], first_user: str = "") -> int:
     """Run the registry until SIGTERM or SIGINT; returns the exit code. Raises Failure when it cannot start.
 
-    `reread` makes the configuration anew for SIGHUP.
+    `reread` makes the configuration anew for SIGHUP; `first_user` is to be the first user, while there is none.
     """
     # Blocked and waited for: a handler that comes just before its thread waits for a lock would leave it waiting for ever.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -75,7 +76,7 @@ def serve(config: Config, reread: Callable[[], Config]) -> int:
             held.enter_context(locked(config.data_dir))
             try_out(config.data_dir)
             service = _Service(config, reread, give_memory_back, held)
-        return service.run()
+        return service.run(first_user)
 
 
 def _tell_unraisable(found: sys.UnraisableHookArgs) -> None:
@@ -147,16 +148,16 @@ class _Service:
         self._observations.watch(listeners)
         self._observations.watch_steps(self._housekeeping)
 
-    def run(self) -> int:
+    def run(self, first_user: str) -> int:
         """Serve until a signal; returns the exit code."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
         # Asked before anything is served: what fails here ends the start.
-        advice = self._advice()
+        name = wanted_name(self._users, self._tokens, first_user, can_push=self._config.auth_addr is not None)
         # What was made so far lives as long as the process: the collector need not look at it again.
         gc.freeze()
         self._server.start()
         try:
-            self._announce(advice)
+            self._announce(name)
             while signal.sigwait({*_ENDINGS, signal.SIGHUP}) == signal.SIGHUP:
                 self._reload()
         finally:
@@ -166,7 +167,7 @@ class _Service:
             raise Failure(f"storage failed ({self._storage_failure}): what was committed last is not certain; check the disk, then start again")
         return 0
 
-    def _announce(self, advice: str) -> None:
+    def _announce(self, first_user: str | None) -> None:
         addresses = "".join(f"{listener.name:<8} {listener.url}{_ELSEWHERE if listener.everywhere else ''}\n" for listener in self._server.listeners)
         try:
             print(addresses, end="", flush=True)
@@ -178,8 +179,10 @@ class _Service:
         self._tell_ready()
         self._notifier.watch(self._check)
         self._housekeeping.start()
-        if advice:
-            print(advice, file=sys.stderr, flush=True)
+        if first_user:
+            make_first_user(self._users, first_user, self._places())
+        elif first_user is not None:
+            advise(self._config.data_dir)
 
     def _end(self) -> None:
         self._stopping = True
@@ -243,12 +246,9 @@ class _Service:
     def _push_port(self) -> int | None:
         return next((listener.port for listener in self._server.listeners if listener.name == AUTH), None)
 
-    def _advice(self) -> str:
-        """Say how to add a user, where nobody can push yet."""
-        if self._config.auth_addr is None or self._users.names() or self._tokens.list():
-            return ""
-        command = f"{os.path.basename(sys.executable)} {sys.argv[0]} user add NAME"
-        return f"vex: no user can push yet; add one with: {command} --data-dir {self._config.data_dir}"
+    def _places(self) -> Places:
+        urls = {listener.name: listener.url for listener in self._server.listeners if listener.port is not None}
+        return places(urls, self._config.public_url, one_port=self._config.anonymous_read)
 
     def _ready(self) -> Response:
         reason = self._unready()
