@@ -11,6 +11,8 @@ import unittest
 from collections.abc import Iterator
 from pathlib import Path
 
+from vex.web.manual import SUBJECTS
+
 TOP = Path(__file__).resolve().parent.parent
 PACKAGE = TOP / "vex"
 
@@ -185,6 +187,10 @@ class Contents(unittest.TestCase):
     def test_no_module_is_named_for_nothing(self) -> None:
         names = {path.stem for path, _ in sources()}
         self.assertEqual(names & {"utils", "util", "helpers", "helper", "common", "manager", "misc"}, set())
+
+    def test_each_page_of_the_manual_is_in_its_list(self) -> None:
+        # In vex/web/manual.py, in the order in which `vex help` and /help/ show them.
+        self.assertEqual(sorted(SUBJECTS), sorted(path.stem for path in (PACKAGE / "manual").glob("*.md")))
 
     def test_the_top_holds_what_belongs_there_and_nothing_else(self) -> None:
         ignored = [line.strip("/") for line in (TOP / ".gitignore").read_text().splitlines()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ from tests.support.raw import basic, connected
 from tests.support.server import TOP, Client, Server, digest_of, make_certificate, running, vex
 from vex.commands.cli import main
 
-COMMANDS = ("serve", "quickstart", "user", "certificate", "import", "export", "describe", "testconfig", "version")
+COMMANDS = ("serve", "quickstart", "user", "certificate", "import", "export", "describe", "testconfig", "version", "help")
 DEFAULT_PORTS = (8200, 8201, 8202)
 ADDRESSES = ("--public-addr", "127.0.0.1:0", "--auth-addr", "127.0.0.1:0", "--internal-addr", "127.0.0.1:0")
 
@@ -71,7 +72,6 @@ class CommandLines(CommandCase):
 
     def test_wrong_command_lines_exit_with_2(self) -> None:
         for arguments in (
-            (),
             ("nonsense",),
             ("--nonsense",),
             ("serve", "--nonsense", "1"),
@@ -89,6 +89,15 @@ class CommandLines(CommandCase):
         ):
             with self.subTest(arguments):
                 self.assert_wrong_command_line(self.run_vex(*arguments))
+
+    def test_without_a_command_it_says_what_it_is_and_the_three_commands_that_most_want(self) -> None:
+        result = vex()
+        self.assertEqual((result.returncode, result.stdout), (2, ""))
+        self.assertIn("a container registry", result.stderr.splitlines()[0])
+        commands = re.findall(r"^  (.*)$", result.stderr, re.MULTILINE)
+        program = f"{Path(sys.executable).name} {TOP / 'vex.py'}"
+        self.assertEqual(commands, [f"{program} {command}" for command in ("serve", "quickstart USERNAME HOSTNAME", "help")])
+        self.assertNotIn("usage:", result.stderr)
 
     def test_the_program_ends_with_the_exit_code_of_the_command(self) -> None:
         self.assertEqual(vex("version").returncode, 0)

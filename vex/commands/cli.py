@@ -33,6 +33,12 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    if not (sys.argv[1:] if arguments is None else arguments):
+        # Imported here, as in `_quickstart`.
+        from vex.commands.help import introduction
+
+        print(introduction(), end="", file=sys.stderr)
+        return 2
     options = _parser().parse_args(arguments)
     command: Command = options.command
     try:
@@ -81,6 +87,9 @@ def _parser() -> _Parser:
     _describe_flags(add("describe", _describe, "print an annotated configuration file with every key and its default, or something else to start from"))
     add("testconfig", _testconfig, "check a configuration file").add_argument("file", metavar="FILE", type=Path)
     add("version", _version, "print the version")
+    manual = commands.add_parser("help", help="list the subjects of the manual, or show one of them")
+    manual.add_argument("subject", metavar="SUBJECT", nargs="?", default="")
+    manual.set_defaults(command=_help)
     return parser
 
 
@@ -88,7 +97,7 @@ def _serve_flags(parser: _Parser) -> None:
     parser.usage = "vex serve [--debug] [--first-user NAME] [--config FILE] [--data-dir DIR] [--KEY VALUE ...]"
     parser.add_argument("--debug", action="store_true", help="log requests and answers")
     first = "while there is no user, add this one, and print the password once on standard output; on a terminal that is done without being asked for"
-    parser.add_argument("--first-user", metavar="NAME", dest="first-user", default="", help=first)
+    parser.add_argument("--first-user", metavar="NAME", default="", help=first)
     for key in KEYS:
         if key.name != "data-dir":
             help_text = f"{key.description} Default: {key.default or 'none'}".replace("%", "%%")
@@ -213,14 +222,13 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    first_user = vars(options)["first-user"]
-    if first_user:
-        check_user(first_user)
+    if options.first_user:
+        check_user(options.first_user)
     # Found once: if the file is gone when it is to be read again, that is a mistake, and no wish for the defaults.
     options.config = options.config or default_path()
     config = _config(options)
     log_to_standard_error(config.log_format, "debug" if options.debug else config.log_level)
-    return serve(config, lambda: _config(options), first_user)
+    return serve(config, lambda: _config(options), options.first_user)
 
 
 def _quickstart(options: argparse.Namespace) -> int:
@@ -317,6 +325,14 @@ def _testconfig(options: argparse.Namespace) -> int:
 
 def _version(_options: argparse.Namespace) -> int:
     print(f"vex {VERSION} (Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version})")
+    return 0
+
+
+def _help(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.commands.help import show, subjects
+
+    show(options.subject) if options.subject else print(subjects(), end="")
     return 0
 
 
