@@ -183,7 +183,7 @@ class Vex(Registry):
 
 
 class CachedVex(Vex):
-    """Vex behind an nginx that caches, with the configuration of the README; both count."""
+    """Vex behind an nginx that caches, with the configuration of the manual; both count."""
 
     tls_listeners = ("auth",)
 

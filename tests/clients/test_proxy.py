@@ -1,4 +1,4 @@
-"""Vex behind a real nginx with the configuration of the README, which terminates TLS in front of the public and the auth port."""
+"""Vex behind a real nginx with the configuration of the manual, which terminates TLS in front of the public and the auth port."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ProxyTestCase(ProgramTestCase):
 
     @classmethod
     def block(cls, block: str) -> str:
-        """Make the configuration of nginx from that of the README."""
+        """Make the configuration of nginx from that of the manual."""
         return block
 
     @property
@@ -234,7 +234,7 @@ class Accelerated(ProxyTestCase):
 
 
 class Docker(unittest.TestCase):
-    """On a machine of its own, where docker verifies certificates, and the ports are those of the README."""
+    """On a machine of its own, where docker verifies certificates, and the ports are those of the manual."""
 
     def test_docker_logs_in_pushes_and_pulls_through_nginx(self) -> None:
         require_root()

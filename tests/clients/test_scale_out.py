@@ -1,4 +1,4 @@
-"""Reads that Vex does not answer: from a real nginx that caches, with the configuration of the README, and from where `blob-redirect` leads."""
+"""Reads that Vex does not answer: from a real nginx that caches, with the configuration of the manual, and from where `blob-redirect` leads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics of a registry in use: the table of them, the README, what Prometheus's own checker says, the dashboard, and that counts are right."""
+"""The metrics of a registry in use: the table of them, the manual, what Prometheus's own checker says, the dashboard, and that counts are right."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any, Callable
 
 from tests.service.test_health import begin_upload
+from tests.support.manual import TEXT
 from tests.support.programs import require
 from tests.support.raw import connected
 from tests.support.registries import run
-from tests.support.server import TOP, USER, Client, ServerTestCase, digest_of, running, vex
+from tests.support.server import USER, Client, ServerTestCase, digest_of, running, vex
 from vex.metrics import Metrics
 from vex.service.measures import MEASURES
 from vex.storage.database import Database
 
-README = (TOP / "README.md").read_text(encoding="utf-8")
 KIB = 2**10
 # What only Linux tells.
 LINUX = sys.platform.startswith("linux")
@@ -33,8 +33,8 @@ _SUFFIX = re.compile(r"_(?:bucket|sum|count)$")
 _LABEL = re.compile(r'([a-z_]+)="[^"]*"')
 
 
-def readme_table() -> str:
-    """Write the table of metrics as it stands in the README."""
+def table() -> str:
+    """Write the table of metrics as it stands in the manual."""
     rows = (f"| `{one.name}` | {one.kind} | {' '.join(f'`{label}`' for label in one.labels)} | {one.help} |\n" for one in MEASURES)
     return "| metric | type | labels | meaning |\n|---|---|---|---|\n" + "".join(rows).replace("|  |", "| |")
 
@@ -72,8 +72,8 @@ class TableTest(ServerTestCase):
         cls.server.wait_for_housekeeping()
         cls.text = cls.server.internal.get("/metrics").body.decode()
 
-    def test_the_readme_shows_the_table(self) -> None:
-        self.assertIn(f"\n{readme_table()}\n", README)
+    def test_the_manual_shows_the_table(self) -> None:
+        self.assertIn(f"\n{table()}", TEXT)
 
     @unittest.skipUnless(LINUX, "other systems tell less")
     def test_what_is_exposed_is_the_table(self) -> None:

@@ -16,6 +16,7 @@ import unittest
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.support.manual import block_with
 from tests.support.programs import require
 from tests.support.registries import require_root, run, temporary_directory
 from tests.support.server import PASSWORD, TOP, USER, Client, digest_of, vex
@@ -94,10 +95,8 @@ class UnitTest(unittest.TestCase):
         result = subprocess.run([self.analyze, "verify", str(self.directory / "vex.service")], capture_output=True, text=True, check=False)
         self.assertEqual((result.returncode, result.stdout + result.stderr), (0, ""))
 
-    def test_the_socket_unit_of_the_readme_fits_it(self) -> None:
-        found = re.search(r"```\n(\[Socket\].*?)```", (TOP / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-        assert found
-        (self.directory / "vex.socket").write_text(found[1])
+    def test_the_socket_unit_of_the_manual_fits_it(self) -> None:
+        (self.directory / "vex.socket").write_text(block_with("[Socket]"))
         result = subprocess.run([self.analyze, "verify", str(self.directory / "vex.socket")], capture_output=True, text=True, check=False)
         self.assertEqual((result.returncode, result.stdout + result.stderr), (0, ""))
 

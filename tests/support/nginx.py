@@ -1,4 +1,4 @@
-"""A real nginx, with the configuration that the README shows: its blocks, with the addresses and paths of a test in place of those of the README."""
+"""A real nginx, with the configuration that the manual shows: its blocks, with the addresses and paths of a test in place of those of the manual."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.manual import blocks
 from tests.support.programs import require
-from tests.support.server import TOP, make_certificate
+from tests.support.server import make_certificate
 
-_BLOCKS: list[str] = re.findall(r"```nginx\n(.*?)```", (TOP / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-PROXY, ACCEL, CACHE = _BLOCKS
+PROXY, ACCEL, CACHE = blocks("nginx")
 CERTIFICATE, KEY = "/etc/ssl/registry.example.crt.pem", "/etc/ssl/registry.example.key.pem"
 _AROUND = """\
 daemon off;
@@ -55,10 +55,10 @@ def with_accel(block: str) -> str:
 
 
 def replaced(block: str, values: Mapping[str, object]) -> str:
-    """Replace what stands in the README, each of which must be there, words as a whole."""
+    """Replace what stands in the manual, each of which must be there, words as a whole."""
     for old, new in values.items():
         pattern = re.compile(rf"(?<![\w.]){re.escape(old)}(?![\w.])" if old.isdigit() else re.escape(old))
-        assert pattern.search(block), f"{old} is not in the README's configuration of nginx"
+        assert pattern.search(block), f"{old} is not in the manual's configuration of nginx"
         block = pattern.sub(str(new), block)
     return block
 

@@ -1,6 +1,6 @@
 """The table of all metrics: name, type, labels with their values, and meaning.
 
-What is not in it cannot be exposed, and the README shows it whole. Counting and measuring are not here: see `observations.py`.
+What is not in it cannot be exposed, and the manual shows it whole. Counting and measuring are not here: see `observations.py`.
 """
 
 from __future__ import annotations

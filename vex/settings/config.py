@@ -1,7 +1,7 @@
 """The configuration: load, check, describe.
 
 The class `Config` is the one table of keys. A field gives a key's default as it is written in a file, the kind of its value
-and its description; files, flags, `vex describe` and the README are made from that. A `Config` that `load` returned is
+and its description; files, flags, `vex describe` and the manual are made from that. A `Config` that `load` returned is
 consistent and never changes. Nothing is opened here but the configuration file itself: that certificates and directories can be used
 is for those who use them to find out.
 """
