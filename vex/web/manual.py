@@ -8,7 +8,10 @@ from __future__ import annotations
 import pkgutil
 
 # In the order in which they are listed.
-SUBJECTS = ("service",)
+SUBJECTS = (
+    "service",
+    "configuration",
+)
 
 
 def page_of(subject: str) -> str:
