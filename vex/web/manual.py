@@ -12,6 +12,7 @@ SUBJECTS = (
     "service",
     "metrics",
     "configuration",
+    "proof",
     "benchmark",
 )
 
