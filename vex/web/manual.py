@@ -11,6 +11,7 @@ import pkgutil
 SUBJECTS = (
     "service",
     "metrics",
+    "scaling",
     "configuration",
     "proof",
     "benchmark",
