@@ -11,6 +11,7 @@ import pkgutil
 SUBJECTS = (
     "service",
     "metrics",
+    "proxies",
     "scaling",
     "configuration",
     "proof",
