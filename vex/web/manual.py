@@ -11,6 +11,7 @@ import pkgutil
 SUBJECTS = (
     "service",
     "moving",
+    "backup-and-check",
     "metrics",
     "proxies",
     "scaling",
