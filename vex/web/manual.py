@@ -10,6 +10,7 @@ import pkgutil
 # In the order in which they are listed.
 SUBJECTS = (
     "service",
+    "users-and-tokens",
     "one-port",
     "moving",
     "backup-and-check",
