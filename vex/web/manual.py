@@ -12,6 +12,7 @@ SUBJECTS = (
     "service",
     "users-and-tokens",
     "one-port",
+    "deleting-and-space",
     "moving",
     "backup-and-check",
     "metrics",
