@@ -10,6 +10,7 @@ import pkgutil
 # In the order in which they are listed.
 SUBJECTS = (
     "service",
+    "tls",
     "users-and-tokens",
     "one-port",
     "deleting-and-space",
