@@ -19,6 +19,7 @@ SUBJECTS = (
     "metrics",
     "proxies",
     "scaling",
+    "upgrading",
     "configuration",
     "proof",
     "benchmark",
