@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import functools
 import importlib.util
 import re
 import sysconfig
@@ -51,10 +52,11 @@ MAX_FUNCTION_LINES = 45
 MAX_MODULE_LINES = 400
 
 
-def sources() -> Iterator[tuple[Path, ast.Module]]:
+@functools.cache
+def sources() -> list[tuple[Path, ast.Module]]:
     """Give all modules of Vex, parsed as Python 3.9 would."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield path, ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, 9))
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return [(path, ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, 9))) for path in paths]
 
 
 def name_of(path: Path) -> str:
@@ -80,16 +82,8 @@ def module_in(imported: str) -> str:
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
-    """Give the full names of what a module imports when it runs; what a type checker alone needs is left out."""
-    for_types = {
-        id(node)
-        for branch in ast.walk(tree)
-        if isinstance(branch, ast.If) and isinstance(branch.test, ast.Name) and branch.test.id == "TYPE_CHECKING"
-        for node in ast.walk(branch)
-    }
+    """Give the full names of what a module imports, for the type checker alone too."""
     for node in ast.walk(tree):
-        if id(node) in for_types:
-            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -20,10 +20,10 @@ from typing import Callable
 
 from tests.support.raw import basic, connected
 from tests.support.server import OCI_INDEX, OCI_MANIFEST, PASSWORD, USER, Answer, Client, ServerTestCase, digest_of, image, running, write_certificate
-from vex.errors import RegistryError
-from vex.http.connection import Observer
+from vex.errors import Kind, RegistryError
 from vex.http.heads import HeadLimits
 from vex.http.message import Request, Response, error_response
+from vex.http.observer import Observer
 from vex.http.server import Listener, Timeouts
 from vex.http.sockets import listen
 from vex.settings.values import Address
@@ -324,11 +324,17 @@ class Shutdown(unittest.TestCase):
             self.assertEqual(wire.rest(), b"")
 
 
-class Reasons(Observer):
+class Reasons:
     """Remembers why connections were ended."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
+
+    def request_done(self, *_what: object) -> None:
+        """Not what is remembered."""
+
+    def request_refused(self, listener: str, kind: Kind) -> None:
+        """Not what is remembered."""
 
     def connection_ended(self, listener: str, reason: str) -> None:
         self.reasons.append(reason)

@@ -18,20 +18,18 @@ import struct
 import time
 from email.utils import formatdate
 from socketserver import BaseRequestHandler
-from typing import TYPE_CHECKING
+from typing import Callable, Protocol
 
-from vex.errors import BODY_TIMEOUT, REQUEST_TIMEOUT, Disconnected, Kind, MalformedRequest, RegistryError
-from vex.http.answers import MAX_ANSWER_BYTES, Answer, Basis
+from vex.errors import BODY_TIMEOUT, REQUEST_TIMEOUT, Disconnected, MalformedRequest, RegistryError
+from vex.http.answers import MAX_ANSWER_BYTES, Answer, Answers, Basis
 from vex.http.bodies import Body, Input, body_of
-from vex.http.forwarded import UNIX
-from vex.http.heads import encode_head, head_end, parse_head
+from vex.http.forwarded import UNIX, Proxies
+from vex.http.heads import HeadLimits, encode_head, head_end, parse_head
 from vex.http.message import Request, Response, error_response, in_clear_response
+from vex.http.observer import Observer
 from vex.http.pace import RATE, STALL, Pace
 from vex.http.sending import JOINED_BYTES, Outgoing
 from vex.http.slots import origin_of
-
-if TYPE_CHECKING:
-    from vex.http.server import Listener
 
 _log = logging.getLogger("vex")
 
@@ -53,26 +51,26 @@ RECEIVING, SENDING = "receiving", "sending"
 _REQUEST_BEGINS = re.compile(rb"[A-Za-z\r]")
 
 
-class Observer:
-    """What the server tells about requests and connections; the metrics implement it."""
+class Accepting(Protocol):
+    """What a connection needs of the listener that accepted it; `draining` says that no further request is wanted."""
 
-    def request_done(self, listener: str, method: str, op: str, status: int, seconds: float, received: int, sent: int, repeated: bool) -> None:
-        """Note a request that was answered, perhaps with an answer that was given before; sizes in bytes of bodies."""
-
-    def request_refused(self, listener: str, kind: Kind) -> None:
-        """Note a request that never reached a handler."""
-
-    def connection_refused(self, listener: str) -> None:
-        """Note a connection for which there was no thread, and no place to wait."""
-
-    def connection_ended(self, listener: str, reason: str) -> None:
-        """Note a connection that the server ended: `handshake`, `idle`, `head`, `stall`, `rate`, `limit` or `shutdown`."""
+    name: str
+    head_limits: HeadLimits
+    answers: Answers | None
+    proxies: Proxies | None
+    observer: Observer
+    access: Callable[..., None] | None
+    answer: Callable[[Request], Response]
+    answer_in_clear: Callable[[Request], Response]
+    tls_context: Callable[[], ssl.SSLContext | None]
+    connections: set[Connection]
+    draining: bool
 
 
 class Connection(BaseRequestHandler):
     """One connection: requests one after another, until either side has had enough."""
 
-    server: Listener
+    server: Accepting  # type: ignore[assignment]  # that of socketserver knows less
 
     def setup(self) -> None:
         """Prepare the socket, with TLS where the listener has it."""

@@ -24,9 +24,10 @@ from socketserver import BaseServer
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from vex.http.answers import Answers
-from vex.http.connection import HANDSHAKE, HEAD, IDLE, LINGER, RECEIVING, SENDING, WORKING, Connection, Observer, peer_of
+from vex.http.connection import HANDSHAKE, HEAD, IDLE, LINGER, RECEIVING, SENDING, WORKING, Connection, peer_of
 from vex.http.heads import HeadLimits
 from vex.http.message import Request, Response
+from vex.http.observer import Observer
 from vex.http.slots import Arrival, Slots, origin_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import Callable
 from vex import VERSION
 from vex.errors import Kind
 from vex.http.certificates import Certificates
-from vex.http.connection import Observer
 from vex.http.message import Response
 from vex.http.server import Listener
 from vex.metrics import Buckets, Collector, Family, Metrics, Sample, Value, process_metrics
@@ -25,7 +24,7 @@ _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _NO_LABELS: Mapping[str, str] = {}
 
 
-class Observations(Observer, Incidents):
+class Observations(Incidents):
     """The metrics of `measures.py`; `kept` is the space in bytes that uploads leave free."""
 
     def __init__(self, registry: Registry, uploads: Uploads, database: Database, files: BlobFiles, kept: Callable[[], int], certificates: Certificates) -> None:
