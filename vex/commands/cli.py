@@ -13,7 +13,8 @@ from typing import Callable, NoReturn
 
 from vex import VERSION
 from vex.access.users import Users, check_password, check_user
-from vex.errors import Failure, VexError
+from vex.commands.passwords import known_password, new_password
+from vex.errors import VexError
 from vex.logs import escaped, log_to_standard_error
 from vex.service.serve import serve
 from vex.settings.config import KEYS, Config, Key, default_path, describe, load
@@ -235,7 +236,7 @@ def _quickstart(options: argparse.Namespace) -> int:
     # Imported here, since from the zipapp every module is compiled anew, and `serve` must start quickly.
     from vex.commands.quickstart import quickstart
 
-    return quickstart(options.username, options.hostname, _read_password)
+    return quickstart(options.username, options.hostname, new_password)
 
 
 def _certificate(options: argparse.Namespace) -> int:
@@ -286,8 +287,8 @@ def _import(options: argparse.Namespace) -> int:
     config = _config(options)
     wanted = Wanted(options.source, options.repository, options.tag)
     check_ends(config, options.to, wanted)
-    with contextlib.closing(target_registry(config, options.to, Credentials(options.username, _ask_password(options.username)))) as target:
-        source = Credentials(options.source_username, _ask_password(options.source_username)) if options.source_username else None
+    with contextlib.closing(target_registry(config, options.to, Credentials(options.username, known_password(options.username)))) as target:
+        source = Credentials(options.source_username, known_password(options.source_username)) if options.source_username else None
         print(import_images(config, wanted, target, source, Progress()))
     return 0
 
@@ -350,7 +351,7 @@ def _user_add(options: argparse.Namespace) -> int:
         # Nobody types a password for a name that is taken. Another process may be making the registry at this moment.
         with registry_made_in(data, WITH_TOKENS) as database:
             Users(database).check_new(options.name)
-    password = _read_password()
+    password = new_password()
     check_password(password)
     # A name is not that of a token too, so there must be those.
     with registry_made_in(data, WITH_TOKENS) as database:
@@ -361,7 +362,7 @@ def _user_add(options: argparse.Namespace) -> int:
 def _user_password(options: argparse.Namespace) -> int:
     def change(users: Users) -> None:
         users.check_known(options.name)
-        users.set_password(options.name, _read_password())
+        users.set_password(options.name, new_password())
 
     return _with_users(options, change)
 
@@ -380,35 +381,3 @@ def _token(options: argparse.Namespace) -> int:
 
     run(options, _config(options).data_dir)
     return 0
-
-
-def _read_password() -> str:
-    """Ask for a new password, twice on a terminal."""
-    return _password("Password: ", "Again: ")
-
-
-def _ask_password(name: str) -> str:
-    """Ask for a password that there is already."""
-    return _password(f"Password of {name}: ")
-
-
-def _password(*prompts: str) -> str:
-    """Ask for a password on the terminal without echo, or take one line of standard input; never an argument, which others can see."""
-    try:
-        # Clients send UTF-8, whatever the locale of this terminal makes of its bytes.
-        return _read_password_bytes(*prompts).decode("utf-8")
-    except UnicodeDecodeError:
-        raise Failure("the password is not UTF-8; set the terminal to UTF-8, or choose another") from None
-    except EOFError:
-        raise Failure("no password was typed; try again") from None
-
-
-def _read_password_bytes(*prompts: str) -> bytes:
-    if not sys.stdin.isatty():
-        return sys.stdin.buffer.readline().rstrip(b"\r\n")
-    import getpass  # here, as in `_quickstart`
-
-    first, *others = map(getpass.getpass, prompts)
-    if others and others != [first]:
-        raise Failure("the two passwords differ; try again")
-    return first.encode("utf-8", "surrogateescape")
