@@ -10,7 +10,8 @@ from tests.support.raw import basic, connected
 from tests.support.server import OCI_MANIFEST, USER, Answer, Client, ServerTestCase, digest_of
 from vex.api import routes
 from vex.service.app import POLICIES
-from vex.web.addresses import INDEX, STATIC
+from vex.web.addresses import HELP, HELP_PAGE, INDEX, STATIC
+from vex.web.manual import SUBJECTS
 from vex.web.parts import STATIC_FILES
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -34,6 +35,8 @@ PUBLIC_ALLOWS: dict[str, dict[str, int]] = {
     "metrics": {},
     "healthz": ALIVE,
     "readyz": {},
+    "help": READ,
+    "help-page": READ,
     "index": READ,
     "static": READ,
 }
@@ -51,6 +54,8 @@ AUTH_ALLOWS: dict[str, dict[str, int]] = {
     "metrics": {},
     "healthz": ALIVE,
     "readyz": {},
+    "help": {},
+    "help-page": {},
     "index": {},
     "static": {},
 }
@@ -76,6 +81,8 @@ PATHS = {
     "metrics": "/metrics",
     "healthz": "/healthz",
     "readyz": "/readyz",
+    "help": "/help/",
+    "help-page": f"/help/{SUBJECTS[0]}/",
     "index": "/",
     "static": f"/static/{next(iter(STATIC_FILES))}",
 }
@@ -146,7 +153,7 @@ class Authorization(ListenerCase):
     """(listener, method, route, credentials): allow or deny."""
 
     def test_the_table_covers_every_route(self) -> None:
-        every = (*routes.REGISTRY, *routes.INTERNAL, routes.HEALTHZ, INDEX, STATIC)
+        every = (*routes.REGISTRY, *routes.INTERNAL, routes.HEALTHZ, HELP, HELP_PAGE, INDEX, STATIC)
         operations = {route.op for route in every}
         for table in (PUBLIC_ALLOWS, AUTH_ALLOWS, INTERNAL_ALLOWS, PATHS):
             self.assertEqual(set(table), operations)

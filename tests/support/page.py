@@ -20,7 +20,7 @@ from vex.web.pages import Pages
 from vex.web.parts import Site
 
 # Elements between which text goes on without a space.
-_INLINE = {"a", "time", "data", "code", "del"}
+_INLINE = {"a", "time", "data", "code", "del", "strong", "em"}
 _VOID = {"meta", "link", "input", "path", "rect", "option"}
 _ATTRIBUTES = {
     "html": {"lang"},
@@ -40,12 +40,16 @@ _ATTRIBUTES = {
     "data": {"value", "title"},
     "code": {"title"},
     "span": {"class", "data-copy", "aria-current", "aria-hidden"},
-    "div": {"class", "id", "role", "aria-live"},
+    "div": {"class", "id", "role", "aria-live", "aria-label", "tabindex"},
     "p": {"class"},
     "nav": {"class", "aria-label"},
     "main": {"id"},
     "section": {"aria-labelledby", "aria-label"},
+    "h1": {"id"},
     "h2": {"id"},
+    "h3": {"id"},
+    "dl": {"class"},
+    "article": {"class"},
     "table": {"class"},
     "thead": {"class"},
     "tr": {"class"},
@@ -54,7 +58,7 @@ _ATTRIBUTES = {
     "ol": {"class"},
     "li": {"class"},
     "pre": {"tabindex", "aria-label"},
-    **{name: set() for name in ("head", "title", "body", "header", "footer", "button", "h1", "dl", "dt", "dd", "tbody", "del", "details", "summary")},
+    **{name: set() for name in ("head", "title", "body", "header", "footer", "button", "dt", "dd", "tbody", "del", "details", "summary", "ul", "strong", "em")},
 }
 
 

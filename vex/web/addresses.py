@@ -12,10 +12,12 @@ LAYER = route("layer", "/r/<name>/m/<manifest>/layer/<layer>/", GET="", HEAD="")
 ARCHIVE = route("archive", "/r/<name>/m/<manifest>/image.tar", GET="", HEAD="")
 HISTORY = route("history", "/r/<name>/history:<tag>/", GET="", HEAD="")
 DIFF = route("diff", "/r/<name>/diff/<manifests>/", GET="", HEAD="")
+HELP = route("help", "/help/", GET="", HEAD="")
+HELP_PAGE = route("help-page", "/help/<subject>/", GET="", HEAD="")
 ROBOTS = route("robots", "/robots.txt", GET="", HEAD="")
 STATIC = route("static", "/static/<file>", GET="", HEAD="")
 # Of the internal listener.
 INDEX = route("index", "/", GET="", HEAD="")
 
 # Tried in this order.
-PAGES = (FRONT, ROBOTS, STATIC, LAYER, ARCHIVE, DOCUMENT, MANIFEST, DIFF, HISTORY, REPOSITORY)
+PAGES = (FRONT, ROBOTS, STATIC, LAYER, ARCHIVE, DOCUMENT, MANIFEST, DIFF, HISTORY, REPOSITORY, HELP, HELP_PAGE)

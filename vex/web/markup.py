@@ -75,12 +75,17 @@ def join(parts: Iterable[Markup], between: str = "") -> Markup:
     return Markup(html.escape(between).join(map(str, parts)), _MADE_HERE)
 
 
-def local(path: str, query: Mapping[str, str] | None = None) -> Url:
-    """Link to a page of this registry; raises ValueError for what could leave it."""
+def local(path: str, query: Mapping[str, str] | None = None, fragment: str = "") -> Url:
+    """Link to a page of this registry, or to an element of it; raises ValueError for what could leave it."""
     if not path.startswith("/") or path.startswith(("//", "/\\")):
         raise ValueError(f"not a path of this registry: {path!r}")
     left = {key: value for key, value in (query or {}).items() if value}
-    return Url(quote(path, safe="/:@!$&'()*+,;=~") + ("?" + urlencode(left) if left else ""), _MADE_HERE)
+    return Url(quote(path, safe="/:@!$&'()*+,;=~") + ("?" + urlencode(left) if left else "") + ("#" + quote(fragment) if fragment else ""), _MADE_HERE)
+
+
+def within(fragment: str) -> Url:
+    """Link to an element of the same page."""
+    return Url("#" + quote(fragment), _MADE_HERE)
 
 
 def external(text: str) -> Url | None:

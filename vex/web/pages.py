@@ -13,8 +13,8 @@ from vex.api.routes import Route
 from vex.errors import NOT_FOUND, RegistryError
 from vex.http.message import Request, Response
 from vex.names import Digest, RepositoryName, Tag
-from vex.web import diff, history, layer, lists, manifests
-from vex.web.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, HISTORY, INDEX, LAYER, MANIFEST, REPOSITORY, ROBOTS, STATIC
+from vex.web import diff, help, history, layer, lists, manifests
+from vex.web.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, HELP, HELP_PAGE, HISTORY, INDEX, LAYER, MANIFEST, REPOSITORY, ROBOTS, STATIC
 from vex.web.markup import Templates, local
 from vex.web.parts import NOSNIFF, STATIC_FILES, Site, Visit, error_page, page, redirect, visit
 
@@ -34,7 +34,7 @@ Disallow: /*?*sort=
 """
 _internal = Templates("internal.html")
 # What costs nothing to make.
-_WITHOUT_TURN = frozenset({ROBOTS.op, STATIC.op, INDEX.op})
+_WITHOUT_TURN = frozenset({ROBOTS.op, STATIC.op, INDEX.op, HELP.op, HELP_PAGE.op})
 _TITLES = {400: "This address is not right", 404: "Not here", 405: "Only for reading"}
 
 
@@ -106,6 +106,15 @@ def _history(seen: Visit, fields: Fields) -> Response:
     return _moved(seen, HISTORY.path(name=name, tag=tag)) or history.history_page(seen, name, tag)
 
 
+def _help(seen: Visit, _fields: Fields) -> Response:
+    return _moved(seen, HELP.path()) or help.subjects_page(seen)
+
+
+def _help_page(seen: Visit, fields: Fields) -> Response:
+    found = help.subject_page(seen, fields["subject"])
+    return _moved(seen, HELP_PAGE.path(subject=fields["subject"])) or found
+
+
 def _robots(_seen: Visit, _fields: Fields) -> Response:
     return Response(200, [("Content-Type", "text/plain; charset=utf-8"), NOSNIFF, _FOR_A_DAY], _ROBOTS)
 
@@ -120,6 +129,8 @@ def _static(_seen: Visit, fields: Fields) -> Response:
 _HANDLERS: dict[str, Callable[[Visit, Fields], Response]] = {
     FRONT.op: _front,
     INDEX.op: _index,
+    HELP.op: _help,
+    HELP_PAGE.op: _help_page,
     ROBOTS.op: _robots,
     STATIC.op: _static,
     LAYER.op: _layer,

@@ -36,7 +36,6 @@ _HEADERS = (
     ("Referrer-Policy", "no-referrer"),
     ("Content-Security-Policy", _POLICY),
 )
-_FOOTER = "All that is here can be pulled by anyone who reaches this address."
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 _PAGE = re.compile(r"[0-9]{1,9}")
 _TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})")
@@ -59,6 +58,7 @@ _AGES = (
 )
 
 _page = Templates("page.html")
+_FOOTER = _page("footer")
 
 
 class Site(NamedTuple):
@@ -156,12 +156,12 @@ def page_start(seen: Visit, title: str) -> Markup:
     return _page("start", title=title, style=style, script=script, icon=icon, host=seen.host)
 
 
-def page_end(footer: str = _FOOTER) -> Markup:
+def page_end(footer: Markup | str = _FOOTER) -> Markup:
     """Make what comes behind the content."""
     return _page("end", footer=footer)
 
 
-def page(seen: Visit, title: str, body: Markup, status: int = 200, headers: Sequence[tuple[str, str]] = (), footer: str = _FOOTER) -> Response:
+def page(seen: Visit, title: str, body: Markup, status: int = 200, headers: Sequence[tuple[str, str]] = (), footer: Markup | str = _FOOTER) -> Response:
     """Answer with a page."""
     return Response(status, [*_HEADERS, *headers], str(join((page_start(seen, title), body, page_end(footer)))).encode())
 
