@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.proof.crash.points import Points, Trap
 from tests.support.server import TOP, Server
 
-RUNNER = TOP / "tests" / "crash" / "runner.py"
+RUNNER = TOP / "tests" / "proof" / "crash" / "runner.py"
 
 
 class TrapServer(Server):
