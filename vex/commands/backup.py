@@ -24,9 +24,10 @@ from vex.names import ALGORITHMS, Digest
 from vex.progress import Progress, mebibytes
 from vex.storage import queries
 from vex.storage.blobs import COPY, BlobFiles, make_directory, sync_directory
-from vex.storage.copying import FULL, WrongContent, copy_file, hash_of_file, link_file, write
+from vex.storage.copying import WrongContent, copy_file, hash_of_file, link_file, write
 from vex.storage.database import Database, DatabaseFault, fold_log
 from vex.storage.directory import locked, registry_in
+from vex.storage.disk import FULL
 from vex.storage.folders import Draft, Folder, Unsafe
 
 MARKER = "backup"

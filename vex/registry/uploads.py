@@ -8,7 +8,6 @@ acknowledged, and any offset that a client is told, is synced; one request at a 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import logging
 import os
@@ -32,13 +31,13 @@ from vex.errors import (
 )
 from vex.names import ALGORITHMS, Digest, RepositoryName
 from vex.storage.blobs import COPY, REMOVED_PREFIX, BlobFiles
+from vex.storage.disk import FULL
 from vex.storage.upload_files import SINGLE, Incoming, Receiver, Upload, create, hash_again, read_again, restored_on_error, settle, single_name
 
 _log = logging.getLogger("vex")
 
 # 128 random bits, who owns it, and a check; those without an owner are of an older Vex.
 _TOKEN = re.compile(r"[0-9a-f]{32}([0-9a-f]{16})?[0-9a-f]{32}")
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Longer than a client waits between two requests of one upload: a session that has been idle for so long gives way to a new one.
 _GIVES_WAY_SECONDS = 300
 
@@ -187,7 +186,7 @@ class Uploads:
                     raise RegistryError(SIZE_INVALID, f"Content-Range says {expected} bytes, the body had {upload.offset - start}")
                 self._settle(upload)
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 raise RegistryError(DISK_FULL) from error
             raise
 

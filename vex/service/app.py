@@ -32,6 +32,7 @@ from vex.errors import (
 from vex.http.forwarded import HOST
 from vex.http.large import LargeAnswers
 from vex.http.message import Request, Response, error_response, in_clear_response
+from vex.storage.disk import FULL
 from vex.web.addresses import INDEX, PAGES, STATIC
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ _PREFLIGHT = [
     ("Access-Control-Allow-Headers", "Accept, Authorization, Range, If-None-Match, If-Range"),
     ("Access-Control-Max-Age", "86400"),
 ]
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 
@@ -235,7 +235,7 @@ class App:
 
     def _unexpected(self, request: Request, error: Exception) -> RegistryError:
         number = error.errno if isinstance(error, OSError) else None
-        if number in _FULL:
+        if number in FULL:
             return RegistryError(DISK_FULL)
         if number in _EXHAUSTED or isinstance(error, MemoryError):
             _log.error("%s %s failed: %s", request.method, request.path, error)

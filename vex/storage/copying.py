@@ -11,7 +11,6 @@ from vex.names import Digest
 from vex.storage.folders import Draft, Folder
 
 BUFFER_BYTES = 1024 * 1024
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Another file system, one without hard links, a file of somebody else (fs.protected_hardlinks), too many links.
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 

@@ -17,9 +17,9 @@ from vex.errors import Failure
 from vex.names import ALGORITHMS
 from vex.storage.blobs import FILE_MODE, REMOVED_PREFIX, BlobFiles, make_directory, sync_directory
 from vex.storage.database import Database
+from vex.storage.disk import FULL
 from vex.storage.received import Received, read_received, write_received
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOCAL = "use a local file system, such as ext4, XFS or ZFS"
 _WHOLE = "blobs/ and uploads/ have to be on one file system: move the data directory as a whole, and name it with data-dir"
 
@@ -60,7 +60,7 @@ def try_out(directory: Path) -> None:
             try:
                 step()
             except OSError as error:
-                if error.errno in _FULL:
+                if error.errno in FULL:
                     # What is there can be read and deleted all the same.
                     return
                 raise Failure(f"the data directory {directory} cannot be used: its file system cannot {action}: {error.strerror}; {remedy}") from error

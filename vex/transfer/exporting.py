@@ -25,9 +25,10 @@ from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_image
 from vex.progress import Progress, mebibytes
 from vex.storage import listings, queries
 from vex.storage.blobs import BlobFiles, make_directory
-from vex.storage.copying import FULL, WrongContent, copy_file, hash_of, link_file, write
+from vex.storage.copying import WrongContent, copy_file, hash_of, link_file, write
 from vex.storage.database import WITH_STATES, Database
 from vex.storage.directory import registry_in
+from vex.storage.disk import FULL
 from vex.storage.folders import Draft, Folder, Unsafe
 from vex.storage.referrers import ReferrerRow, list_referrers
 from vex.transfer.layout import IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME
