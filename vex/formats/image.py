@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Callable, NamedTuple
 
 from vex.formats.manifest import Descriptor, Manifest
+from vex.formats.strict_json import is_deeper
 
 IMAGE, INDEX, ARTIFACT = "image", "index", "artifact"
 
@@ -29,9 +30,6 @@ KNOWN_ANNOTATIONS = (TITLE, PREDICATE, _REFERENCE_TYPE, _REFERENCE_DIGEST)
 _MAX_DEPTH = 64
 _MAX_INTEGER_LENGTH = 20
 _MAX_PLATFORM = 100
-_ESCAPE = re.compile(rb"\\.")
-_STRING = re.compile(rb'"[^"]*"')
-_NOT_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 _LAYER = re.compile(r"[./+]tar\b|\brootfs\b")
 _UNKNOWN = "unknown/unknown"
 # Such as windows(10.0.17763)/amd64.
@@ -151,12 +149,9 @@ def summarise(manifest: Manifest, config: bytes) -> Summary:
 
 
 def _load(content: bytes) -> object:
-    # Brackets are counted first: the decoder recurses, on the small stack of a connection's thread.
-    depth = 0
-    for byte in _STRING.sub(b"", _ESCAPE.sub(b"", content)).translate(None, _NOT_BRACKET):
-        depth += 1 if byte in b"[{" else -1
-        if depth > _MAX_DEPTH:
-            return None
+    # Before the decoder recurses, on the small stack of a connection's thread.
+    if is_deeper(content, _MAX_DEPTH):
+        return None
     try:
         return json.loads(content.decode("utf-8"), parse_int=_integer)
     except ValueError:

@@ -1,17 +1,15 @@
 """Manifests and indexes: bytes from a client become validated, frozen types.
 
 The rules are those of the OCI image specification 1.1 ("Image Manifest", "Image Index", "Content Descriptors") and of Docker's
-schema 2. JSON is read strictly: what decoders differ on (duplicate fields, NaN, half surrogate pairs) is refused. What the specification allows and
-Vex has no use for (unknown fields, inline data, any config or layer media type) passes unchanged: manifests are stored and
-served byte for byte, so nothing here writes one.
+schema 2; the JSON is read strictly (`strict_json.py`). What the specification allows and Vex has no use for (unknown fields,
+inline data, any config or layer media type) passes unchanged: manifests are stored and served byte for byte, so nothing here
+writes one.
 
 Whether the content that is referenced is there, and has the size that a descriptor says, is not decided here: `registry.py` does that.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple, NoReturn, cast
 
 from vex.errors import MANIFEST_INVALID, MANIFEST_TOO_COMPLEX, MANIFEST_TOO_LARGE, RegistryError
+from vex.formats.strict_json import NotStrict, is_deeper, load_object, quoted
 from vex.names import Digest
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -43,12 +42,9 @@ NON_DISTRIBUTABLE = frozenset(
 
 # Sizes are signed 64-bit integers in the image specification, "Content Descriptors".
 MAX_SIZE = 2**63 - 1
-# Integers of 64 bits have at most 20 characters; longer ones cost time that grows with their square.
-_MAX_INTEGER_LENGTH = 20
 # RFC 6838 section 4.2, without its limit of 127 characters a name.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*"
 _MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}")
-_NOT_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 _DIGEST_FIELD = re.compile(rb'("digest"\s*:\s*"sha[0-9]+:)([0-9A-Fa-f]+)')
 _NOT_IN_TAG = re.compile(r"[^a-zA-Z0-9._-]")
 
@@ -138,75 +134,14 @@ def _refuse(message: str) -> NoReturn:
     raise RegistryError(MANIFEST_INVALID, message)
 
 
-def _quote(text: str) -> str:
-    """Show what a client sent, at a bounded length and without control characters."""
-    return ascii(text if len(text) <= 100 else text[:100] + "...")
-
-
-# Strict JSON
-
-
 def _load(content: bytes, depth: int) -> dict[str, object]:
     """Decode one JSON object, refusing what other readers may understand differently."""
-    _check_depth(content, depth)
+    if is_deeper(content, depth):
+        raise RegistryError(MANIFEST_TOO_COMPLEX, f"the manifest is nested deeper than {depth} levels")
     try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        _refuse(f"the manifest is not UTF-8, at byte {error.start}")
-    if text.startswith("\ufeff"):
-        _refuse("the manifest begins with a byte order mark; write it as UTF-8 without one")
-    try:
-        document = _DECODER.decode(text)
-        # UTF-8 holds no surrogates, but JSON escapes can; encoding finds those that are not in pairs.
-        if "\\u" in text:
-            json.dumps(document, ensure_ascii=False).encode("utf-8")
-    except json.JSONDecodeError as error:
-        _refuse(f"the manifest is not valid JSON, at line {error.lineno}, column {error.colno}")
-    except UnicodeEncodeError:
-        _refuse("the manifest has a \\u escape of half a surrogate pair; write the whole character")
-    if not isinstance(document, dict):
-        _refuse("the manifest must be a JSON object")
-    return document
-
-
-def _check_depth(content: bytes, limit: int) -> None:
-    """Count nested brackets outside of strings, before the JSON decoder recurses into them."""
-    depth = 0
-    # Without those that are escaped, every other part between quotation marks is no string. Regular expressions take more time and memory.
-    parts = content.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
-    for byte in b"".join(parts[::2]).translate(None, _NOT_BRACKET):
-        depth += 1 if byte in b"[{" else -1
-        if depth > limit:
-            raise RegistryError(MANIFEST_TOO_COMPLEX, f"the manifest is nested deeper than {limit} levels")
-
-
-def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        names = sorted(name for name, _ in pairs)
-        twice = next(name for name, following in zip(names, names[1:]) if name == following)
-        _refuse(f"the manifest has the field {_quote(twice)} twice in one object")
-    return members
-
-
-def _integer(text: str) -> int:
-    if len(text) > _MAX_INTEGER_LENGTH:
-        _refuse(f"the manifest has an integer of more than {_MAX_INTEGER_LENGTH} digits")
-    return int(text)
-
-
-def _float(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        _refuse("the manifest has a number that is too large")
-    return number
-
-
-def _constant(text: str) -> NoReturn:
-    _refuse(f"the manifest has {text}, which is not JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_members, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+        return load_object(content)
+    except NotStrict as error:
+        _refuse(f"the manifest {error}")
 
 
 class _Object:
@@ -312,10 +247,10 @@ def _media_type(document: _Object, content_type: str | None) -> str:
     declared = document.string("mediaType")
     media_type = pushed or declared or _inferred_type(document)
     if media_type not in ACCEPTED:
-        what = f"the media type {_quote(media_type)}" if media_type else "a manifest without a media type"
+        what = f"the media type {quoted(media_type)}" if media_type else "a manifest without a media type"
         _refuse(f"{what} is not accepted; push one of {', '.join(ACCEPTED)}")
     if declared and declared != media_type:
-        _refuse(f"mediaType is {_quote(declared)}, but Content-Type is {_quote(media_type)}; they must be the same")
+        _refuse(f"mediaType is {quoted(declared)}, but Content-Type is {quoted(media_type)}; they must be the same")
     return media_type
 
 
