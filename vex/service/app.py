@@ -26,12 +26,12 @@ from vex.errors import (
     READ_ONLY,
     UNAVAILABLE,
     Disconnected,
-    Kind,
     RegistryError,
 )
 from vex.http.forwarded import HOST
 from vex.http.large import LargeAnswers
 from vex.http.message import Request, Response, error_response, in_clear_response
+from vex.service.observations import Observations
 from vex.storage.disk import FULL
 from vex.web.addresses import INDEX, PAGES, STATIC
 
@@ -93,16 +93,6 @@ ONE_PORT = Policy(
 )
 
 
-class Incidents:
-    """What the app counts; the metrics implement it."""
-
-    def panic(self) -> None:
-        """Note a request that failed in a way nobody foresaw."""
-
-    def request_refused(self, listener: str, kind: Kind) -> None:
-        """Note a request that is answered with an error."""
-
-
 class App:
     """Answers requests of all listeners; `pages` loads the web interface, `internal` maps an op of the internal listener to its text.
 
@@ -116,7 +106,7 @@ class App:
         credentials: Credentials,
         granting: Callable[[Request], Response] | None,
         internal: dict[str, Callable[[], Response]],
-        incidents: Incidents,
+        observations: Observations,
         push_port: Callable[[], int | None],
     ) -> None:
         self._api = api
@@ -125,7 +115,7 @@ class App:
         self._granting = granting
         self._policies = {**POLICIES, AUTH: ONE_PORT} if granting else POLICIES
         self._internal = internal
-        self._incidents = incidents
+        self._observations = observations
         self._push_port = push_port
         self._large = LargeAnswers()
 
@@ -160,7 +150,7 @@ class App:
         found = match(self._policies[request.listener].routes, routes.canonical(request.path))
         if address and request.method in READS and found and found[0] in (*PAGES, INDEX):
             return Response(308, [("Location", address), _NO_STORE])
-        self._incidents.request_refused(request.listener, BAD_REQUEST)
+        self._observations.request_refused(request.listener, BAD_REQUEST)
         return in_clear_response(address)
 
     def _respond(self, request: Request, policy: Policy, found: tuple[Route, Fields] | None) -> Response:
@@ -220,7 +210,7 @@ class App:
             raise self._credentials.challenge(request, needed, error=error, message=message)
 
     def _error(self, request: Request, error: RegistryError) -> Response:
-        self._incidents.request_refused(request.listener, error.kind)
+        self._observations.request_refused(request.listener, error.kind)
         if request.listener == PUBLIC and not _is_api(request):
             return self._error_page(request, error)
         return error_response(error)
@@ -229,7 +219,7 @@ class App:
         try:
             return self._pages().error(request, error)
         except Exception:  # whatever it is, whoever asks is answered
-            self._incidents.panic()
+            self._observations.panic()
             _log.exception("%s %s: the page of an error failed", request.method, request.path)
             return Response(error.kind.status, [*_PLAIN, *error.headers], f"{error.message}\n".encode())
 
@@ -240,7 +230,7 @@ class App:
         if number in _EXHAUSTED or isinstance(error, MemoryError):
             _log.error("%s %s failed: %s", request.method, request.path, error)
             return RegistryError(UNAVAILABLE, "the registry is out of file descriptors or memory; try again", headers={"Retry-After": "1"})
-        self._incidents.panic()
+        self._observations.panic()
         _log.exception("%s %s failed", request.method, request.path)
         return RegistryError(INTERNAL)
 

@@ -15,7 +15,6 @@ from vex.metrics import Buckets, Collector, Family, Metrics, Sample, Value, proc
 from vex.registry.housekeeping import Housekeeping
 from vex.registry.registry import Registry
 from vex.registry.uploads import Uploads
-from vex.service.app import Incidents
 from vex.service.measures import BY_NAME, METHODS, REFUSALS
 from vex.storage.blobs import UNKNOWN_BYTES, BlobFiles
 from vex.storage.database import Database
@@ -24,7 +23,7 @@ _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _NO_LABELS: Mapping[str, str] = {}
 
 
-class Observations(Incidents):
+class Observations:
     """The metrics of `measures.py`; `kept` is the space in bytes that uploads leave free."""
 
     def __init__(self, registry: Registry, uploads: Uploads, database: Database, files: BlobFiles, kept: Callable[[], int], certificates: Certificates) -> None:
