@@ -120,7 +120,7 @@ class BrowserTests(ProgramTestCase):
         image, index = f"/r/team/app/m/{self.images['amd64']}/", f"/r/team/app/m/{self.index}/"
         artifact = self.server.public.get(f"/v2/team/app/referrers/{self.index}").json["manifests"][0]["digest"]
         diff = f"/r/team/app/diff/{self.images['amd64']}...{self.images['arm64']}/"
-        more = [f"/r/team/app/m/{artifact}/", diff, "/r/team/app/history:v1/", "/?q=zzz"]
+        more = [f"/r/team/app/m/{artifact}/", diff, "/r/team/app/history:v1/", "/?q=zzz", "/help/", "/help/metrics/", "/help/scaling/"]
         return ["/", "/r/team/", "/r/team/app/", image, f"{image}json/", f"{image}layer/{layer}/", index, *more]
 
     def browse(self) -> None:
@@ -298,7 +298,7 @@ requestAnimationFrame(() => requestAnimationFrame(() => { add(observer.takeRecor
 """
 _PAST_THE_EDGE = """
 const width = document.documentElement.clientWidth;
-return [...document.querySelectorAll("main *")].filter((element) => element.checkVisibility() && !element.closest("pre, .hidden, svg")
+return [...document.querySelectorAll("main *")].filter((element) => element.checkVisibility() && !element.closest("pre, .scroll table, .hidden, svg")
   && element.getBoundingClientRect().right > width + 0.5).map((element) => element.outerHTML.slice(0, 100));
 """
 _NOT_ACCESSIBLE = """

@@ -79,12 +79,13 @@ def _items(text: str) -> Markup:
 
 def _table(found: re.Match[str], _seen: dict[str, int]) -> Markup:
     head, _, *rows = (_BAR.split(line.strip().removesuffix("|"))[1:] for line in found["table"].splitlines())
-    heading = _made("head", cells=_cells("th", head)) if any(cell.strip() for cell in head) else Markup.empty()
-    return _made("table", head=heading, rows=join(_made("row", cells=_cells("td", row)) for row in rows))
+    # Without a head, the first of each row says what the others are.
+    heading, first = (_made("head", cells=_cells("th", "th", head)), "td") if any(map(str.strip, head)) else (Markup.empty(), "row_head")
+    return _made("table", head=heading, rows=join(_made("row", cells=_cells(first, "td", row)) for row in rows))
 
 
-def _cells(template: str, cells: list[str]) -> Markup:
-    return join(_made(template, text=inline_of(cell.strip().replace("\\|", "|"))) for cell in cells)
+def _cells(first: str, template: str, cells: list[str]) -> Markup:
+    return join(_made(template if index else first, text=inline_of(cell.strip().replace("\\|", "|"))) for index, cell in enumerate(cells))
 
 
 _BLOCKS: dict[str, Callable[[re.Match[str], dict[str, int]], Markup]] = {
