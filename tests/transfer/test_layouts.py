@@ -272,7 +272,7 @@ class Exporting(LayoutTestCase):
         path = self.server.data / "blobs/sha256" / digest_of(b"will be damaged")[7:]
         path.write_bytes(b"WILL BE DAMAGED")
         output = self.export("damaged/app", code=1)
-        self.assertIn(f"damaged/app 1: the file of blob {digest_of(b'will be damaged')} does not have the content", output)
+        self.assertIn(f"damaged/app 1: blob {digest_of(b'will be damaged')}: its file does not have the content of this digest; push the image again", output)
         self.assertEqual([entry["annotations"]["org.opencontainers.image.ref.name"] for entry in self.index()], ["2"])
         self.assert_whole(self.directory / "out")
 

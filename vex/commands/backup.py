@@ -24,7 +24,7 @@ from vex.names import ALGORITHMS, Digest
 from vex.progress import Progress, mebibytes
 from vex.storage import queries
 from vex.storage.blobs import COPY, BlobFiles, make_directory, sync_directory
-from vex.storage.copying import WrongContent, copy_file, hash_of_file, link_file, write
+from vex.storage.copying import Copier, Damaged, Removed, blob_folders, hash_of_file, put_file
 from vex.storage.database import Database, DatabaseFault, fold_log
 from vex.storage.directory import locked, registry_in
 from vex.storage.disk import FULL
@@ -60,31 +60,20 @@ class _Target(NamedTuple):
 
 @contextlib.contextmanager
 def _opened(directory: Path) -> Iterator[_Target]:
-    with contextlib.ExitStack() as stack:
-        top = stack.enter_context(contextlib.closing(Folder.open(directory)))
-        uploads, blobs = (stack.enter_context(contextlib.closing(top.folder(name))) for name in ("uploads", "blobs"))
-        folders = {algorithm: stack.enter_context(contextlib.closing(blobs.folder(algorithm))) for algorithm in ALGORITHMS}
+    with contextlib.closing(Folder.open(directory)) as top, contextlib.closing(top.folder("uploads")) as uploads, blob_folders(top) as folders:
         yield _Target(folders, Draft(uploads, COPY))
-
-
-class _Removed(Exception):
-    """A blob of the copied database was removed before its file was copied."""
-
-
-class _Damaged(Exception):
-    """The file of a blob is missing, or not what it should be."""
 
 
 class _Backup:
     def __init__(self, database: Database, source: BlobFiles, directory: Path, target: _Target, progress: Progress) -> None:
         self._database = database
-        self._source = source
+        self._copier = Copier(database, source)
         self._directory = directory
         self._target = BlobFiles(directory)
         self._folders, self._draft = target
         self._new = directory / _NEW_DATABASE
         self._progress = progress
-        self._linked = self._copied = self._bytes = self._dropped = 0
+        self._dropped = 0
         self._damaged: dict[Digest, str] = {}
 
     def run(self) -> str:
@@ -102,7 +91,7 @@ class _Backup:
         return done
 
     def _news(self) -> str:
-        return f"{self._linked} linked and {self._copied} copied ({mebibytes(self._bytes)})"
+        return f"{self._copier.linked} linked and {self._copier.copied} copied ({mebibytes(self._copier.bytes)})"
 
     def _copy_all(self) -> int:
         for _ in range(_ROUNDS):
@@ -124,46 +113,13 @@ class _Backup:
             blobs += 1
             if self._target.size(blob.digest) != blob.size:
                 try:
-                    self._copy_blob(blob)
-                except _Removed:
+                    self._copier.copy(blob, self._draft, self._folders[blob.digest.algorithm], compared=False)
+                except Removed:
                     removed += 1
-                except _Damaged as damaged:
+                except Damaged as damaged:
                     self._damaged[blob.digest] = str(damaged)
             self._progress.show(f"{blobs} blobs, of which {self._news()}")
         return blobs, removed
-
-    def _copy_blob(self, blob: queries.BlobRow) -> None:
-        """Copy one file by a link, or else by its content; raises _Removed and _Damaged."""
-        if blob.damaged or self._source.size(blob.digest) != blob.size:
-            self._explain_absence(blob)
-        try:
-            if link_file(self._source.path(blob.digest), self._folders[blob.digest.algorithm], blob.digest.encoded):
-                self._linked += 1
-            else:
-                self._copy_content(blob)
-                self._copied += 1
-                self._bytes += blob.size
-        except FileNotFoundError:
-            self._explain_absence(blob)
-
-    def _explain_absence(self, blob: queries.BlobRow) -> None:
-        """Tell a file that was removed, with its row, from one that is damaged; raises the one or the other."""
-        with self._database.write() as tx:
-            # While the write lock is held, a row means a file.
-            row = queries.find_blob(tx, blob.digest)
-            size = self._source.size(blob.digest)
-        if row is None or (size == row.size and not row.damaged):
-            raise _Removed
-        if size < 0:
-            raise _Damaged("its file is missing")
-        raise _Damaged("it is marked as damaged" if size == row.size else f"its file has {size} bytes instead of {row.size}")
-
-    def _copy_content(self, blob: queries.BlobRow) -> None:
-        try:
-            with self._source.open(blob.digest) as source:
-                copy_file(source, self._draft, self._folders[blob.digest.algorithm], blob.digest.encoded, blob.digest)
-        except WrongContent:
-            raise _Damaged("its file does not have the content of this digest") from None
 
     def _publish(self) -> None:
         """Make the blobs durable, then the database that knows them; then remove the blobs that it does not know."""
@@ -218,8 +174,7 @@ def _append_marker(directory: Path, digest: str) -> None:
             old = file.read()
         if old is not None and not digest:
             return
-        with Draft(folder, _NEW_MARKER).of(folder, MARKER) as file:
-            write(file.fileno(), (old or b"") + (f"{digest}\n" if digest else "").encode("ascii"))
+        put_file(Draft(folder, _NEW_MARKER), folder, MARKER, (old or b"") + (f"{digest}\n" if digest else "").encode("ascii"))
         folder.sync()
 
 

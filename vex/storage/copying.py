@@ -1,25 +1,116 @@
-"""Files copied out of a registry: by a hard link where that is possible, and else by content, verified and synced before it gets its name."""
+"""Blobs copied out of a registry, which may be running: by a hard link where that is possible, and else by content.
+
+Invariants: a file gets its name when it is whole, compared with its digest, and synced. A file that is missing was removed, with
+its row, since it was looked up, or it is damaged: a look at the row, while nobody writes, tells the one from the other.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO, NoReturn
 
-from vex.names import Digest
-from vex.storage.folders import Draft, Folder
+from vex.names import ALGORITHMS, Digest
+from vex.storage import queries
+from vex.storage.blobs import BlobFiles
+from vex.storage.database import Database
+from vex.storage.folders import Draft, Folder, Unsafe
 
-BUFFER_BYTES = 1024 * 1024
+_BUFFER_BYTES = 1024 * 1024
 # Another file system, one without hard links, a file of somebody else (fs.protected_hardlinks), too many links.
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
+_WRONG = "its file does not have the content of this digest"
 
 
-class WrongContent(Exception):
-    """A file does not have the content of its digest."""
+class Removed(Exception):
+    """Something was removed from the registry since it was looked up."""
 
 
-def link_file(source: str, folder: Folder, name: str) -> bool:
+class Damaged(Exception):
+    """The file of a blob is missing, or not what it should be; the text says which."""
+
+
+class Copier:
+    """Copies blobs of a registry, and counts them; `bytes` are those that were not linked."""
+
+    def __init__(self, database: Database, files: BlobFiles) -> None:
+        self._database = database
+        self._files = files
+        self.linked = self.copied = self.bytes = 0
+
+    def copy(self, blob: queries.BlobRow, draft: Draft, folder: Folder, *, compared: bool) -> None:
+        """Give a folder the file of a blob; one that is linked may be compared with its digest too. Raises Removed and Damaged."""
+        if blob.damaged or self._files.size(blob.digest) != blob.size:
+            self._explain_absence(blob)
+        name = blob.digest.encoded
+        try:
+            if _link(self._files.path(blob.digest), folder, name):
+                if compared and not has_content(folder, blob.digest, blob.size):
+                    folder.unlink(name)
+                    raise Damaged(_WRONG)
+                self.linked += 1
+                return
+            with self._files.open(blob.digest) as source:
+                _copy(source, draft, folder, name, blob.digest)
+        except FileNotFoundError:
+            self._explain_absence(blob)
+        self.copied += 1
+        self.bytes += blob.size
+
+    def _explain_absence(self, blob: queries.BlobRow) -> NoReturn:
+        """Tell a file that was removed, with its row, from one that is damaged; raises the one or the other."""
+        with self._database.write() as tx:
+            # While the write lock is held, a row means a file.
+            row = queries.find_blob(tx, blob.digest)
+            size = self._files.size(blob.digest)
+        if row is None or (size == row.size and not row.damaged):
+            raise Removed
+        if size < 0:
+            raise Damaged("its file is missing")
+        raise Damaged("it is marked as damaged" if size == row.size else f"its file has {size} bytes instead of {row.size}")
+
+
+@contextlib.contextmanager
+def blob_folders(top: Folder) -> Iterator[dict[str, Folder]]:
+    """Open the folder of each algorithm in `blobs`, none of which is found through a link."""
+    with contextlib.ExitStack() as stack:
+        blobs = stack.enter_context(contextlib.closing(top.folder("blobs")))
+        yield {algorithm: stack.enter_context(contextlib.closing(blobs.folder(algorithm))) for algorithm in ALGORITHMS}
+
+
+def put_file(draft: Draft, folder: Folder, name: str, content: bytes) -> None:
+    """Write a small file, whole and synced, in the place of what has its name."""
+    with draft.of(folder, name) as file:
+        _write(file.fileno(), content)
+
+
+def has_content(folder: Folder, digest: Digest, size: int) -> bool:
+    """Tell whether a folder has a file with the content of a digest, under its name."""
+    try:
+        with folder.open_file(digest.encoded) as file:
+            return os.fstat(file.fileno()).st_size == size and _hash_of(file, digest.algorithm) == digest.encoded
+    except (FileNotFoundError, Unsafe):
+        return False
+
+
+def hash_of_file(path: os.PathLike[str] | str, algorithm: str = "sha256") -> str:
+    """Hash a file; returns hex digits."""
+    with open(path, "rb", buffering=0) as file:
+        return _hash_of(file, algorithm)
+
+
+def _hash_of(file: BinaryIO, algorithm: str) -> str:
+    content_hash = hashlib.new(algorithm)
+    buffer = bytearray(_BUFFER_BYTES)
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]
+        content_hash.update(memoryview(buffer)[:count])
+    return content_hash.hexdigest()
+
+
+def _link(source: str, folder: Folder, name: str) -> bool:
     """Give a file a second name, in the place of what has it; returns False when that is not possible."""
     try:
         folder.link(source, name)
@@ -30,34 +121,18 @@ def link_file(source: str, folder: Folder, name: str) -> bool:
     return True
 
 
-def copy_file(source: BinaryIO, draft: Draft, folder: Folder, name: str, digest: Digest) -> None:
-    """Copy a file, compare it with its digest, and give it its name when it is synced; raises WrongContent."""
+def _copy(source: BinaryIO, draft: Draft, folder: Folder, name: str, digest: Digest) -> None:
+    """Copy a file, compare it with its digest, and give it its name when it is synced; raises Damaged."""
     content_hash = hashlib.new(digest.algorithm)
-    buffer = bytearray(BUFFER_BYTES)
+    buffer = bytearray(_BUFFER_BYTES)
     with draft.of(folder, name) as file:
         while count := source.readinto(buffer):  # type: ignore[attr-defined]
             content_hash.update(memoryview(buffer)[:count])
-            write(file.fileno(), memoryview(buffer)[:count])
+            _write(file.fileno(), memoryview(buffer)[:count])
         if content_hash.hexdigest() != digest.encoded:
-            raise WrongContent
+            raise Damaged(_WRONG)
 
 
-def hash_of_file(path: os.PathLike[str] | str, algorithm: str = "sha256") -> str:
-    """Hash a file; returns hex digits."""
-    with open(path, "rb", buffering=0) as file:
-        return hash_of(file, algorithm)
-
-
-def hash_of(file: BinaryIO, algorithm: str) -> str:
-    """Hash what is left of a file; returns hex digits."""
-    content_hash = hashlib.new(algorithm)
-    buffer = bytearray(BUFFER_BYTES)
-    while count := file.readinto(buffer):  # type: ignore[attr-defined]
-        content_hash.update(memoryview(buffer)[:count])
-    return content_hash.hexdigest()
-
-
-def write(descriptor: int, view: memoryview | bytes) -> None:
-    """Write all of it."""
+def _write(descriptor: int, view: memoryview | bytes) -> None:
     while view:
         view = view[os.write(descriptor, view) :]

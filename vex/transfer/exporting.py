@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,11 +20,11 @@ from vex.errors import Failure
 from vex.formats.compression import HEAD_BYTES, compression_of
 from vex.formats.manifest import OCI_INDEX, Descriptor, parse_stored
 from vex.http.forwarded import addressable
-from vex.names import ALGORITHMS, Digest, RepositoryName, Tag, parse_image
+from vex.names import Digest, RepositoryName, Tag, parse_image
 from vex.progress import Progress, mebibytes
 from vex.storage import listings, queries
 from vex.storage.blobs import BlobFiles, make_directory
-from vex.storage.copying import WrongContent, copy_file, hash_of, link_file, write
+from vex.storage.copying import Copier, Damaged, Removed, blob_folders, has_content, put_file
 from vex.storage.database import WITH_STATES, Database
 from vex.storage.directory import registry_in
 from vex.storage.disk import FULL
@@ -56,14 +55,6 @@ def export(data: Path, image: str, directory: Path, progress: Progress, public_u
             return run.run(references)
 
 
-class _Removed(Exception):
-    """Something was removed from the registry since it was looked up."""
-
-
-class _Damaged(Exception):
-    """The file of a blob is missing, or not what it should be."""
-
-
 class _Layout:
     """The layout that is written; nothing is written, or read, through a link that lies in the directory."""
 
@@ -78,15 +69,14 @@ class _Layout:
         make_directory(self.directory)
         with contextlib.ExitStack() as stack:
             self._top = stack.enter_context(contextlib.closing(Folder.open(self.directory)))
-            blobs = stack.enter_context(contextlib.closing(self._top.folder("blobs")))
-            self._folders = {algorithm: stack.enter_context(contextlib.closing(blobs.folder(algorithm))) for algorithm in ALGORITHMS}
+            self._folders = stack.enter_context(blob_folders(self._top))
             self.draft = Draft(self._top, _TEMPORARY)
             try:
                 fcntl.flock(self._top.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Failure(f"another vex exports to {self.directory}; wait for it, or choose another directory") from None
             if self._content(LAYOUT_FILE) is None:
-                self._put(self._top, LAYOUT_FILE, b'{"imageLayoutVersion":"1.0.0"}')
+                put_file(self.draft, self._top, LAYOUT_FILE, b'{"imageLayoutVersion":"1.0.0"}')
             yield
 
     def folder(self, digest: Digest) -> Folder:
@@ -95,15 +85,11 @@ class _Layout:
 
     def has(self, digest: Digest, size: int) -> bool:
         """Tell whether the content of a digest is there already."""
-        try:
-            with self.folder(digest).open_file(digest.encoded) as file:
-                return os.fstat(file.fileno()).st_size == size and hash_of(file, digest.algorithm) == digest.encoded
-        except (FileNotFoundError, Unsafe):
-            return False
+        return has_content(self.folder(digest), digest, size)
 
     def put_manifest(self, digest: Digest, content: bytes) -> None:
         """Write a manifest, whole and synced."""
-        self._put(self.folder(digest), digest.encoded, content)
+        put_file(self.draft, self.folder(digest), digest.encoded, content)
 
     def index(self) -> _Entry:
         """Read index.json; raises Failure."""
@@ -120,12 +106,8 @@ class _Layout:
         """Make the blobs durable, and then list them."""
         for folder in self._folders.values():
             folder.sync()
-        self._put(self._top, INDEX_FILE, json.dumps(index, indent=2).encode())
+        put_file(self.draft, self._top, INDEX_FILE, json.dumps(index, indent=2).encode())
         self._top.sync()
-
-    def _put(self, folder: Folder, name: str, content: bytes) -> None:
-        with self.draft.of(folder, name) as file:
-            write(file.fileno(), content)
 
     def _content(self, name: str) -> bytes | None:
         try:
@@ -140,7 +122,7 @@ class _Export:
         self, database: Database, files: BlobFiles, layout: _Layout, repository: RepositoryName, tag: Tag | None, host: str, progress: Progress
     ) -> None:
         self._database = database
-        self._files = files
+        self._copier = Copier(database, files)
         self._layout = layout
         self._repository = repository
         self._tag = tag
@@ -148,7 +130,7 @@ class _Export:
         self._progress = progress
         self._done: set[Digest] = set()
         self._told: set[Digest] = set()
-        self._linked = self._copied = self._kept = self._bytes = 0
+        self._kept = 0
 
     def references(self) -> Sequence[Tag | Digest]:
         """List what is to be exported: the tag, or all that a repository has, which is its tags and what none of them leads to; raises Failure."""
@@ -169,7 +151,7 @@ class _Export:
             try:
                 for entry in self._export(reference):
                     entries.setdefault((entry.get("annotations", {}).get(REF_NAME, ""), entry["digest"]), entry)
-            except _Damaged as damaged:
+            except Damaged as damaged:
                 problems += 1
                 self._progress.say(f"{self._repository} {reference}: {damaged}")
         index["manifests"] = [*self._others(index["manifests"], list(entries.values())), *entries.values()]
@@ -196,15 +178,15 @@ class _Export:
                 self._progress.say(f"{name}: in the layout it was {entry.get('digest')}, and is {digests[name]} now")
 
     def _news(self) -> str:
-        return f"blobs linked: {self._linked}, copied: {self._copied} ({mebibytes(self._bytes)}), there already: {self._kept}"
+        return f"blobs linked: {self._copier.linked}, copied: {self._copier.copied} ({mebibytes(self._copier.bytes)}), there already: {self._kept}"
 
     def _export(self, reference: Tag | Digest) -> list[_Entry]:
-        """Export one image with what refers to it; returns what the index is to list. Raises _Damaged and Failure."""
+        """Export one image with what refers to it; returns what the index is to list. Raises Damaged and Failure."""
         for _ in range(_ROUNDS):
             try:
                 repository, row = self._row(reference)
                 return [] if row is None else self._with_referrers(repository, row, reference)
-            except _Removed:
+            except Removed:
                 self._progress.say(f"{self._repository} {reference}: it was changed meanwhile; looking again")
         raise Failure(f"{self._repository} {reference} is pushed and removed all the while; run this again when less is going on")
 
@@ -244,13 +226,13 @@ class _Export:
             last = rows[-1].digest if rows else ""
 
     def _manifest(self, repository: int, digest: Digest, subjects: deque[Digest]) -> None:
-        """Write a manifest, and before it all that it needs; raises _Removed and _Damaged."""
+        """Write a manifest, and before it all that it needs; raises Removed and Damaged."""
         with self._database.read() as tx:
             row = queries.find_manifest(tx, repository, digest)
             # Another process may have removed it between the two queries.
             content: bytes | None = None if row is None else queries.manifest_content(tx, row.id)
         if row is None or content is None:
-            raise _Removed
+            raise Removed
         manifest = parse_stored(content, row.media_type)
         for child in manifest.manifests:
             # BuildKit's cache images are indexes of layers.
@@ -282,50 +264,22 @@ class _Export:
             return queries.find_manifest(tx, repository, digest) is not None
 
     def _blob(self, digest: Digest) -> None:
-        """Write a blob, unless it is there; raises _Removed and _Damaged."""
+        """Write a blob, unless it is there; raises Removed and Damaged."""
         if digest in self._done:
             return
         with self._database.read() as tx:
             blob = queries.find_blob(tx, digest)
         if blob is None:
-            raise _Removed
-        try:
-            if self._layout.has(digest, blob.size):
-                self._kept += 1
-            elif blob.damaged or self._files.size(digest) != blob.size:
-                self._explain_absence(blob)
-            else:
-                self._write_blob(blob)
-        except FileNotFoundError:
-            self._explain_absence(blob)
+            raise Removed
+        if self._layout.has(digest, blob.size):
+            self._kept += 1
+        else:
+            try:
+                self._copier.copy(blob, self._layout.draft, self._layout.folder(digest), compared=True)
+            except Damaged as damaged:
+                raise Damaged(f"blob {digest}: {damaged}; push the image again") from None
         self._done.add(digest)
         self._progress.show(self._news())
-
-    def _write_blob(self, blob: queries.BlobRow) -> None:
-        folder, name = self._layout.folder(blob.digest), blob.digest.encoded
-        try:
-            if link_file(self._files.path(blob.digest), folder, name):
-                if not self._layout.has(blob.digest, blob.size):
-                    folder.unlink(name)
-                    raise WrongContent
-                self._linked += 1
-            else:
-                with self._files.open(blob.digest) as source:
-                    copy_file(source, self._layout.draft, folder, name, blob.digest)
-                self._copied += 1
-                self._bytes += blob.size
-        except WrongContent:
-            raise _Damaged(f"the file of blob {blob.digest} does not have the content of this digest") from None
-
-    def _explain_absence(self, blob: queries.BlobRow) -> None:
-        """Tell a file that was removed, with its row, from one that is damaged; raises the one or the other."""
-        with self._database.write() as tx:
-            # While the write lock is held, a row means a file.
-            row = queries.find_blob(tx, blob.digest)
-            size = self._files.size(blob.digest)
-        if row is None or (size == row.size and not row.damaged):
-            raise _Removed
-        raise _Damaged(f"blob {blob.digest} is damaged; push the image again")
 
 
 def _ref_name(entry: _Entry) -> str:
