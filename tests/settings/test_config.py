@@ -346,6 +346,14 @@ class DescribeTest(ConfigTestCase):
                 self.assertEqual(bool(match[1]), default in (None, "", ()), "commented out exactly where there is no default")
                 self.assertEqual(bool(match[2]), not match[1])
 
+    def test_description_marks_the_keys_that_are_read_again_with_a_signal(self) -> None:
+        comments = {name: comment for comment, name in re.findall(r"((?:^# .*\n)+)#?([a-z-]+) =", describe(), re.MULTILINE)}
+        marked = {name for name, comment in comments.items() if " ".join(comment.replace("#", "").split()).endswith("Read again with SIGHUP.")}
+        limits = {"request-line-limit", "header-fields-limit", "header-bytes-limit", "blob-limit", "free-space", "upload-sessions", "failed-logins"}
+        times = {f"{name}-timeout" for name in ("handshake", "head", "idle", "stall", "upload", "shutdown")}
+        pairs = {f"{listener}-tls-{part}" for listener in ("public", "auth", "internal") for part in ("cert", "key")}
+        self.assertEqual(marked, {*limits, *times, *pairs, "minimum-rate"})
+
     def test_its_lines_fit_a_terminal(self) -> None:
         self.assertLessEqual(max(map(len, describe().splitlines())), 105)
 

@@ -1,7 +1,8 @@
 """SIGHUP: reads the configuration and the certificates again, while every connection goes on.
 
-What is wrong is logged, and changes nothing. Of the configuration, the keys of `RELOADED` count at once, besides the paths of
-certificates and keys; others are built into what runs, and are named in the log. Loaded with the first SIGHUP.
+What is wrong is logged, and changes nothing. Of the configuration, the keys that are `reloaded` count at once: one assignment
+replaces all of them, so that no thread sees half. Others are built into what runs, and are named in the log. Loaded with the
+first SIGHUP.
 """
 
 from __future__ import annotations
@@ -12,17 +13,9 @@ from typing import Any, Callable
 from vex.errors import VexError
 from vex.http.certificates import Certificates
 from vex.settings.config import KEYS, Config, Key
-from vex.settings.values import DURATION
+from vex.settings.values import DURATION, FILE
 
 _log = logging.getLogger("vex")
-# What one assignment replaces as a whole, so that no thread sees half of it.
-RELOADED = frozenset(
-    {
-        *("request-line-limit", "header-fields-limit", "header-bytes-limit"),
-        *("blob-limit", "free-space", "upload-sessions", "failed-logins"),
-        *("handshake-timeout", "head-timeout", "idle-timeout", "stall-timeout", "upload-timeout", "minimum-rate", "shutdown-timeout"),
-    }
-)
 
 
 def reload(config: Config, reread: Callable[[], Config], limit: Callable[[Config], None], certificates: Certificates) -> Config:
@@ -48,10 +41,8 @@ def _apply(config: Config, found: Config, limit: Callable[[Config], None]) -> tu
 
 
 def _is_reloaded(key: Key, config: Config, found: Config) -> bool:
-    if key.name in RELOADED:
-        return True
     # HTTPS is not turned on or off under those who have the address.
-    return key.name.endswith(("-tls-cert", "-tls-key")) and None not in (getattr(config, key.attribute), getattr(found, key.attribute))
+    return key.reloaded and (key.kind is not FILE or None not in (getattr(config, key.attribute), getattr(found, key.attribute)))
 
 
 def _tell(key: Key, before: Any, found: Any, current: Any) -> None:

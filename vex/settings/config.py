@@ -57,13 +57,14 @@ _LISTENERS = ("public", "auth", "internal")
 
 
 class Key(NamedTuple):
-    """One row of the table; `default` and `least` are texts as in a file."""
+    """One row of the table; `default` and `least` are texts as in a file, `reloaded` says that SIGHUP has a new value count at once."""
 
     name: str
     default: str
     kind: Kind[Any]
     description: str
     least: str = ""
+    reloaded: bool = False
 
     @property
     def attribute(self) -> str:
@@ -89,11 +90,11 @@ class Key(NamedTuple):
         return value
 
 
-_rows: list[tuple[str, Kind[Any], str, str]] = []
+_rows: list[tuple[str, Kind[Any], str, str, bool]] = []
 
 
-def _key(default: str, kind: Kind[T], description: str, least: str = "") -> T:
-    _rows.append((default, kind, description, least))
+def _key(default: str, kind: Kind[T], description: str, least: str = "", *, reloaded: bool = False) -> T:
+    _rows.append((default, kind, description, least, reloaded))
     return kind.parse(default)
 
 
@@ -105,12 +106,16 @@ class Config(NamedTuple):
     auth_addr: Listening | None = _key("localhost:8201", ADDRESS, "Where the whole registry is served to users with a password; off for nowhere.")
     internal_addr: Listening | None = _key("localhost:8202", ADDRESS, "Where metrics and health are served, for your own network only; off for nowhere.")
 
-    public_tls_cert: Path | None = _key("", FILE, "The certificate of the public listener, PEM, with its chain. With a certificate and a key it serves HTTPS.")
-    public_tls_key: Path | None = _key("", FILE, "The private key of that certificate, PEM, not encrypted.")
-    auth_tls_cert: Path | None = _key("", FILE, "The certificate of the auth listener. Passwords travel in the clear without it, or a proxy that serves HTTPS.")
-    auth_tls_key: Path | None = _key("", FILE, "The private key of that certificate.")
-    internal_tls_cert: Path | None = _key("", FILE, "The certificate of the internal listener.")
-    internal_tls_key: Path | None = _key("", FILE, "The private key of that certificate.")
+    public_tls_cert: Path | None = _key(
+        "", FILE, "The certificate of the public listener, PEM, with its chain. With a certificate and a key it serves HTTPS.", reloaded=True
+    )
+    public_tls_key: Path | None = _key("", FILE, "The private key of that certificate, PEM, not encrypted.", reloaded=True)
+    auth_tls_cert: Path | None = _key(
+        "", FILE, "The certificate of the auth listener. Passwords travel in the clear without it, or a proxy that serves HTTPS.", reloaded=True
+    )
+    auth_tls_key: Path | None = _key("", FILE, "The private key of that certificate.", reloaded=True)
+    internal_tls_cert: Path | None = _key("", FILE, "The certificate of the internal listener.", reloaded=True)
+    internal_tls_key: Path | None = _key("", FILE, "The private key of that certificate.", reloaded=True)
     public_url: str = _key(
         "",
         URL,
@@ -146,35 +151,36 @@ class Config(NamedTuple):
     access_log: Path | str | None = _key("", LOG_FILE, "Where each request is logged in a line: a file, or stderr. Empty: nowhere.")
     audit_keep: float = _key("365d", DURATION, "How long changes of tags are kept, for vex log and the web interface.")
 
-    request_line_limit: int = _key("8KiB", SIZE, "The longest request line.", "1KiB")
-    header_fields_limit: int = _key("64", NUMBER, "The most header fields in a request.", "16")
-    header_bytes_limit: int = _key("32KiB", SIZE, "The largest header section of a request.", "1KiB")
+    request_line_limit: int = _key("8KiB", SIZE, "The longest request line.", "1KiB", reloaded=True)
+    header_fields_limit: int = _key("64", NUMBER, "The most header fields in a request.", "16", reloaded=True)
+    header_bytes_limit: int = _key("32KiB", SIZE, "The largest header section of a request.", "1KiB", reloaded=True)
     manifest_limit: int = _key("4MiB", SIZE, "The largest manifest. Clients rely on 4MiB.", "1KiB")
     manifest_descriptors_limit: int = _key("20000", NUMBER, "The most descriptors in a manifest.", "1")
     manifest_depth_limit: int = _key("64", DEPTH, "The deepest nesting of a manifest's JSON.", "8")
-    blob_limit: int = _key("64GiB", SIZE, "The largest blob.", "1")
-    free_space: int = _key("256MiB", SIZE, "Disk space to keep free: uploads that would leave less are refused.")
+    blob_limit: int = _key("64GiB", SIZE, "The largest blob.", "1", reloaded=True)
+    free_space: int = _key("256MiB", SIZE, "Disk space to keep free: uploads that would leave less are refused.", reloaded=True)
     upload_sessions: int = _key(
         "256",
         NUMBER,
         "The most uploads in progress. A user or token has at most half; the one idle for longest, and for five minutes, gives way to a new one.",
         "1",
+        reloaded=True,
     )
     page_size: int = _key("1000", NUMBER, "Referrers on a page.", "1")
     page_limit: int = _key("10000", NUMBER, "The most entries on a page of a list for a client that asks for a number.", "1")
-    failed_logins: int = _key("10", NUMBER, "Failed logins in a minute, per address and user name, after which more are refused.", "1")
+    failed_logins: int = _key("10", NUMBER, "Failed logins in a minute, per address and user name, after which more are refused.", "1", reloaded=True)
 
-    handshake_timeout: float = _key("5s", DURATION, "Time for a TLS handshake.", "0.1s")
-    head_timeout: float = _key("10s", DURATION, "Time for a request's line and header fields to arrive.", "0.1s")
-    idle_timeout: float = _key("60s", DURATION, "How long a connection may wait between requests.", "0.1s")
-    stall_timeout: float = _key("30s", DURATION, "How long a body may make no progress; one that is read at minimum-rate always does.", "0.1s")
-    upload_timeout: float = _key("5m", DURATION, "How long an upload of somebody who has logged in may make no progress.", "0.1s")
-    minimum_rate: int = _key("1KiB", SIZE, "The slowest transfer of a body, in bytes per second over 60 s. 0: any.")
+    handshake_timeout: float = _key("5s", DURATION, "Time for a TLS handshake.", "0.1s", reloaded=True)
+    head_timeout: float = _key("10s", DURATION, "Time for a request's line and header fields to arrive.", "0.1s", reloaded=True)
+    idle_timeout: float = _key("60s", DURATION, "How long a connection may wait between requests.", "0.1s", reloaded=True)
+    stall_timeout: float = _key("30s", DURATION, "How long a body may make no progress; one that is read at minimum-rate always does.", "0.1s", reloaded=True)
+    upload_timeout: float = _key("5m", DURATION, "How long an upload of somebody who has logged in may make no progress.", "0.1s", reloaded=True)
+    minimum_rate: int = _key("1KiB", SIZE, "The slowest transfer of a body, in bytes per second over 60 s. 0: any.", reloaded=True)
     public_connections: int = _key("512", NUMBER, "The most connections to the public listener; more wait.", "1")
     auth_connections: int = _key("128", NUMBER, "The most connections to the auth listener.", "1")
     internal_connections: int = _key("16", NUMBER, "The most connections to the internal listener.", "1")
     backlog: int = _key("128", NUMBER, "The most connections that wait, for each listener; more are answered 503.", "1")
-    shutdown_timeout: float = _key("30s", DURATION, "Time for requests under way to end when the server is stopped.")
+    shutdown_timeout: float = _key("30s", DURATION, "Time for requests under way to end when the server is stopped.", reloaded=True)
 
     def certificates(self) -> dict[str, tuple[Path, Path]]:
         """Return the certificate and the key of each listener that has them, by its name."""
@@ -221,7 +227,7 @@ def describe() -> str:
 def _describe(key: Key) -> str:
     import textwrap  # as the others within functions: not needed to start
 
-    text = f"{key.description} At least {key.least}." if key.least else key.description
+    text = " ".join([key.description, *([f"At least {key.least}."] if key.least else []), *(["Read again with SIGHUP."] if key.reloaded else [])])
     comment = textwrap.fill(text, _COMMENT_WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
     return f"{comment}\n{key.name} = {key.default}\n" if key.default else f"{comment}\n#{key.name} =\n"
 
