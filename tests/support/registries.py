@@ -19,6 +19,8 @@ from tests.support.programs import require
 from tests.support.server import PASSWORD, USER, Client, Server, ServerTestCase, running, vex
 
 HOST = "127.0.0.1"
+# Of Vex, docker and podman, and of curl.
+_PROMPTS = (b"Password: ", b"Again: ", b"Password of alice: ", b"Enter host password for user 'alice':")
 
 
 @contextlib.contextmanager
@@ -83,7 +85,7 @@ def run_on_terminal(
     with contextlib.suppress(OSError):
         while True:
             output += os.read(ours, 4096)
-            if output.endswith(b"Password: "):
+            if output.endswith(_PROMPTS):
                 os.write(ours, password.encode() + b"\n")
                 output += b"\n"
     os.close(ours)
