@@ -50,10 +50,10 @@ class Notes:
 
         return note if self.seconds else _nothing
 
-    def until(self, key: int, now: float) -> int:
+    def until(self, key: int, now: float) -> float:
         """Return until when this must stay, 0 where nobody relies on it any more."""
         noted = max(self._newer.get(key, self._dropped), self._older.get(key, self._dropped))
-        return math.ceil(noted + self.seconds) if noted + self.seconds > now else 0
+        return noted + self.seconds if noted + self.seconds > now else 0
 
     def knows(self, key: int, now: float) -> bool:
         """Tell whether just this is noted; what was dropped for want of room is not."""
@@ -140,7 +140,7 @@ class Pulls:
         for notes in (self._pulled, self._pushed, self._pushed_blobs, self._lost):
             notes.forget_old(self._steady())
 
-    def _by_day(self, until: int, now: float) -> int:
+    def _by_day(self, until: float, now: float) -> int:
         """Turn a time of the steady clock into a time of day, as rows have it; 0 stays 0."""
         return math.ceil(until - now + self._clock()) if until else 0
 
