@@ -27,6 +27,8 @@ TIMEOUT_SECONDS = 3 + OF_EACH_KIND // 100
 LARGE = bytes(8 * 2**20)
 SMALL = os.urandom(2**20)
 METRICS_SECONDS = 1.0
+# A second connection to the database that only reads, with its log: opened when two ask at once, and kept.
+_READER_FILES = 2
 # What the allocator keeps for later; the stacks and buffers of 2,000 connections are far more.
 _SLACK_MEBIBYTES = 16 + OF_EACH_KIND // 20
 _FILES = 3 * 2 * 4 * OF_EACH_KIND
@@ -47,8 +49,8 @@ class Footprint(NamedTuple):
     mebibytes: float
 
     def within(self, before: Footprint) -> bool:
-        """Tell whether it is no more than before."""
-        return self.threads <= before.threads and self.files <= before.files and self.mebibytes <= before.mebibytes + _SLACK_MEBIBYTES
+        """Tell whether it is no more than before, but for what is kept."""
+        return self.threads <= before.threads and self.files <= before.files + _READER_FILES and self.mebibytes <= before.mebibytes + _SLACK_MEBIBYTES
 
 
 class Greedy(unittest.TestCase):
