@@ -20,7 +20,7 @@ fi
 copy=$root/tmp/vex-$$
 trap 'rm -rf "$copy" "$copy.pyc"' EXIT
 mkdir "$copy"
-(cd "$top" && tar -c vex.py vex tests README.md LICENSE zipapp.sh .gitignore .ci) | tar -x -C "$copy"
+(cd "$top" && tar -c vex.py vex tests findings README.md LICENSE zipapp.sh .gitignore .ci) | tar -x -C "$copy"
 
 # In namespaces of its own for mounts and processes: whatever a test leaves ends with them. The root is a mount, as dockerd and containerd need it
 # to unpack layers; a shared one, as on a machine with systemd, or dockerd makes one of its files and leaves it.

@@ -324,7 +324,8 @@ def _turn_on_log(connection: sqlite3.Connection) -> None:
     """Have a new database use a write-ahead log; where several processes do so at once, SQLite lets none of them wait."""
     for left in reversed(range(int(BUSY_SECONDS / _RETRY_SECONDS))):
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            # To its end: what fails behind its first row would only be found, and told, by who throws it away.
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
             break
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or not left:
