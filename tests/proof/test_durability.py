@@ -223,9 +223,9 @@ class FilesTest(DurabilityTestCase):
 
     @unittest.skipUnless(sys.platform == "linux", "needs extended attributes of files")
     def test_uploads_work_where_files_cannot_have_attributes(self) -> None:
-        with directory_in_memory() as name:
+        with directory_in_memory() as name, contextlib.ExitStack() as ending:
             server = TrapServer(Path(name))
-            self.addCleanup(server.kill)
+            ending.callback(server.kill)
             for error in ("ENOTSUP", "EPERM", "ENOSYS"):
                 with self.subTest(error):
                     server.points.arm(Trap("setxattr uploads", error, forever=True))

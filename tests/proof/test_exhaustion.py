@@ -125,9 +125,9 @@ class RoomTest(ExhaustionTestCase):
         self.assert_works()
 
     def test_a_quota_that_is_used_up_is_507(self) -> None:
-        with directory_in_memory() as directory:
+        with directory_in_memory() as directory, contextlib.ExitStack() as ending:
             server = TrapServer(Path(directory))
-            self.addCleanup(server.kill)
+            ending.callback(server.kill)
             location = self.start(server.auth)
             server.points.arm(Trap("write uploads", "EDQUOT", forever=True))
             self.assert_full(server.auth.request("PATCH", location, b"more"))

@@ -51,9 +51,9 @@ class KillTest(unittest.TestCase):
         choose = random.Random(SEED)
         traps = [Trap(point, KILL, after=after) for point in POINTS for after in (False, True)]
         choose.shuffle(traps)
-        with self.subTest(VEX_TEST_SEED=SEED), directory_in_memory() as directory:
+        with self.subTest(VEX_TEST_SEED=SEED), directory_in_memory() as directory, contextlib.ExitStack() as ending:
             server = TrapServer(Path(directory), "--shutdown-timeout", "1s")
-            self.addCleanup(server.kill)
+            ending.callback(server.kill)
             with contextlib.closing(Journal(Path(directory) / "journal")) as journal:
                 for cycle in range(KILLS):
                     trap = traps[cycle // 2 % len(traps)]._replace(nth=choose.randrange(1, 20)) if cycle % 2 else None
@@ -76,9 +76,9 @@ class KillDuringRemovalTest(unittest.TestCase):
     """A large index is removed in many transactions, and the server is killed before or after one of them."""
 
     def test_a_start_goes_on_with_a_removal_that_had_begun(self) -> None:
-        with directory_in_memory() as directory:
+        with directory_in_memory() as directory, contextlib.ExitStack() as ending:
             server = TrapServer(Path(directory), "--pull-grace", "0", "--shutdown-timeout", "1s")
-            self.addCleanup(server.kill)
+            ending.callback(server.kill)
             server.wait_for_housekeeping()
             for nth, after in ((1, True), (2, False), (4, True), (9, False)):
                 with self.subTest(nth=nth, after=after):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import subprocess
@@ -62,11 +63,11 @@ class PrivateAuthority(unittest.TestCase):
     def test_it_is_trusted_on_every_python_as_it_is_by_curl(self) -> None:
         curl = require("curl", "curl")
         pythons = sorted(Path.home().glob(".pyenv/versions/3.1[2-9]*/bin/python3")) or [Path(sys.executable)]
-        with tempfile.TemporaryDirectory() as name, running() as target:
+        with tempfile.TemporaryDirectory() as name, running() as target, contextlib.ExitStack() as ending:
             authority, certificate, key = self.make(Path(name))
             Path(name, "source").mkdir()
             source = Server(Path(name, "source"), "--public-tls-cert", str(certificate), "--public-tls-key", str(key))
-            self.addCleanup(source.kill)
+            ending.callback(source.kill)
             source.auth.push_image("app", "v1", b"layer")
             url = f"https://localhost:{source.addresses['public'][1]}"
             environment = {**os.environ, **NO_PROXY, "SSL_CERT_FILE": str(authority)}
