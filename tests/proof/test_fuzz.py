@@ -26,7 +26,10 @@ _MAX_SEED_BYTES = 20_000
 _ALLOWED_5XX = {501, 505}
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_LINE = re.compile(rb"(?P<method>" + _TOKEN + rb") (?P<target>/[\x21-\x7e]*) HTTP/1\.(?P<minor>[0-9])")
+# RFC 9112 sections 3.2.1 and 3.2.2.
+_AUTHORITY = rb"[Hh][Tt][Tt][Pp][Ss]?://(?P<authority>[\x21-\x2e\x30-\x3e\x40-\x7e]+)"
+_TARGET = rb"(?:" + _AUTHORITY + rb")?(?P<target>(?(authority)(?:/[\x21-\x7e]*)?|/[\x21-\x7e]*))"
+_LINE = re.compile(rb"(?P<method>" + _TOKEN + rb") " + _TARGET + rb" HTTP/1\.(?P<minor>[0-9])")
 _FIELD = re.compile(rb"(?P<name>" + _TOKEN + rb"):[ \t]*(?P<value>[\t\x20-\x7e\x80-\xff]*?)[ \t]*")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _PIECES = (
@@ -211,15 +214,16 @@ def _requests(data: bytes) -> list[Request]:
         end = data.find(b"\r\n\r\n", start)
         line, *lines = data[start : max(end, start)].split(b"\r\n")
         request = _LINE.fullmatch(line)
-        position, kept = _read_fields(data, end + 4, lines, request["minor"] == b"0") if request and end >= 0 else (-1, False)
+        position, kept = _read_fields(data, end + 4, lines, request) if request and end >= 0 else (-1, False)
         if request is None:
             break
         found.append(Request(request["method"], request["target"], taken=position >= 0))
     return found
 
 
-def _read_fields(data: bytes, position: int, lines: list[bytes], old: bool) -> tuple[int, bool]:
+def _read_fields(data: bytes, position: int, lines: list[bytes], request: re.Match[bytes]) -> tuple[int, bool]:
     """Return where the request ends and whether another may follow; -1 if it is not well-formed or not complete."""
+    old = request["minor"] == b"0"
     values: dict[bytes, list[bytes]] = {}
     for line in lines:
         field = _FIELD.fullmatch(line)
@@ -229,6 +233,9 @@ def _read_fields(data: bytes, position: int, lines: list[bytes], old: bool) -> t
     options = [option.strip(b" \t").lower() for value in values.get(b"connection", []) for option in value.split(b",")]
     kept = b"close" not in options and (not old or b"keep-alive" in options)
     if not (len(values.get(b"host", [])) == 1 or (old and b"host" not in values)):
+        return -1, False
+    # RFC 9112 section 3.2.2: the two are the same, or one of them is not what the client meant.
+    if request["authority"] is not None and [request["authority"].lower()] != [value.lower() for value in values.get(b"host", [])]:
         return -1, False
     return _body_end(data, position, values, old), kept
 
