@@ -73,6 +73,8 @@ class Greedy(unittest.TestCase):
         self.addCleanup(server.__exit__, None, None, None)
         self.internal = Client(self.server.addresses["internal"], context=self.context)
         self.server.auth.push_image("greedy", "v1", SMALL, LARGE)
+        # How long each took, in seconds.
+        self.scraped: list[float] = []
 
     def test_others_pull_and_push_meanwhile_and_nothing_stays_behind(self) -> None:
         for _ in range(2):
@@ -97,6 +99,8 @@ class Greedy(unittest.TestCase):
             self.assertEqual([len(problems) for _, problems in done], [0, 0, 0], done)
             for count, _ in done:
                 self.assertGreater(count, 5)
+            # Not each of them: this machine may have other things to do for a moment.
+            self.assertLess(sorted(self.scraped)[len(self.scraped) * 9 // 10], METRICS_SECONDS, "/metrics took too long")
             self._assert_ended(silent, heads, readers)
             # A byte a second is progress: these are only cut after a minute.
             # Not by the number of threads: the one of a connection that has just been closed may still have been among those before.
@@ -115,8 +119,7 @@ class Greedy(unittest.TestCase):
         started = time.monotonic()
         answer = self.internal.get("/metrics")
         assert answer.status == 200, answer
-        took = time.monotonic() - started
-        assert took < METRICS_SECONDS, f"/metrics took {took:.2f} s"
+        self.scraped.append(time.monotonic() - started)
 
     def _metrics(self) -> dict[str, float]:
         lines = self.internal.get("/metrics").body.decode().splitlines()
