@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, LineTooLong
 from typing import Any, Callable
 
 # What comes before the body, and every 100 Continue before that.
@@ -65,5 +65,6 @@ class SteadyResponse(HTTPResponse):
         """Read a part of the body, or what is left of it."""
         try:
             return super().read(amt)
-        except ValueError as error:
+        except (ValueError, LineTooLong) as error:
+            # Python 3.9 goes past a chunk that has less than no bytes, and takes what follows for the size of the next one.
             raise HTTPException(_BAD_CHUNKS) from error
