@@ -178,6 +178,13 @@ class Contents(unittest.TestCase):
                     lines = (node.end_lineno or node.lineno) - node.lineno + 1
                     self.assertLessEqual(lines, MAX_FUNCTION_LINES, f"{path.name}: {node.name}")
 
+    def test_files_that_the_text_names_are_there(self) -> None:
+        there = {str(path.relative_to(TOP)) for path in PACKAGE.rglob("*") if path.is_file()}
+        for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".sql", ".html", ".css", ".js")):
+            for name in re.findall(r"`([a-z0-9_/-]+\.(?:py|sql|html|css|js))`", path.read_text(encoding="utf-8")):
+                with self.subTest(f"{path.name}: {name}"):
+                    self.assertTrue(any(f"/{file}".endswith(f"/{name}") for file in there))
+
     def test_no_module_is_named_for_nothing(self) -> None:
         names = {path.stem for path, _ in sources()}
         self.assertEqual(names & {"utils", "util", "helpers", "helper", "common", "manager", "misc"}, set())

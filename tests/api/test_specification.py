@@ -421,7 +421,7 @@ class PushManifests(ServerTestCase):
                     self.assertIn(accepted, answer.json["errors"][0]["message"])
 
     def test_what_buildkit_and_others_push_is_taken(self) -> None:
-        """The legal oddities of clients.md's list: nested indexes, layers in an index, empty lists, foreign layers, inline data."""
+        """What is legal and odd: nested indexes, layers in an index, empty lists, foreign layers, inline data."""
         auth = self.server.auth
         for content in (b"{}", b"layer", b"cache config"):
             auth.push_blob("push/odd", content)

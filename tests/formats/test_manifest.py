@@ -1,6 +1,6 @@
 """Manifests: what the image specification, Docker's schema 2 and real clients write is understood; everything else is refused with a reason.
 
-The documents are under `data/manifests`, one a file: those that must be taken and those that must be refused.
+The documents are under `tests/support/data/manifests`, one a file: those that must be taken and those that must be refused.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ SEED = os.environ.get("VEX_TEST_SEED") or "1"
 POINTS = ("open *", "write *", "fsync *", "rename *", "unlink *", "truncate *", "setxattr *", "accept", "sendfile *", "database *")
 # Calls that do what they should, and then say that they failed: the outcome is unknown.
 UNKNOWN = ("rename *", "fsync *", "database commit")
-# hostile.md: no space is 507, exhaustion 503. SQLite reports a lack of descriptors as a file that cannot be opened.
+# No space is 507, exhaustion 503. SQLite reports a lack of descriptors as a file that cannot be opened.
 ANSWERS = {"ENOSPC": {507}, "EIO": {500, 503}, "EMFILE": {500, 503}, "ENOMEM": {503}}
 CODES = {507: "INSUFFICIENT_STORAGE", 500: "INTERNAL_ERROR", 503: "UNAVAILABLE"}
 _CASES_PER_START = 100

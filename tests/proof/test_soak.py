@@ -19,7 +19,7 @@ from tests.support.server import Server, digest_of, running
 SECONDS = float(os.environ.get("VEX_TEST_SOAK") or 5)
 MIB = 2**20
 _PULLERS = 3
-# design.md: past 16 MiB the log is cut back at a checkpoint; a transaction may come on top.
+# Past 16 MiB the log is cut back at a checkpoint; a transaction may come on top.
 _LOG_BYTES = 17 * MIB
 _GROWTH_BYTES = 6 * MIB
 

@@ -1,4 +1,4 @@
-r"""Hostile requests and the answers that they must get: the documents in `data/hostile/`, and connections that send such bytes.
+r"""Hostile requests and the answers that they must get: the documents in `tests/support/data/hostile/`, and connections that send such bytes.
 
 A document holds cases. A case is a name in brackets, lines that say what must come out, and behind `> ` what goes in:
 

@@ -109,7 +109,7 @@ def _expiry(pem: bytes) -> float:
 
 def _read_certificate(pem: bytes) -> x509.Certificate | None:
     """Read the first certificate of a PEM file, which OpenSSL took before; None where it says what is not understood here."""
-    from vex.http import x509
+    from vex.http import x509  # here, since a start without HTTPS does not need it
 
     try:
         return x509.read_certificate(pem)

@@ -1,7 +1,7 @@
 """Who changed what: the log lines of pushes, changes of tags and removals, and the audit trail, which keeps the changes of tags.
 
 A change of a tag is written to the trail in the transaction that makes it; what was removed, and that line of the log, is told
-once that is committed. As in `store.py`, functions take the transaction that they run in, and never commit.
+once that is committed. As in `queries.py`, functions take the transaction that they run in, and never commit.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ when `write` has been left; callbacks given to `Transaction.after_commit` run af
 unknown, or a transaction that cannot be ended, stops the database for good: only a restart can tell what is on the disk.
 Lists and pages are read with `browse`, however long that takes: they see what was committed, and neither pulls nor pushes wait for them.
 
-The queries are not here: see `store.py`.
+The queries are not here: see `queries.py`.
 """
 
 from __future__ import annotations
@@ -337,7 +337,7 @@ def _script(name: str) -> str:
     # pkgutil reads from the zipapp too.
     content = pkgutil.get_data("vex.storage", f"sql/{name}")
     if content is None:
-        raise Failure(f"vex/sql/{name} is missing; install Vex again")
+        raise Failure(f"vex/storage/sql/{name} is missing; install Vex again")
     return content.decode()
 
 

@@ -1,6 +1,6 @@
 """The queries of `vex check`, which look for what must not be there.
 
-As in `store.py`: functions take the transaction that they run in, never commit, and decide nothing.
+As in `queries.py`: functions take the transaction that they run in, never commit, and decide nothing.
 """
 
 from __future__ import annotations

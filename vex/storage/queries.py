@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from vex.names import Digest, RepositoryName, Tag
 from vex.storage.database import Transaction
 
-# Names after one, so many of them; catalog.py measures them too.
+# Names after one, so many of them; `listings.py` measures them too.
 REPOSITORIES = "SELECT name FROM repository WHERE emptied IS NULL AND name > ? ORDER BY name LIMIT ?"
 TAGS = "SELECT name FROM tag WHERE repository = ? AND name > ? ORDER BY name LIMIT ?"
 # SQLite took at most 999 parameters in a statement once.

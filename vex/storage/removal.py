@@ -7,7 +7,7 @@
 | HELD | all, by digest | nothing | somebody relies on it (`pulls.py`): released at `expires`, or held on |
 | GONE | nobody | nothing | keeps all that it references until `expires`; then lets go of it, a part in each transaction |
 
-So what can be fetched has what it references at every moment, and a crash in between leaves rows that are due. As in `store.py`:
+So what can be fetched has what it references at every moment, and a crash in between leaves rows that are due. As in `queries.py`:
 functions take the transaction that they run in, never commit, and decide nothing.
 """
 

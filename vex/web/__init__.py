@@ -1,1 +1,1 @@
-"""The web interface: pages, and what they look at."""
+"""The web interface: string templates, one style sheet, one small script; everything works without the script."""

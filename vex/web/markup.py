@@ -102,7 +102,7 @@ def external(text: str) -> Url | None:
 
 
 class Templates:
-    """The templates of one file in `vex/templates`; each is called with a value for each of its placeholders."""
+    """The templates of one file in `vex/web/templates`; each is called with a value for each of its placeholders."""
 
     def __init__(self, file: str) -> None:
         content = pkgutil.get_data("vex.web", f"templates/{file}")

@@ -1,7 +1,7 @@
-"""The web interface of the public listener: string templates, one style sheet, one small script; everything works without the script.
+"""The pages: which address leads to which, and the turn that a heavy one takes.
 
 Handlers check what the address says into value types, ask `browsing.py`, and return a page or raise. Nothing that a pusher
-wrote reaches a page but through `markup.py`. Each kind of page is a module here; `parts.py` holds what they share.
+wrote reaches a page but through `markup.py`. Each kind of page has a module; `parts.py` holds what they share.
 """
 
 from __future__ import annotations

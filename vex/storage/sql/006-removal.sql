@@ -1,4 +1,4 @@
--- How a manifest leaves a repository, in `state`; see `vex/removal.py`. `expires` is when the next step is due.
+-- How a manifest leaves a repository, in `state`; see `vex/storage/removal.py`. `expires` is when the next step is due.
 ALTER TABLE repository_manifest ADD COLUMN state INTEGER NOT NULL DEFAULT 0;
 UPDATE repository_manifest SET state = 1 WHERE expires IS NOT NULL;
 -- Referrers without a tag whose subject has not come: a day from now, as if they had just been pushed.
