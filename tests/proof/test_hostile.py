@@ -1,7 +1,8 @@
 """Hostile requests at each listener of the real server, in the clear and over TLS: each gets the answer that it must, and a well-formed one then its own.
 
-With VEX_TEST_HOSTILE=all every case meets every listener over TLS too; otherwise each meets one or two of them there. The requests are in `tests/support/data/hostile/`;
-`tests/support/hostile_requests.py` says how they are written. Their answers are those of RFC 9110 and 9112, and of the OCI specifications.
+With VEX_TEST_HOSTILE=all every case meets every listener over TLS too; otherwise each meets one or two of them there. The requests are
+in `tests/support/data/hostile/`; `tests/support/hostile_requests.py` says how they are written. Their answers are those of RFC 9110
+and 9112, and of the OCI specifications.
 """
 
 from __future__ import annotations

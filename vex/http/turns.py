@@ -164,15 +164,16 @@ class HeavyWork:
 
     def __init__(self) -> None:
         """Give so many turns at each kind."""
-        self._workers = _Workers()
-        self.pages = Turns(workers=self._workers)
+        workers = _Workers()
+        self.pages = Turns(workers=workers)
         # Apart from the other pages: a layer may take half a minute.
-        self.layers = Turns(workers=self._workers)
+        self.layers = Turns(workers=workers)
         # As many may wait as there are connections: a list that has begun must go on.
-        self.lists = Turns(places=10_000, workers=self._workers)
+        self.lists = Turns(places=10_000, workers=workers)
         # Taken besides that at a page: a manifest of 4 MiB takes 100 MiB while it is read.
-        self.large_manifests = Turns(at_once=1, workers=self._workers)
+        self.large_manifests = Turns(at_once=1, workers=workers)
 
     def end(self) -> None:
         """End all work at its next step, and let nobody begin any more."""
-        self._workers.ended = True
+        # With that of one kind, since all have the same workers.
+        self.pages.end()

@@ -144,11 +144,6 @@ def blob_in_repository(tx: Transaction, repository: int, blob: int, now: int) ->
     )
 
 
-def blob_referenced(tx: Transaction, blob: int) -> bool:
-    """Tell whether a manifest of any repository references the blob."""
-    return bool(tx.value("SELECT EXISTS (SELECT 1 FROM manifest_blob WHERE blob = ?)", (blob,)))
-
-
 def referencing_manifests(tx: Transaction, repository: int, blob: int, limit: int) -> list[Digest]:
     """Return digests of the repository's manifests that reference a blob."""
     rows = tx.rows(
