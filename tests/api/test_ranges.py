@@ -8,7 +8,7 @@ import tempfile
 
 from tests.http.test_byteranges import read_parts
 from tests.support.raw import connected
-from tests.support.server import USER, Answer, Client, ServerTestCase, digest_of, write_certificate
+from tests.support.server import USER, Answer, Client, ServerTestCase, digest_of, tls_flags, trusting, write_certificate
 
 SIZE = 3 * 2**20 + 17
 CONTENT = os.urandom(SIZE)
@@ -115,10 +115,8 @@ class RangesOverTls(Ranges):
         directory = tempfile.TemporaryDirectory(prefix="vex-test-")
         cls.addClassCleanup(directory.cleanup)
         certificate, key = write_certificate(directory.name)
-        cls.flags = tuple(flag for name in ("public", "auth") for flag in (f"--{name}-tls-cert", str(certificate), f"--{name}-tls-key", str(key)))
-        cls.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        cls.context.load_verify_locations(certificate)
-        cls.context.check_hostname = False
+        cls.flags = tls_flags(certificate, key, "public", "auth")
+        cls.context = trusting(certificate)
         super().setUpClass()
 
 

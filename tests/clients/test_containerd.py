@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
+from tests.support.containerd import running_containerd, write_hosts
 from tests.support.images import INDEX, SINGLE, Layout, write_layout
 from tests.support.programs import require
-from tests.support.registries import ProgramTestCase, daemon, hosts, require_root, run, run_on_terminal, temporary_directory
+from tests.support.registries import ProgramTestCase, hosts, require_root, run, run_on_terminal
 from tests.support.server import OCI_INDEX, OCI_MANIFEST, USER, digest_of
 
-# Only what stores and transfers content; among the rest is what would write elsewhere.
-_CONFIGURATION = """\
-version = 2
-root = "{0}/root"
-state = "{0}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
-[grpc]
-address = "{0}/containerd.sock"
-[ttrpc]
-address = "{0}/ttrpc.sock"
-"""
-_HOST = """\
-server = "{0}"
-[host."{0}"]
-capabilities = ["pull", "resolve", "push"]
-{1}
-"""
 MEDIA_TYPES = {SINGLE: OCI_MANIFEST, INDEX: OCI_INDEX}
 
 
@@ -45,12 +26,7 @@ class ContainerdTests(ProgramTestCase):
         super().setUpClass()
         cls.layout = write_layout(cls.directory / "layout")
         run("tar", "-C", str(cls.layout.directory), "-cf", f"{cls.directory}/layout.tar", ".")
-        cls.hosts = f"--hosts-dir={cls.directory}/hosts"
-        trust = f'ca = "{cls.directory}/certificates/ca.crt"' if cls.https else ""
-        for host in hosts(cls.server):
-            path = cls.directory / "hosts" / host / "hosts.toml"
-            path.parent.mkdir(parents=True)
-            path.write_text(_HOST.format(f"{'https' if cls.https else 'http'}://{host}", trust))
+        cls.hosts = write_hosts(cls.directory, *hosts(cls.server), https=cls.https)
 
     def test_push_and_pull_of_images_and_indexes(self) -> None:
         auth, public = hosts(self.server)
@@ -74,13 +50,3 @@ class HttpsTests(ContainerdTests):
     """With the certificate of `vex quickstart`, verified."""
 
     https = True
-
-
-@contextlib.contextmanager
-def running_containerd() -> Iterator[tuple[str, ...]]:
-    """Run an empty containerd for a block; gives the command that begins each call of ctr."""
-    with temporary_directory() as directory:
-        configuration = directory / "config.toml"
-        configuration.write_text(_CONFIGURATION.format(directory))
-        with daemon(directory, require("containerd", "containerd"), "--config", str(configuration)):
-            yield require("ctr", "containerd"), "--address", f"{directory}/containerd.sock"

@@ -7,8 +7,8 @@ import itertools
 import json
 from typing import Any, Callable
 
-from tests.clients.test_containerd import running_containerd
 from tests.support.between import Between, between
+from tests.support.containerd import running_containerd
 from tests.support.images import INDEX, SINGLE, Layout, write_layout
 from tests.support.programs import require
 from tests.support.registries import ProgramTestCase, daemon, dockerd, require_root, run, temporary_directory

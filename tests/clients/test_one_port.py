@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.clients.test_containerd import running_containerd
 from tests.clients.test_docker import DockerTestCase
+from tests.support.containerd import running_containerd, write_hosts
 from tests.support.images import SINGLE, Layout, tar_of, write_layout
 from tests.support.programs import require
 from tests.support.registries import HOST, ProgramTestCase, require_root, run, run_on_terminal
@@ -187,12 +187,7 @@ class ContainerdOnOnePort(ProgramTestCase):
         super().setUpClass()
         cls.layout = write_layout(cls.directory / "layout")
         run("tar", "-C", str(cls.layout.directory), "-cf", f"{cls.directory}/layout.tar", ".")
-        path = cls.directory / "hosts" / host_of(cls.server) / "hosts.toml"
-        path.parent.mkdir(parents=True)
-        url = f"http{'s' if cls.https else ''}://{host_of(cls.server)}"
-        trust = f'ca = "{cls.directory}/certificates/ca.crt"\n' if cls.https else ""
-        path.write_text(f'server = "{url}"\n[host."{url}"]\ncapabilities = ["pull", "resolve", "push"]\n{trust}')
-        cls.hosts = f"--hosts-dir={cls.directory}/hosts"
+        cls.hosts = write_hosts(cls.directory, host_of(cls.server), https=cls.https)
 
     def test_anyone_pulls_what_a_user_pushed_and_nobody_else_pushes(self) -> None:
         name = f"{host_of(self.server)}/app:v1"

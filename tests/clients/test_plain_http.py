@@ -9,7 +9,7 @@ import unittest
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.clients.test_containerd import running_containerd
+from tests.support.containerd import running_containerd
 from tests.support.machine import NAME, Machine, running_machine
 from tests.support.manual import PAGES, block_with
 from tests.support.programs import require

@@ -17,7 +17,7 @@ import unittest
 from collections.abc import Iterator
 
 from tests.support.raw import basic, connected
-from tests.support.server import USER, Client, ServerTestCase, digest_of, image, running, write_certificate
+from tests.support.server import USER, Client, ServerTestCase, digest_of, image, running, tls_flags, trusting, write_certificate
 
 KIB, MIB = 2**10, 2**20
 SECONDS = float(os.environ.get("VEX_TEST_SLOW", "4"))
@@ -26,14 +26,6 @@ RATES = (2 * KIB, 16 * KIB, 64 * KIB, 200 * KIB)
 # More than the buffers of both sides take at once.
 LAYER = os.urandom(16 * MIB)
 MANIFEST_BYTES = 4 * MIB
-
-
-def trusting(certificate: object) -> ssl.SSLContext:
-    """Make a context that trusts the certificate of a test, whatever the name."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(str(certificate))
-    context.check_hostname = False
-    return context
 
 
 class SlowReaders(ServerTestCase):
@@ -91,8 +83,7 @@ class SlowReadersOverTls(SlowReaders):
         directory = tempfile.TemporaryDirectory(prefix="vex-test-")
         cls.addClassCleanup(directory.cleanup)
         certificate, key = write_certificate(directory.name)
-        options = [flag for name in ("public", "auth") for flag in (f"--{name}-tls-cert", str(certificate), f"--{name}-tls-key", str(key))]
-        cls.flags = (*SlowReaders.flags, *options)
+        cls.flags = (*SlowReaders.flags, *tls_flags(certificate, key, "public", "auth"))
         cls.context = trusting(certificate)
         super().setUpClass()
 
@@ -192,8 +183,7 @@ class InTheClear(unittest.TestCase):
     def serving(self) -> Iterator[tuple[dict[str, tuple[str, int]], ssl.SSLContext]]:
         with tempfile.TemporaryDirectory(prefix="vex-test-") as directory:
             certificate, key = write_certificate(directory)
-            listeners = ("public", "auth", "internal")
-            with running(*(flag for name in listeners for flag in (f"--{name}-tls-cert", str(certificate), f"--{name}-tls-key", str(key)))) as server:
+            with running(*tls_flags(certificate, key, "public", "auth", "internal")) as server:
                 yield server.addresses, trusting(certificate)
                 assert "Traceback" not in server.log.read_text()
 

@@ -10,7 +10,6 @@ import http.client
 import os
 import resource
 import socket
-import ssl
 import tempfile
 import threading
 import time
@@ -19,7 +18,7 @@ from collections.abc import Iterator
 from typing import Callable, NamedTuple
 
 from tests.support.raw import basic
-from tests.support.server import Client, digest_of, running, write_certificate
+from tests.support.server import Client, digest_of, running, tls_flags, trusting, write_certificate
 
 OF_EACH_KIND = int(os.environ.get("VEX_TEST_GREEDY", "100"))
 # Longer than it takes to connect them all.
@@ -65,10 +64,8 @@ class Greedy(unittest.TestCase):
         directory = tempfile.TemporaryDirectory(prefix="vex-test-")
         self.addCleanup(directory.cleanup)
         certificate, key = write_certificate(directory.name)
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.context.load_verify_locations(certificate)
-        self.context.check_hostname = False
-        server = running(*_FLAGS, "--internal-tls-cert", str(certificate), "--internal-tls-key", str(key))
+        self.context = trusting(certificate)
+        server = running(*_FLAGS, *tls_flags(certificate, key, "internal"))
         self.server = server.__enter__()
         self.addCleanup(server.__exit__, None, None, None)
         self.internal = Client(self.server.addresses["internal"], context=self.context)

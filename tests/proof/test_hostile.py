@@ -16,7 +16,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.hostile_requests import LISTENERS, PATIENCE_SECONDS, Case, Expected, Received, answers, cases, exchange, seed, well_formed
-from tests.support.server import USER, Client, ServerTestCase, write_certificate
+from tests.support.server import USER, Client, ServerTestCase, tls_flags, trusting, write_certificate
 
 CASES = cases()
 FLAGS = ("--failed-logins", "1000000", "--upload-sessions", "100000")
@@ -78,11 +78,8 @@ class HostileOverTls(Hostile):
         directory = tempfile.TemporaryDirectory(prefix="vex-test-")
         cls.addClassCleanup(directory.cleanup)
         certificate, key = write_certificate(directory.name)
-        options = [flag for listener in LISTENERS for flag in (f"--{listener}-tls-cert", str(certificate), f"--{listener}-tls-key", str(key))]
-        cls.flags = (*FLAGS, *options)
-        cls.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        cls.context.check_hostname = False
-        cls.context.verify_mode = ssl.CERT_NONE
+        cls.flags = (*FLAGS, *tls_flags(certificate, key, *LISTENERS))
+        cls.context = trusting(certificate)
         super().setUpClass()
 
     def pairs(self) -> list[tuple[str, Case]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.server import Server, image, running
@@ -28,25 +26,19 @@ def tag_name(number: int) -> str:
     return f"v{number:0127}"
 
 
-@contextlib.contextmanager
-def running_crowded(*flags: str) -> Iterator[Server]:
+def running_crowded(*flags: str) -> contextlib.AbstractContextManager[Server]:
     """Run a server for a block with REPOSITORIES, and with TAGS in the repository `tags`, all for one manifest, and 1,500 in the repository `many`."""
-    directory = Path(tempfile.mkdtemp(prefix="vex-test-"))
-    try:
-        with running() as empty:
-            for name in ("tags", "many"):
-                empty.auth.push_blob(name, b"{}")
-                empty.auth.push_manifest(name, "", image())
-            assert empty.stop() == 0
-            shutil.copytree(empty.data, directory / "data")
-        _fill(directory / "data" / "vex.db")
-        server = Server(directory, *flags)
-        try:
-            yield server
-        finally:
-            server.kill()
-    finally:
-        shutil.rmtree(directory)
+    return running(*flags, prepare=_prepare)
+
+
+def _prepare(directory: Path) -> None:
+    with running() as empty:
+        for name in ("tags", "many"):
+            empty.auth.push_blob(name, b"{}")
+            empty.auth.push_manifest(name, "", image())
+        assert empty.stop() == 0
+        shutil.copytree(empty.data, directory / "data")
+    _fill(directory / "data" / "vex.db")
 
 
 def _fill(database: Path) -> None:

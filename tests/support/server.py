@@ -23,7 +23,7 @@ import time
 import unittest
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from vex.commands.certificate import Certificate, create_authority, create_certificate, hosts_of
 
@@ -178,6 +178,19 @@ def write_certificate(directory: str | Path) -> tuple[Path, Path]:
     return certificate, key
 
 
+def tls_flags(certificate: object, key: object, *listeners: str) -> tuple[str, ...]:
+    """Give the flags with which listeners serve HTTPS."""
+    return tuple(flag for name in listeners for flag in (f"--{name}-tls-cert", str(certificate), f"--{name}-tls-key", str(key)))
+
+
+def trusting(certificate: object) -> ssl.SSLContext:
+    """Make a context that trusts the certificate of a test, whatever the name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(str(certificate))
+    context.check_hostname = False
+    return context
+
+
 @functools.cache
 def _database_with_user() -> bytes:
     """Make the database of a registry with one user, once: hundreds of servers start with it."""
@@ -318,10 +331,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(*flags: str) -> Iterator[Server]:
-    """Run a server in a new directory for a block."""
+def running(*flags: str, prepare: Callable[[Path], None] | None = None) -> Iterator[Server]:
+    """Run a server in a new directory for a block; `prepare` fills that before it starts."""
     directory = Path(tempfile.mkdtemp(prefix="vex-test-"))
     try:
+        if prepare:
+            prepare(directory)
         server = Server(directory, *flags)
         try:
             yield server

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.clients.test_containerd import running_containerd
+from tests.support.containerd import running_containerd
 from tests.support.images import INDEX, SINGLE, docker_archive, tar_of, write_layout
 from tests.support.programs import require, require_client
 from tests.support.registries import require_root, run

@@ -17,7 +17,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from tests.clients.test_containerd import running_containerd
+from tests.support.containerd import running_containerd
 from tests.support.debian_registry import push_artifact
 from tests.support.images import INDEX, SINGLE, docker_archive, tar_of, write_layout
 from tests.support.programs import require
