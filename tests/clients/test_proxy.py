@@ -7,9 +7,7 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import socket
-import ssl
 import subprocess
 import time
 import unittest
@@ -19,54 +17,16 @@ from typing import Callable
 from tests.http.test_byteranges import read_parts
 from tests.support.images import SINGLE, docker_archive, tar_of, write_layout
 from tests.support.machine import NAME, running_machine
-from tests.support.nginx import PROXY, Nginx, replaced, start_nginx, with_accel, write_certificate
+from tests.support.nginx import PROXY, replaced, start_nginx, with_accel, write_certificate
 from tests.support.page import Page
 from tests.support.programs import require
-from tests.support.registries import ProgramTestCase, daemon, dockerd, require_root, run, temporary_directory
-from tests.support.server import PASSWORD, TOP, USER, Client, digest_of, free_port, vex
+from tests.support.proxied import TRUST, AcceleratedTestCase, ProxyTestCase
+from tests.support.registries import daemon, dockerd, require_root, run, temporary_directory
+from tests.support.server import PASSWORD, TOP, USER, digest_of, vex
 
-TRUST = ("--trusted-proxies", "127.0.0.1")
 
-
-class ProxyTestCase(ProgramTestCase):
-    """A server and an nginx at 127.0.0.1."""
-
-    flags: tuple[str, ...] = TRUST
-    nginx: Nginx
-    addresses: dict[str, tuple[str, int]]
-    context: ssl.SSLContext
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        """Start both."""
-        require("nginx", "nginx-light")
-        super().setUpClass()
-        ports = {name: free_port() for name in ("public", "auth")}
-        cls.addresses = {name: ("127.0.0.1", port) for name, port in ports.items()}
-        values = write_certificate(cls.directory, "127.0.0.1")
-        for name, default, shown in (("public", 8200, 443), ("auth", 8201, 8443)):
-            values[f"127.0.0.1:{default}"] = "{}:{}".format(*cls.server.addresses[name])
-            values[f"listen {shown} ssl"] = f"listen 127.0.0.1:{ports[name]} ssl"
-            values[str(shown)] = ports[name]
-        cls.nginx = start_nginx(cls.directory / "nginx", cls.block(replaced(PROXY, values)))
-        cls.addClassCleanup(cls.nginx.stop)
-        cls.context = ssl.create_default_context(cafile=str(cls.directory / "crt.pem"))
-        shutil.copy(cls.directory / "crt.pem", cls.directory / "certificates" / "ca.crt")
-
-    @classmethod
-    def block(cls, block: str) -> str:
-        """Make the configuration of nginx from that of the manual."""
-        return block
-
-    @property
-    def public(self) -> Client:
-        """A client of the public port of nginx."""
-        return Client(self.addresses["public"], context=self.context)
-
-    @property
-    def auth(self) -> Client:
-        """A client of the auth port of nginx."""
-        return Client(self.addresses["auth"], USER, context=self.context)
+class CheckedTestCase(ProxyTestCase):
+    """What is checked with both configurations."""
 
     def skopeo(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run skopeo, which trusts the certificate of nginx alone."""
@@ -91,7 +51,7 @@ class ProxyTestCase(ProgramTestCase):
             self.assertEqual({f"sha256:{path.name}" for path in target.iterdir() if len(path.name) == 64}, layout.blobs[SINGLE])
 
 
-class Proxied(ProxyTestCase):
+class Proxied(CheckedTestCase):
     flags = (*TRUST, "--failed-logins", "2")
 
     def test_skopeo_pushes_and_pulls(self) -> None:
@@ -152,16 +112,10 @@ class Proxied(ProxyTestCase):
         self.check_parts(f"/v2/ranges/blobs/{self.auth.push_blob('ranges', content)}", content)
 
 
-class Accelerated(ProxyTestCase):
-    """With `accel-redirect`: nginx reads the files."""
+class Accelerated(CheckedTestCase, AcceleratedTestCase):
+    """With `accel-redirect`."""
 
-    flags = (*TRUST, "--accel-redirect", "/blobs/")
     content = os.urandom(300_000)
-
-    @classmethod
-    def block(cls, block: str) -> str:
-        """Add the location."""
-        return with_accel(block).replace("/srv/registry/data", str(cls.server.data))
 
     def setUp(self) -> None:
         self.path = f"/v2/accelerated/blobs/{self.auth.push_blob('accelerated', self.content)}"
