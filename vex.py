@@ -15,7 +15,8 @@ from types import ModuleType
 class _Archive:
     """Imports from the zipapp, which is read once, so that it may be replaced while Vex runs.
 
-    Python's own importer opens it for each module, and compiles each twice, once only to name its file: a fifth of the time to start.
+    Python's own importer opens it for each module, and compiles each twice, once only to name its file: a fifth of the
+    time to start.
     """
 
     def __init__(self, path: str) -> None:
@@ -24,7 +25,9 @@ class _Archive:
             self._content = file.read()
         self._entries = dict(self._directory())
 
-    def find_spec(self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         """Find a module."""
         inside = name.replace(".", "/")
         for entry, is_package in ((f"{inside}.py", False), (f"{inside}/__init__.py", True)):
@@ -53,21 +56,26 @@ class _Archive:
         return self.get_data(spec.origin).decode()
 
     def get_data(self, path: str) -> bytes:
-        """Return what a file holds, whose path begins with that of the zipapp; raises OSError. For `pkgutil.get_data`."""
+        """Return what a file holds, whose path begins with that of the zipapp; raises OSError. For
+        `pkgutil.get_data`.
+        """
         entry = self._entries.get(path[len(self._path) + 1 :].replace(os.sep, "/"))
         if entry is None or not path.startswith(self._path):
             raise FileNotFoundError(path)
         return self._content[entry]
 
     def _directory(self) -> Iterator[tuple[str, slice]]:
-        """Read the central directory (APPNOTE sections 4.3.12 and 4.3.16): names with where their contents are, which are stored as they are."""
+        """Read the central directory (APPNOTE sections 4.3.12 and 4.3.16): names with where their contents are, which
+        are stored as they are.
+        """
         end = self._content.rindex(b"PK\5\6")
         count, size, start = struct.unpack_from("<HII", self._content, end + 10)
         # What was put in front of the archive moves everything.
         moved, at = end - size - start, end - size
         for _ in range(count):
             size, name, offset = struct.unpack_from("<24xIH12xI", self._content, at)
-            # APPNOTE section 4.3.7: the name comes once more in front of the content. zipapp.sh puts nothing between or behind them.
+            # APPNOTE section 4.3.7: the name comes once more in front of the content. zipapp.sh puts nothing between or
+            # behind them.
             begin = offset + moved + 30 + name
             yield self._content[at + 46 : at + 46 + name].decode(), slice(begin, begin + size)
             at += 46 + name
@@ -86,7 +94,8 @@ if __name__ == "__main__":
         if (error.name or "vex").partition(".")[0] == "vex":
             raise
         sys.exit(
-            f"vex: this Python has no module {error.name}: Vex needs Python 3.9 or newer on a POSIX system, with all of its standard library; on Windows"
+            f"vex: this Python has no module {error.name}: Vex needs Python 3.9 or newer on a POSIX system, with all of"
+            " its standard library; on Windows"
             " use WSL or a container"
         )
 

@@ -1,4 +1,6 @@
-"""The pages of the manual: each says what it is for, is in the Markdown that Vex reads, and links only to what is there."""
+"""The pages of the manual: each says what it is for, is in the Markdown that Vex reads, and links only to what is
+there.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ _HEADING = re.compile(r"^#{1,3} (.+)$", re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]+\]\(([^)\s]*)\)")
 _CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 _PAGE = re.compile(r"(?:vex/manual/)?([a-z-]+)\.md(?:#(.*))?")
-# What the reader of the subset does not know: pictures, HTML, nested lists, references, escapes, headings below the third.
+# What the reader of the subset does not know: pictures, HTML, nested lists, references, escapes, headings below the
+# third.
 _UNKNOWN = re.compile(r"!\[|<[a-z!/]|^ +[-*0-9]|^\[[^\]]+\]:|\\|^####|^[*+] ", re.MULTILINE)
 
 
@@ -22,7 +25,9 @@ def prose(text: str) -> str:
 
 def anchors(text: str) -> set[str]:
     """Return the anchors of the headings, as code hosts make them."""
-    return {re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in _HEADING.findall(_CODE.sub("", text))}
+    return {
+        re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in _HEADING.findall(_CODE.sub("", text))
+    }
 
 
 class ManualTest(unittest.TestCase):

@@ -1,4 +1,6 @@
-"""The README and the manual name only commands and keys that exist, and show the configuration that `vex describe` prints."""
+"""The README and the manual name only commands and keys that exist, and show the configuration that `vex describe`
+prints.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from tests.support.server import TOP, vex
 from vex.settings.config import KEYS, describe
 
 COMMANDS = sorted(set(re.findall(r"(?:python3 vex\.pyz?|`vex) ([a-z]+(?: (?:add|password|list|delete))?)", TEXT)))
-KEY_LINES = set(re.findall(r"`([a-z-]+) = ", TEXT)) | set(re.findall(r"^#?([a-z-]+) =", "".join(blocks("")), re.MULTILINE))
+KEY_LINES = set(re.findall(r"`([a-z-]+) = ", TEXT)) | set(
+    re.findall(r"^#?([a-z-]+) =", "".join(blocks("")), re.MULTILINE)
+)
 _OF_OTHERS = {"--cacert", "--hosts-dir"}
 # The benchmark has flags of its own.
 _OF_VEX = "".join(text for name, text in PAGES.items() if name != "benchmark")

@@ -42,11 +42,15 @@ def copy_tree(top: Path, target: Path) -> Path:
     return target
 
 
-def build(top: Path, *arguments: str, cwd: Path | None = None, umask: int = -1, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def build(
+    top: Path, *arguments: str, cwd: Path | None = None, umask: int = -1, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run zipapp.sh with this interpreter."""
     command = ["sh", str(top / "zipapp.sh"), *arguments]
     environment = {**os.environ, "PYTHON": sys.executable, **(variables or {})}
-    return subprocess.run(command, cwd=cwd, umask=umask, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=cwd, umask=umask, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def add_litter(top: Path) -> None:
@@ -85,7 +89,9 @@ class ZipappTest(unittest.TestCase):
         self.assertTrue((second / "vex.pyz").read_bytes() == self.archive.read_bytes())
 
     def test_archive_holds_every_source_file_and_nothing_else(self) -> None:
-        sources = {str(path.relative_to(self.top)): path for path in (self.top / "vex").rglob("*") if path.suffix in KINDS}
+        sources = {
+            str(path.relative_to(self.top)): path for path in (self.top / "vex").rglob("*") if path.suffix in KINDS
+        }
         sources["__main__.py"] = self.top / "vex.py"
         with zipfile.ZipFile(self.archive) as archive:
             self.assertEqual(archive.namelist(), sorted(sources))
@@ -122,16 +128,27 @@ finally:
 """
         command = [sys.executable, "-c", script.replace("sys.argv[0]", repr(str(archive))), "-", *names]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        return {name: base64.b64decode(content) for name, _, content in (line.partition(" ") for line in ran.stderr.splitlines())}
+        return {
+            name: base64.b64decode(content)
+            for name, _, content in (line.partition(" ") for line in ran.stderr.splitlines())
+        }
 
     def test_archive_is_what_the_format_says_under_every_python(self) -> None:
-        """Write it out by hand (APPNOTE sections 4.3.7, 4.3.12 and 4.3.16): version 2.0 on Unix, no flags, stored, 1980-01-01 00:00, mode 0644."""
+        """Write it out by hand (APPNOTE sections 4.3.7, 4.3.12 and 4.3.16): version 2.0 on Unix, no flags, stored,
+        1980-01-01 00:00, mode 0644.
+        """
         expected, directory = b"#!/usr/bin/env python3\n", []
-        sources = {path.relative_to(self.top).as_posix(): path for path in (self.top / "vex").rglob("*") if path.suffix in KINDS}
+        sources = {
+            path.relative_to(self.top).as_posix(): path
+            for path in (self.top / "vex").rglob("*")
+            if path.suffix in KINDS
+        }
         sources["__main__.py"] = self.top / "vex.py"
         for name, path in sorted(sources.items()):
             data = path.read_bytes()
-            common = struct.pack("<HHHHHIIIHH", 20, 0, 0, 0, 33, binascii.crc32(data), len(data), len(data), len(name), 0)
+            common = struct.pack(
+                "<HHHHHIIIHH", 20, 0, 0, 0, 33, binascii.crc32(data), len(data), len(data), len(name), 0
+            )
             place = struct.pack("<HHHII", 0, 0, 0, 0o100644 << 16, len(expected))
             directory.append(b"PK\1\2" + struct.pack("<H", 3 << 8 | 20) + common + place + name.encode())
             expected += b"PK\3\4" + common + name.encode() + data
@@ -141,7 +158,10 @@ finally:
 
     def test_entries_have_fixed_times_and_modes_and_are_stored(self) -> None:
         with zipfile.ZipFile(self.archive) as archive:
-            seen = {(entry.date_time, entry.external_attr >> 16, entry.create_system, entry.compress_type, entry.extra) for entry in archive.infolist()}
+            seen = {
+                (entry.date_time, entry.external_attr >> 16, entry.create_system, entry.compress_type, entry.extra)
+                for entry in archive.infolist()
+            }
         self.assertEqual(seen, {((1980, 1, 1, 0, 0, 0), 0o100644, 3, zipfile.ZIP_STORED, b"")})
 
     def test_pages_of_the_manual_are_in_the_archive_and_its_pictures_are_not(self) -> None:
@@ -212,7 +232,9 @@ try:
 finally:
     print(*names, sep="\\n", file=sys.stderr)
 """
-        ran = subprocess.run([sys.executable, "-c", script, str(self.archive)], capture_output=True, text=True, timeout=60, check=True)
+        ran = subprocess.run(
+            [sys.executable, "-c", script, str(self.archive)], capture_output=True, text=True, timeout=60, check=True
+        )
         compiled = [name for name in ran.stderr.splitlines() if "/vex/" in name]
         self.assertGreater(len(compiled), 10)
         self.assertEqual(sorted(compiled), sorted(set(compiled)))
@@ -221,5 +243,7 @@ finally:
         for flags in ([], ["-I"], ["-S"], ["-I", "-S"]):
             with self.subTest(flags=flags):
                 command = [sys.executable, *flags, str(self.archive), "version"]
-                result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=60, check=False)
+                result = subprocess.run(
+                    command, cwd=self.directory, capture_output=True, text=True, timeout=60, check=False
+                )
                 self.assertEqual((result.returncode, result.stderr), (0, ""))

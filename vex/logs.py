@@ -1,4 +1,5 @@
-"""How log lines look and where they go: one line each, as text or as JSON, with nothing in them that could pass for another line.
+"""How log lines look and where they go: one line each, as text or as JSON, with nothing in them that could pass for
+another line.
 
 The log goes to standard error. The access log is apart from it, since many want it in a file, which others move away
 (`reopen`), or do not want it at all. Neither is given queries, credentials or bodies to write.
@@ -56,10 +57,22 @@ class AccessLog:
         try:
             self._descriptor = _open(self._path) if self._path else sys.stderr.fileno()
         except OSError as error:
-            raise Failure(f"cannot write the access log {target}: {error.strerror}; check its path and permissions, or set access-log to stderr") from error
+            raise Failure(
+                f"cannot write the access log {target}: {error.strerror}; check its path and permissions, or set"
+                " access-log to stderr"
+            ) from error
 
     def record(
-        self, listener: str, address: str, user: str, method: str, path: str, status: int, received: int | None, sent: int | None, seconds: float | None
+        self,
+        listener: str,
+        address: str,
+        user: str,
+        method: str,
+        path: str,
+        status: int,
+        received: int | None,
+        sent: int | None,
+        seconds: float | None,
     ) -> None:
         """Write the line of a request; sizes are bytes of bodies, and what is not known is left out."""
         entry = {
@@ -82,11 +95,16 @@ class AccessLog:
             self._failing = False
         except OSError as error:
             if not self._failing:
-                _log.error("cannot write the access log: %s; requests are answered, and not recorded until this is mended", error.strerror)
+                _log.error(
+                    "cannot write the access log: %s; requests are answered, and not recorded until this is mended",
+                    error.strerror,
+                )
             self._failing = True
 
     def reopen(self) -> None:
-        """Go on in a new file where the old one was moved away; where none can be opened, go on in the old one and log that."""
+        """Go on in a new file where the old one was moved away; where none can be opened, go on in the old one and log
+        that.
+        """
         if self._path is None:
             return
         try:
@@ -94,21 +112,29 @@ class AccessLog:
         except OSError as error:
             _log.error("cannot reopen the access log %s: %s; writing on to the old file", self._path, error.strerror)
             return
-        # In one step, since other threads are writing: the number of a closed file could be that of a connection the next moment.
+        # In one step, since other threads are writing: the number of a closed file could be that of a connection the
+        # next moment.
         os.dup2(fresh, self._descriptor, inheritable=False)
         os.close(fresh)
         _log.info("the access log %s was reopened", self._path)
 
 
 class _Formatter(logging.Formatter):
-    """Makes lines of records; in text a traceback keeps its lines, indented, since what a client sent may be in its last one."""
+    """Makes lines of records; in text a traceback keeps its lines, indented, since what a client sent may be in its
+    last one.
+    """
 
     def __init__(self, render: Render) -> None:
         super().__init__()
         self._render = render
 
     def format(self, record: logging.LogRecord) -> str:
-        entry = {"time": record.created, "level": record.levelname.lower(), "message": record.getMessage(), **getattr(record, "fields", {})}
+        entry = {
+            "time": record.created,
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
         traceback = self.formatException(record.exc_info) if record.exc_info else ""
         if traceback and self._render is _text:
             return "\n  ".join([_line(_text, entry), *map(escaped, traceback.splitlines())])

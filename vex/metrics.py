@@ -1,10 +1,11 @@
 """Counters, gauges and histograms, and their text: the Prometheus text exposition format, version 0.0.4.
 
-What is counted all the time (`Value`, `Buckets`) is an object to hold on to: counting is one method call under that object's lock,
-and exact whatever threads do. What is only looked up when somebody asks is a collector: a function that returns samples.
+What is counted all the time (`Value`, `Buckets`) is an object to hold on to: counting is one method call under that
+object's lock, and exact whatever threads do. What is only looked up when somebody asks is a collector: a function that
+returns samples.
 
-The number of series is bounded: each label is declared with its values, and any other value is counted under "other". Which metrics
-there are is not here.
+The number of series is bounded: each label is declared with its values, and any other value is counted under "other".
+Which metrics there are is not here.
 """
 
 from __future__ import annotations
@@ -211,7 +212,9 @@ class Metrics:
         """Make a gauge with labels, each with the values that it can have."""
         return self._values(name, GAUGE, text, labels)
 
-    def histogram(self, name: str, text: str, labels: Labels = _NO_LABELS, bounds: Sequence[float] = DURATIONS) -> Family[Buckets]:
+    def histogram(
+        self, name: str, text: str, labels: Labels = _NO_LABELS, bounds: Sequence[float] = DURATIONS
+    ) -> Family[Buckets]:
         """Make a histogram; the bounds of its buckets are inclusive, ascending and finite, and +Inf is added."""
         self._reserve(name, f"{name}_bucket", f"{name}_sum", f"{name}_count")
         _check_names(name, [*labels])
@@ -277,7 +280,10 @@ def _sample_blocks(samples: Iterable[Sample], names: set[str]) -> list[str]:
             raise ValueError(f"there is already a metric {sample.name}")
         groups.setdefault(sample.name, []).append(sample)
     names.update(groups)
-    return [_block(name, group[0].kind, group[0].help, (_Line("", one.labels, one.value) for one in group)) for name, group in groups.items()]
+    return [
+        _block(name, group[0].kind, group[0].help, (_Line("", one.labels, one.value) for one in group))
+        for name, group in groups.items()
+    ]
 
 
 def _block(name: str, kind: str, text: str, lines: Iterable[_Line]) -> str:
@@ -308,7 +314,9 @@ def boot_time() -> float:
 
 
 def process_metrics(proc: Path = Path("/proc"), boot: Callable[[], float] = boot_time) -> Iterator[tuple[str, float]]:
-    """Measure what Prometheus's clients tell about a process, under their names; what this platform does not tell is left out."""
+    """Measure what Prometheus's clients tell about a process, under their names; what this platform does not tell is
+    left out.
+    """
     yield "process_cpu_seconds_total", time.process_time()
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     yield "process_max_fds", math.inf if limit == resource.RLIM_INFINITY else limit

@@ -55,10 +55,15 @@ class Digest(str):
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """Check a digest; raises DIGEST_INVALID, for hex digits in capitals too (image specification, "SHA-256"): clients cannot pull what has them."""
+        """Check a digest; raises DIGEST_INVALID, for hex digits in capitals too (image specification, "SHA-256"):
+        clients cannot pull what has them.
+        """
         algorithm, _, encoded = text.partition(":")
         if len(encoded) != ALGORITHMS.get(algorithm, -1) or not _HEX.fullmatch(encoded):
-            raise RegistryError(DIGEST_INVALID, "not a digest this registry takes: use sha256: with 64 or sha512: with 128 lower-case hex digits")
+            raise RegistryError(
+                DIGEST_INVALID,
+                "not a digest this registry takes: use sha256: with 64 or sha512: with 128 lower-case hex digits",
+            )
         return cls(text)
 
     @classmethod
@@ -89,5 +94,7 @@ def parse_image(text: str) -> tuple[RepositoryName, Tag | None]:
     name, colon, tag = text.partition(":")
     port, _, image = tag.partition("/")
     if image and port.isdigit():
-        raise RegistryError(NAME_INVALID, f"{name}:{port} is the address of a registry; give the name without it: {image}")
+        raise RegistryError(
+            NAME_INVALID, f"{name}:{port} is the address of a registry; give the name without it: {image}"
+        )
     return RepositoryName.parse(name), Tag.parse(tag) if colon else None

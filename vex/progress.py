@@ -1,4 +1,6 @@
-"""What long work reports to: who may have left, or a person, in lines on standard error, one every few seconds at most."""
+"""What long work reports to: who may have left, or a person, in lines on standard error, one every few seconds at
+most.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class Work:
         """Note a piece of work; whatever this raises ends the work."""
 
     def resume(self) -> None:
-        """Note a piece of work that was done outside the interpreter, as when data is read, unpacked or looked for; otherwise as `step`."""
+        """Note a piece of work that was done outside the interpreter, as when data is read, unpacked or looked for;
+        otherwise as `step`.
+        """
 
 
 UNHURRIED = Work()

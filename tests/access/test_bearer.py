@@ -1,4 +1,6 @@
-"""Anonymous reading at the auth listener: Bearer tokens, the endpoint that gives them, and who may do what with which of them."""
+"""Anonymous reading at the auth listener: Bearer tokens, the endpoint that gives them, and who may do what with which
+of them.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,16 @@ def user_version(server: Server, name: str) -> int:
 class OnePortCase(ServerTestCase):
     """A registry with anonymous reading, and one image."""
 
-    flags: tuple[str, ...] = ("--anonymous-read", "yes", "--identity-tokens", "yes", "--failed-logins", "1000000", "--upload-sessions", "1000")
+    flags: tuple[str, ...] = (
+        "--anonymous-read",
+        "yes",
+        "--identity-tokens",
+        "yes",
+        "--failed-logins",
+        "1000000",
+        "--upload-sessions",
+        "1000",
+    )
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -58,7 +69,11 @@ class OnePortCase(ServerTestCase):
 
     def token(self, *scopes: str, authorization: str = "", **parameters: str) -> dict[str, str]:
         """Get a token; returns the answer's document."""
-        answer = self.request("GET", f"{TOKEN}?{urlencode([('scope', scope) for scope in scopes] + list(parameters.items()))}", authorization)
+        answer = self.request(
+            "GET",
+            f"{TOKEN}?{urlencode([('scope', scope) for scope in scopes] + list(parameters.items()))}",
+            authorization,
+        )
         self.assertEqual(answer.status, 200, answer)
         document: dict[str, str] = answer.json
         return document
@@ -69,20 +84,27 @@ class OnePortCase(ServerTestCase):
 
     def post(self, **form: str) -> Answer:
         """Send the form of OAuth2."""
-        return self.request("POST", TOKEN, body=urlencode(form).encode(), **{"Content-Type": "application/x-www-form-urlencoded"})
+        return self.request(
+            "POST", TOKEN, body=urlencode(form).encode(), **{"Content-Type": "application/x-www-form-urlencoded"}
+        )
 
     def assert_challenge(self, answer: Answer, scope: str = "", error: str = "") -> None:
         """Check for a Bearer challenge of this listener."""
         host = "{}:{}".format(*self.server.addresses["auth"])
         more = f',scope="{scope}"' * bool(scope) + f',error="{error}"' * bool(error)
-        self.assertEqual((answer.status, answer.headers["WWW-Authenticate"]), (401, f'Bearer realm="http://{host}{TOKEN}",service="{host}"{more}'))
+        self.assertEqual(
+            (answer.status, answer.headers["WWW-Authenticate"]),
+            (401, f'Bearer realm="http://{host}{TOKEN}",service="{host}"{more}'),
+        )
 
 
 class Authorization(OnePortCase):
     """(method, route, credentials): allow or deny."""
 
     def credentials(self) -> dict[str, tuple[str, dict[str, str]]]:
-        """Return credentials by name, for each kind: what answers a write, "" for what the registry does, and Authorization fields."""
+        """Return credentials by name, for each kind: what answers a write, "" for what the registry does, and
+        Authorization fields.
+        """
         data, version = self.server.data, user_version(self.server, USER)
         tokens = {
             "full": add_token(self.server, "full"),
@@ -91,7 +113,10 @@ class Authorization(OnePortCase):
             "outside": add_token(self.server, "outside", "--repository", "team/apps*"),
             "gone": add_token(self.server, "gone"),
         }
-        everything, own = "repository:team/app:pull,push,delete", {name: basic(name, token) for name, token in tokens.items()}
+        everything, own = (
+            "repository:team/app:pull,push,delete",
+            {name: basic(name, token) for name, token in tokens.items()},
+        )
         gone = self.bearer(everything, authorization=own["gone"])
         vex("token", "delete", "gone", "--data-dir", str(data))
         foreign = self.server.directory
@@ -115,7 +140,9 @@ class Authorization(OnePortCase):
                 {
                     "Bearer to pull": self.bearer("repository:team/app:pull", authorization=basic()),
                     "Bearer for nothing": self.bearer(authorization=basic()),
-                    "Bearer for another repository": self.bearer("repository:team/app2:*", "repository:team:*", authorization=basic()),
+                    "Bearer for another repository": self.bearer(
+                        "repository:team/app2:*", "repository:team:*", authorization=basic()
+                    ),
                 },
             ),
             "denied": (
@@ -186,7 +213,10 @@ class Authorization(OnePortCase):
         self.assertEqual({route.op for route in POLICIES["auth"].routes}, known)
 
     def test_a_denied_write_says_why(self) -> None:
-        for flags, pattern in ((("--read-only",), "the token why[0-9] only reads"), (("--repository", "other"), "is for the repositories other alone")):
+        for flags, pattern in (
+            (("--read-only",), "the token why[0-9] only reads"),
+            (("--repository", "other"), "is for the repositories other alone"),
+        ):
             name = f"why{len(flags)}"
             answer = self.request("POST", PATHS["uploads"], basic(name, add_token(self.server, name, *flags)))
             self.assert_error(answer, 403, "DENIED")
@@ -204,15 +234,33 @@ class Authorization(OnePortCase):
         ):
             with self.subTest(method=method, path=path):
                 self.assert_challenge(self.request(method, path), scope)
-        self.assert_challenge(self.request("POST", PATHS["uploads"], self.bearer(authorization=basic())), "repository:team/app:pull,push", "insufficient_scope")
+        self.assert_challenge(
+            self.request("POST", PATHS["uploads"], self.bearer(authorization=basic())),
+            "repository:team/app:pull,push",
+            "insufficient_scope",
+        )
         expired = Signer(self.server.data, clock=lambda: 1).sign(Grant("", 0, {}))
-        self.assert_challenge(self.request("GET", PATHS["manifest"], f"Bearer {expired}"), "repository:team/app:pull", "invalid_token")
+        self.assert_challenge(
+            self.request("GET", PATHS["manifest"], f"Bearer {expired}"), "repository:team/app:pull", "invalid_token"
+        )
 
     def test_a_token_without_the_action_gets_told_what_it_does_not_allow(self) -> None:
         scope, other = "repository:team/app:pull,push", self.bearer("repository:team/other:*", authorization=basic())
         for authorization, method, path, words, error in (
-            (self.bearer("repository:team/app:pull", authorization=basic()), "POST", PATHS["uploads"], "not allow to push to team/app", "insufficient_scope"),
-            (self.bearer(scope, authorization=basic()), "DELETE", PATHS["manifest"], "not allow to delete from team/app", "insufficient_scope"),
+            (
+                self.bearer("repository:team/app:pull", authorization=basic()),
+                "POST",
+                PATHS["uploads"],
+                "not allow to push to team/app",
+                "insufficient_scope",
+            ),
+            (
+                self.bearer(scope, authorization=basic()),
+                "DELETE",
+                PATHS["manifest"],
+                "not allow to delete from team/app",
+                "insufficient_scope",
+            ),
             (other, "GET", PATHS["upload"], "not allow to push to team/app", "insufficient_scope"),
             (self.bearer(scope), "POST", PATHS["uploads"], "needed to push to team/app", ""),
         ):
@@ -224,7 +272,10 @@ class Authorization(OnePortCase):
 
     def test_a_blob_of_another_repository_is_held_for_those_alone_who_may_push(self) -> None:
         path = PATHS["blob"].replace("team/app", "team/held")
-        reader, limited = add_token(self.server, "hold-reader", "--read-only"), add_token(self.server, "hold-other", "--repository", "other/*")
+        reader, limited = (
+            add_token(self.server, "hold-reader", "--read-only"),
+            add_token(self.server, "hold-other", "--repository", "other/*"),
+        )
         scope = "repository:team/held:pull,push"
         for authorization in (
             "",
@@ -243,7 +294,12 @@ class Authorization(OnePortCase):
         self.assertEqual(self.server.public.get(TOKEN).status, 404)
         self.assertEqual(self.server.public.request("POST", TOKEN, b"grant_type=password").status, 405)
         self.assertEqual(self.server.internal.get(TOKEN).status, 404)
-        self.assertEqual(self.server.public.request("POST", PATHS["uploads"], headers={"Authorization": self.bearer(authorization=basic())}).status, 405)
+        self.assertEqual(
+            self.server.public.request(
+                "POST", PATHS["uploads"], headers={"Authorization": self.bearer(authorization=basic())}
+            ).status,
+            405,
+        )
 
     def test_pages_of_other_sites_read_what_needs_no_password(self) -> None:
         nobody, origin = Client(self.server.addresses["auth"]), {"Origin": "https://elsewhere.example"}
@@ -259,7 +315,11 @@ class Authorization(OnePortCase):
 
     def test_a_preflight_for_a_read_is_answered_and_one_for_a_write_allows_nothing(self) -> None:
         nobody = Client(self.server.addresses["auth"])
-        asked = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+        asked = {
+            "Origin": "https://elsewhere.example",
+            "Access-Control-Request-Method": "GET",
+            "Access-Control-Request-Headers": "authorization",
+        }
         asked["Sec-Fetch-Site"] = "cross-site"
         for path in (*(PATHS[operation] for operation in SHARED), TOKEN):
             with self.subTest(path):
@@ -284,7 +344,10 @@ class Authorization(OnePortCase):
             self.assertIn(self.request("POST", f"/v2/{name}/blobs/uploads/", token).status, (400, 403))
 
     def test_writes_of_other_sites_are_refused_with_a_token_too(self) -> None:
-        for path, authorization in ((PATHS["uploads"], self.bearer("repository:team/app:push", authorization=basic())), (TOKEN, "")):
+        for path, authorization in (
+            (PATHS["uploads"], self.bearer("repository:team/app:push", authorization=basic())),
+            (TOKEN, ""),
+        ):
             self.assert_error(self.request("POST", path, authorization, Origin="https://evil.example"), 403, "DENIED")
 
 
@@ -292,11 +355,15 @@ class Endpoint(OnePortCase):
     """The token endpoint."""
 
     def test_a_token_has_the_fields_that_clients_read(self) -> None:
-        answer = self.request("GET", f"{TOKEN}?service=x&account={USER}&client_id=docker&scope=repository:team/app:pull,push", basic())
+        answer = self.request(
+            "GET", f"{TOKEN}?service=x&account={USER}&client_id=docker&scope=repository:team/app:pull,push", basic()
+        )
         self.assertEqual(answer.json["token"], answer.json["access_token"])
         self.assertEqual((answer.json["expires_in"], answer.json["scope"]), (LIFETIME, "repository:team/app:pull,push"))
         self.assertRegex(answer.json["issued_at"], r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
-        self.assertEqual((answer.headers["Cache-Control"], answer.headers["Content-Type"]), ("no-store", "application/json"))
+        self.assertEqual(
+            (answer.headers["Cache-Control"], answer.headers["Content-Type"]), ("no-store", "application/json")
+        )
         self.assertNotIn("refresh_token", answer.json)
 
     def test_several_scopes_are_taken_as_parameters_and_in_one(self) -> None:
@@ -304,7 +371,10 @@ class Endpoint(OnePortCase):
         expected = "repository:a/b:pull,push repository:c:pull repository:d:pull,push,delete"
         self.assertEqual(self.token(*wanted, authorization=basic())["scope"], expected)
         self.assertEqual(self.token(" ".join(wanted), authorization=basic())["scope"], expected)
-        self.assertEqual(self.post(grant_type="password", username=USER, password=PASSWORD, scope=" ".join(wanted)).json["scope"], expected)
+        self.assertEqual(
+            self.post(grant_type="password", username=USER, password=PASSWORD, scope=" ".join(wanted)).json["scope"],
+            expected,
+        )
 
     def test_anyone_gets_a_token_to_pull_alone(self) -> None:
         for scope in ("repository:a:pull,push", "repository:a:*", "repository:a:pull"):
@@ -313,8 +383,12 @@ class Endpoint(OnePortCase):
 
     def test_the_form_gives_and_takes_refresh_tokens(self) -> None:
         form = {"service": "x", "client_id": "docker", "scope": "repository:team/app:pull,push"}
-        self.assertNotIn("refresh_token", self.post(grant_type="password", username=USER, password=PASSWORD, **form).json)
-        refresh = self.post(grant_type="password", username=USER, password=PASSWORD, access_type="offline", **form).json["refresh_token"]
+        self.assertNotIn(
+            "refresh_token", self.post(grant_type="password", username=USER, password=PASSWORD, **form).json
+        )
+        refresh = self.post(
+            grant_type="password", username=USER, password=PASSWORD, access_type="offline", **form
+        ).json["refresh_token"]
         answer = self.post(grant_type="refresh_token", refresh_token=refresh, **form)
         self.assertEqual(answer.json["scope"], form["scope"])
         self.assertEqual(self.request("POST", PATHS["uploads"], f"Bearer {answer.json['access_token']}").status, 202)
@@ -326,7 +400,9 @@ class Endpoint(OnePortCase):
             document = self.token(authorization=basic("dora"), offline_token="true")
             self.assertEqual(self.request("GET", "/v2/", f"Bearer {document['token']}").status, 200)
             self.assertEqual(self.post(grant_type="refresh_token", refresh_token=document["refresh_token"]).status, 200)
-            self.assertEqual(vex(*command.split(), "--data-dir", str(self.server.data), text=PASSWORD + "2\n").returncode, 0)
+            self.assertEqual(
+                vex(*command.split(), "--data-dir", str(self.server.data), text=PASSWORD + "2\n").returncode, 0
+            )
             self.assertEqual(self.request("GET", "/v2/", f"Bearer {document['token']}").status, 401)
             answer = self.post(grant_type="refresh_token", refresh_token=document["refresh_token"])
             self.assert_error(answer, 401, "UNAUTHORIZED")
@@ -351,10 +427,18 @@ class Endpoint(OnePortCase):
 
     def test_a_name_that_nobody_can_have_is_a_wrong_login(self) -> None:
         for name in ("u" * 65, "u" * 3000, "two lines"):
-            self.assert_error(self.post(grant_type="password", username=name, password="wrong password"), 401, "UNAUTHORIZED")
+            self.assert_error(
+                self.post(grant_type="password", username=name, password="wrong password"), 401, "UNAUTHORIZED"
+            )
 
     def test_what_is_no_scope_is_nothing(self) -> None:
-        repositories = ("repository:a", "repository:A:push", "repository::push", "repository:a:fly", "repository:a/../b:push")
+        repositories = (
+            "repository:a",
+            "repository:A:push",
+            "repository::push",
+            "repository:a:fly",
+            "repository:a/../b:push",
+        )
         for scope in (*repositories, "", "x", "registry:catalog:*", "r" * 4000):
             self.assertEqual(self.token(scope, authorization=basic())["scope"], "")
 
@@ -374,7 +458,12 @@ class Endpoint(OnePortCase):
 
         for method, path, body, status in (
             ("GET", "/v2/", b"", 200),
-            ("POST", f"/v2/crane/app/blobs/uploads/?mount={PATHS['blob'].rpartition('/')[2]}&from=team/app&origin=elsewhere.example", b"", 201),
+            (
+                "POST",
+                f"/v2/crane/app/blobs/uploads/?mount={PATHS['blob'].rpartition('/')[2]}&from=team/app&origin=elsewhere.example",
+                b"",
+                201,
+            ),
             ("POST", f"/v2/crane/app/blobs/uploads/?digest={digest_of(b'{}')}", b"{}", 201),
             ("PUT", "/v2/crane/app/manifests/v1", json.dumps(image(b"layer")).encode(), 201),
             ("GET", "/v2/crane/app/tags/list", b"", 200),
@@ -382,7 +471,9 @@ class Endpoint(OnePortCase):
         ):
             with self.subTest(method=method, path=path):
                 self.assertEqual(send(method, path, body).status, status)
-        self.assertEqual(scopes, ["repository:crane/app:pull,delete", "repository:crane/app:pull,push", "repository:crane/app:pull"])
+        self.assertEqual(
+            scopes, ["repository:crane/app:pull,delete", "repository:crane/app:pull,push", "repository:crane/app:pull"]
+        )
 
     def test_bad_requests_are_400(self) -> None:
         scopes = " ".join(f"repository:{'a' * 250}{n}:*" for n in range(40))
@@ -410,7 +501,9 @@ class Endpoint(OnePortCase):
             made = vex("backup", f"{directory}/backup", "--data-dir", str(self.server.data))
             self.assertEqual(made.returncode, 0, made.stderr)
             content = key.read_bytes()
-            self.assertFalse([path for path in Path(directory).rglob("*") if path.is_file() and content in path.read_bytes()])
+            self.assertFalse(
+                [path for path in Path(directory).rglob("*") if path.is_file() and content in path.read_bytes()]
+            )
 
     def test_a_damaged_key_gives_no_access(self) -> None:
         key = self.server.data / "token.key"
@@ -489,12 +582,19 @@ class WithoutAnonymousReading(ServerTestCase):
         valid = f"Bearer {Signer(self.server.data).sign(Grant(USER, user_version(self.server, USER), ALL))}"
         for path in ("/v2/", TOKEN, PATHS["manifest"]):
             for authorization in ("", valid):
-                answer = Client(self.server.addresses["auth"]).get(path, {"Authorization": authorization} if authorization else {})
-                self.assertEqual((answer.status, answer.headers["WWW-Authenticate"]), (401, 'Basic realm="Vex", charset="UTF-8"'))
+                answer = Client(self.server.addresses["auth"]).get(
+                    path, {"Authorization": authorization} if authorization else {}
+                )
+                self.assertEqual(
+                    (answer.status, answer.headers["WWW-Authenticate"]), (401, 'Basic realm="Vex", charset="UTF-8"')
+                )
         self.assertEqual(self.server.auth.get(TOKEN).status, 404)
 
     def test_tokens_of_machines_work_and_are_limited(self) -> None:
-        reader, limited = add_token(self.server, "reader", "--read-only"), add_token(self.server, "limited", "--repository", "team/*")
+        reader, limited = (
+            add_token(self.server, "reader", "--read-only"),
+            add_token(self.server, "limited", "--repository", "team/*"),
+        )
         self.server.auth.push_image("team/app", "v1", b"layer")
         self.server.auth.push_image("other", "v1", b"layer")
         for name, token, method, path, status in (
@@ -507,10 +607,18 @@ class WithoutAnonymousReading(ServerTestCase):
             ("limited", limited, "GET", "/v2/other/manifests/v1", 403),
             ("limited", limited, "GET", "/v2/team/app/manifests/v1", 200),
             ("limited", limited, "POST", "/v2/other/blobs/uploads/", 403),
-            ("limited", limited, "POST", f"/v2/team/new/blobs/uploads/?mount={PATHS['blob'].rpartition('/')[2]}&from=other", 201),
+            (
+                "limited",
+                limited,
+                "POST",
+                f"/v2/team/new/blobs/uploads/?mount={PATHS['blob'].rpartition('/')[2]}&from=other",
+                201,
+            ),
         ):
             with self.subTest(name=name, method=method, path=path):
-                self.assertEqual(Client(self.server.addresses["auth"], name, token).request(method, path).status, status)
+                self.assertEqual(
+                    Client(self.server.addresses["auth"], name, token).request(method, path).status, status
+                )
 
 
 class Signing(unittest.TestCase):

@@ -1,4 +1,5 @@
-"""Passwords: an unknown user takes the time of a known one, wrong logins do not slow right ones, and no password or key is ever written, logged or shown.
+"""Passwords: an unknown user takes the time of a known one, wrong logins do not slow right ones, and no password or key
+is ever written, logged or shown.
 
 VEX_TEST_LOGINS is the number of tries that are timed; ten times as many wrong logins are sent.
 """
@@ -33,7 +34,9 @@ _SLOW_SECONDS = 0.05
 
 
 class Timing(unittest.TestCase):
-    """What a login costs: the processor's time, which other programs on the machine do not change, since nothing in it waits."""
+    """What a login costs: the processor's time, which other programs on the machine do not change, since nothing in it
+    waits.
+    """
 
     def test_an_unknown_user_takes_the_time_of_a_known_one(self) -> None:
         with directory_in_memory() as directory, contextlib.closing(Database(Path(directory, "vex.db"))) as database:
@@ -69,7 +72,11 @@ class Throttling(ServerTestCase):
             while any(attacker.is_alive() for attacker in attackers):
                 during.append(take())
         # What a busy machine does to every request is not the registry's doing.
-        self.assertLess(_p99(during), max(_SLOW_SECONDS, 3 * before), f"p99 was {before * 1000:.1f} ms before, of {len(during)} logins")
+        self.assertLess(
+            _p99(during),
+            max(_SLOW_SECONDS, 3 * before),
+            f"p99 was {before * 1000:.1f} ms before, of {len(during)} logins",
+        )
         self.assertEqual(self.server.metric("vex_logins_refused_total"), WRONG_LOGINS)
 
     @contextlib.contextmanager
@@ -91,7 +98,13 @@ class Secrets(unittest.TestCase):
     """Everything that Vex leaves behind, searched for what it must keep to itself."""
 
     def test_no_password_and_no_key_is_written_logged_or_shown(self) -> None:
-        typed = {"right": PASSWORD, "wrong": "not-the-password-1", "new": "another-password-2", "query": "in-the-query-3", "bearer": "bearer-token-4"}
+        typed = {
+            "right": PASSWORD,
+            "wrong": "not-the-password-1",
+            "new": "another-password-2",
+            "query": "in-the-query-3",
+            "bearer": "bearer-token-4",
+        }
         with tempfile.TemporaryDirectory(prefix="vex-test-") as keys:
             certificate, key = write_certificate(keys)
             key_pem = key.read_text()
@@ -100,10 +113,16 @@ class Secrets(unittest.TestCase):
                 context.load_verify_locations(certificate)
                 self._log_in(server.addresses["auth"], context, typed)
                 changed = vex("user", "password", USER, "--data-dir", str(server.data), text=typed["new"] + "\n")
-                self.assertEqual(Client(("localhost", server.addresses["auth"][1]), USER, typed["new"], context).get("/v2/").status, 200)
+                self.assertEqual(
+                    Client(("localhost", server.addresses["auth"][1]), USER, typed["new"], context).get("/v2/").status,
+                    200,
+                )
                 with connected(server.addresses["public"]) as wire:
                     line = f"GET /v2/?password={typed['query']} HTTP/1.1"
-                    wire.send(f"{line}\r\nHost: a\r\nAuthorization: Bearer {typed['bearer']}\r\nX\0: {PASSWORD}\r\n\r\n".encode())
+                    wire.send(
+                        f"{line}\r\nHost: a\r\nAuthorization: Bearer {typed['bearer']}\r\nX\0:"
+                        f" {PASSWORD}\r\n\r\n".encode()
+                    )
                     wire.rest()
                 places = dict(_places(server.directory, server.process.pid))
                 places["/metrics"] = server.internal.get("/metrics").body
@@ -117,7 +136,11 @@ class Secrets(unittest.TestCase):
                     self.assertNotIn(secret, content)
 
     def _log_in(self, address: tuple[str, int], context: ssl.SSLContext, typed: dict[str, str]) -> None:
-        for name, password, status in ((USER, typed["right"], 200), (USER, typed["wrong"], 401), ("nobody", typed["wrong"], 401)):
+        for name, password, status in (
+            (USER, typed["right"], 200),
+            (USER, typed["wrong"], 401),
+            ("nobody", typed["wrong"], 401),
+        ):
             client = Client(("localhost", address[1]), name, password, context)
             self.assertEqual(client.get("/v2/").status, status)
             client.get(f"/v2/_catalog?password={typed['query']}")

@@ -1,4 +1,6 @@
-"""Who is refused after failed logins, who is verified first, and what of it is logged: in parallel, through the clock, and by time."""
+"""Who is refused after failed logins, who is verified first, and what of it is logged: in parallel, through the clock,
+and by time.
+"""
 
 from __future__ import annotations
 
@@ -320,7 +322,10 @@ class LogOverTime(UsersCase):
                 self.assertEqual(self.outcome(USER, WRONG), TOOMANYREQUESTS.code)
             # Before Python 3.10 nothing cannot be expected.
             logging.getLogger("vex").info("the end")
-        return [f"{record.getMessage()} {record.__dict__.get('fields', {}).get('number', '')}".strip() for record in logged.records[:-1]]
+        return [
+            f"{record.getMessage()} {record.__dict__.get('fields', {}).get('number', '')}".strip()
+            for record in logged.records[:-1]
+        ]
 
     def test_there_is_one_line_a_minute_with_a_number_while_it_goes_on_and_one_after_it(self) -> None:
         for _ in range(10):

@@ -47,7 +47,15 @@ class Lifetimes(TokensCase):
         identity = self.tokens.check("ci", secret)
         assert identity is not None
         self.assertEqual((identity.name, identity.read_only, identity.repositories), ("ci", False, "*"))
-        for name, wrong in (("cd", secret), ("ci", other), ("CI", secret), ("ci", secret + "x"), ("ci", secret[:-1]), ("ci", ""), ("ci", secret[4:])):
+        for name, wrong in (
+            ("cd", secret),
+            ("ci", other),
+            ("CI", secret),
+            ("ci", secret + "x"),
+            ("ci", secret[:-1]),
+            ("ci", ""),
+            ("ci", secret[4:]),
+        ):
             self.assertIsNone(self.tokens.check(name, wrong))
         self.tokens.delete("ci")
         self.assertIsNone(self.tokens.check("ci", secret))
@@ -72,7 +80,10 @@ class Lifetimes(TokensCase):
     def test_a_token_that_ends_and_was_made_by_a_clock_that_was_ahead_is_not_valid_meanwhile(self) -> None:
         today = self.now
         self.now += 365 * DAY
-        secret, endless = self.tokens.add("ci", lifetime=90 * DAY, repositories="*"), self.tokens.add("cd", repositories="*")
+        secret, endless = (
+            self.tokens.add("ci", lifetime=90 * DAY, repositories="*"),
+            self.tokens.add("cd", repositories="*"),
+        )
         identity = self.tokens.check("ci", secret)
         assert identity is not None
         for now in (today, today + 365 * DAY - 61):
@@ -156,7 +167,9 @@ class LastUse(TokensCase):
 
     def test_a_clock_that_goes_back_does_not_keep_it_from_being_written(self) -> None:
         secret = self.tokens.add("ci", repositories="*")
-        self.tokens = Tokens(self.database, clock=lambda: self.now - 365 * DAY, monotonic=lambda: self.now, soon=self.asked.append)
+        self.tokens = Tokens(
+            self.database, clock=lambda: self.now - 365 * DAY, monotonic=lambda: self.now, soon=self.asked.append
+        )
         self.now += 365 * DAY
         self.tokens.check("ci", secret)
         self.tokens.save_uses()
@@ -252,7 +265,9 @@ class LimitedPushTestCase(ServerTestCase):
         cls.limited = Client(cls.server.addresses["auth"], "ci", added.stdout.strip())
 
     def given(self, client: Client, digest: str) -> dict[str, int]:
-        """Ask for a blob by its digest in a repository that does not have it, in every way; returns the status of each, and what can be read then."""
+        """Ask for a blob by its digest in a repository that does not have it, in every way; returns the status of each,
+        and what can be read then.
+        """
         head = client.request("HEAD", f"/v2/team/head/blobs/{digest}").status
         mounted = client.request("POST", f"/v2/team/mount/blobs/uploads/?mount={digest}&from=secret").status
         anywhere = client.request("POST", f"/v2/team/anywhere/blobs/uploads/?mount={digest}").status
@@ -275,11 +290,16 @@ class LimitedPushes(LimitedPushTestCase):
     def test_a_blob_of_a_repository_that_it_may_pull_from_is_given_whoever_else_has_it(self) -> None:
         for name in ("secret", "team/app"):
             self.server.auth.push_image(name, "1", b"shared")
-        self.assertEqual(self.given(self.limited, digest_of(b"shared")), {"head": 200, "mount": 201, "anywhere": 201, "read": 200})
+        self.assertEqual(
+            self.given(self.limited, digest_of(b"shared")), {"head": 200, "mount": 201, "anywhere": 201, "read": 200}
+        )
 
     def test_a_user_is_given_everything(self) -> None:
         self.server.auth.push_image("secret", "2", b"for users")
-        self.assertEqual(self.given(self.server.auth, digest_of(b"for users")), {"head": 200, "mount": 201, "anywhere": 201, "read": 200})
+        self.assertEqual(
+            self.given(self.server.auth, digest_of(b"for users")),
+            {"head": 200, "mount": 201, "anywhere": 201, "read": 200},
+        )
 
 
 class LimitedPushesInPublic(LimitedPushTestCase):
@@ -287,7 +307,10 @@ class LimitedPushesInPublic(LimitedPushTestCase):
 
     def test_a_blob_that_everyone_may_read_is_given(self) -> None:
         self.server.auth.push_image("secret", "1", b"not secret")
-        self.assertEqual(self.given(self.limited, digest_of(b"not secret")), {"head": 200, "mount": 201, "anywhere": 201, "read": 200})
+        self.assertEqual(
+            self.given(self.limited, digest_of(b"not secret")),
+            {"head": 200, "mount": 201, "anywhere": 201, "read": 200},
+        )
 
 
 class LimitedPushesAtOnePort(LimitedPushTestCase):
@@ -297,4 +320,7 @@ class LimitedPushesAtOnePort(LimitedPushTestCase):
 
     def test_a_blob_that_everyone_may_read_is_given(self) -> None:
         self.server.auth.push_image("secret", "1", b"not secret")
-        self.assertEqual(self.given(self.limited, digest_of(b"not secret")), {"head": 200, "mount": 201, "anywhere": 201, "read": 200})
+        self.assertEqual(
+            self.given(self.limited, digest_of(b"not secret")),
+            {"head": 200, "mount": 201, "anywhere": 201, "read": 200},
+        )

@@ -69,7 +69,9 @@ class Passwords(UsersCase):
         self.assertEqual(len({row[0] for row in rows}), 2)
         self.assertEqual(len({row[1] for row in rows}), 2)
         salt, stored, _ = rows[0]
-        self.assertEqual(stored, hashlib.scrypt(PASSWORD.encode(), salt=salt, n=2**14, r=8, p=1, maxmem=2**26, dklen=len(stored)))
+        self.assertEqual(
+            stored, hashlib.scrypt(PASSWORD.encode(), salt=salt, n=2**14, r=8, p=1, maxmem=2**26, dklen=len(stored))
+        )
         self.assertNotIn(PASSWORD.encode(), self.path.read_bytes() + self.path.with_name("vex.db-wal").read_bytes())
 
     def test_an_unknown_user_costs_as_much_time_as_a_known_one(self) -> None:
@@ -125,7 +127,23 @@ class Names(UsersCase):
         self.assertEqual(self.users.names(), ["0", "A.b_c-d@example.com", "a", "alice", "x" * 64])
 
     def test_other_names_are_refused(self) -> None:
-        for name in ("", "x" * 65, "a b", "a:b", "a/b", "\u00e9", "a\n", "a\0", "\uff11", "-u", "--help", ".", ".profile", "_a", "@a"):
+        for name in (
+            "",
+            "x" * 65,
+            "a b",
+            "a:b",
+            "a/b",
+            "\u00e9",
+            "a\n",
+            "a\0",
+            "\uff11",
+            "-u",
+            "--help",
+            ".",
+            ".profile",
+            "_a",
+            "@a",
+        ):
             with self.subTest(name), self.assertRaises(Failure):
                 self.users.add(name, PASSWORD)
         self.assertEqual(self.users.names(), ["alice"])
@@ -257,8 +275,17 @@ class Commands(unittest.TestCase):
         for language in ("C", "C.UTF-8"):
             with self.subTest(language):
                 environment = {**os.environ, "LC_ALL": language, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-                result = subprocess.run(command, input=b"\xff\xfe long password\n", capture_output=True, env=environment, timeout=60, check=False)
-                self.assertEqual((result.returncode, result.stdout, result.stderr.count(b"\n")), (1, b"", 1), result.stderr)
+                result = subprocess.run(
+                    command,
+                    input=b"\xff\xfe long password\n",
+                    capture_output=True,
+                    env=environment,
+                    timeout=60,
+                    check=False,
+                )
+                self.assertEqual(
+                    (result.returncode, result.stdout, result.stderr.count(b"\n")), (1, b"", 1), result.stderr
+                )
         self.assertEqual(self.names(), [])
 
     def test_a_terminal_is_asked_twice_without_echo(self) -> None:
@@ -271,12 +298,25 @@ class Commands(unittest.TestCase):
 
     def test_nobody_types_a_password_for_what_cannot_be_done(self) -> None:
         self.assertEqual(self.user("add", "bob", text="a long password\n").returncode, 0)
-        for verb, name, words in (("add", "bob", "already"), ("add", "no name", "is not a user name"), ("password", "carol", "there is no user carol")):
+        for verb, name, words in (
+            ("add", "bob", "already"),
+            ("add", "no name", "is not a user name"),
+            ("password", "carol", "there is no user carol"),
+        ):
             with self.subTest(verb=verb, name=name):
                 master, slave = pty.openpty()
                 command = [sys.executable, str(TOP / "vex.py"), "user", verb, name, "--data-dir", str(self.data)]
                 # Where it asked, it would wait for ever.
-                ended = subprocess.run(command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, text=True, timeout=60, check=False, start_new_session=True)
+                ended = subprocess.run(
+                    command,
+                    stdin=slave,
+                    stdout=slave,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    timeout=60,
+                    check=False,
+                    start_new_session=True,
+                )
                 os.close(slave)
                 os.close(master)
                 self.assertEqual((ended.returncode, ended.stderr.count("\n")), (1, 1))
@@ -329,5 +369,11 @@ class Running(ServerTestCase):
         log = self.server.log.read_text()
         self.assertIn("/v2/seen/in/log", log)
         self.assertIn(USER, log)
-        for secret in (PASSWORD, "a wrong password", basic().partition(" ")[2], headers["Authorization"].partition(" ")[2], "digest=secret"):
+        for secret in (
+            PASSWORD,
+            "a wrong password",
+            basic().partition(" ")[2],
+            headers["Authorization"].partition(" ")[2],
+            "digest=secret",
+        ):
             self.assertNotIn(secret, log)

@@ -1,4 +1,6 @@
-"""Pushing a manifest on a condition: If-Match and If-None-Match on PUT (RFC 9110 section 13.1), by tag, by digest, and with tags in the query."""
+"""Pushing a manifest on a condition: If-Match and If-None-Match on PUT (RFC 9110 section 13.1), by tag, by digest, and
+with tags in the query.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,17 @@ class Fields(unittest.TestCase):
         self.assertFalse(Preconditions(SECOND, SECOND).hold(FIRST))
 
     def test_what_cannot_be_read_is_refused_and_not_ignored(self) -> None:
-        for value in ("", ",", "sha256:1", "'sha256:1'", '"sha256:1', f"{FIRST} sha256:2", "**", f"* {FIRST}", f"w/{FIRST}"):
+        for value in (
+            "",
+            ",",
+            "sha256:1",
+            "'sha256:1'",
+            '"sha256:1',
+            f"{FIRST} sha256:2",
+            "**",
+            f"* {FIRST}",
+            f"w/{FIRST}",
+        ):
             for fields in ((value, None), (None, value)):
                 with self.subTest(fields), self.assertRaises(RegistryError) as caught:
                     Preconditions(*fields)
@@ -130,12 +142,18 @@ class Pushes(InProcessTestCase):
     def test_a_push_that_fails_its_condition_leaves_nothing_behind(self) -> None:
         before = self.site.holdings()
         self.assert_failed(self.put("n0", self.contents[0] + b"\n", If_None_Match="*"))
-        self.assert_failed(self.site.request("PUT", "/v2/elsewhere/manifests/v1", b'{"schemaVersion":2,"manifests":[]}', {"If-Match": "*"}))
+        self.assert_failed(
+            self.site.request(
+                "PUT", "/v2/elsewhere/manifests/v1", b'{"schemaVersion":2,"manifests":[]}', {"If-Match": "*"}
+            )
+        )
         self.assertEqual(self.site.holdings(), before)
 
     def test_what_is_refused_anyway_is_refused_as_without_a_condition(self) -> None:
         self.assertEqual(self.put("n0", b"{", If_None_Match="*").codes, ["MANIFEST_INVALID"])
-        self.assertEqual(self.put("n0", json.dumps(image(b"missing")).encode(), If_None_Match="*").codes, ["MANIFEST_BLOB_UNKNOWN"])
+        self.assertEqual(
+            self.put("n0", json.dumps(image(b"missing")).encode(), If_None_Match="*").codes, ["MANIFEST_BLOB_UNKNOWN"]
+        )
         self.assertEqual(self.put("n0", self.contents[0], If_Match="sha256:1").status, 400)
 
 
@@ -152,7 +170,9 @@ class AtOnce(ServerTestCase):
 
         def push(content: bytes) -> int:
             start.wait()
-            return auth.request("PUT", "/v2/race/manifests/latest", content, {"Content-Type": OCI_MANIFEST, "If-None-Match": "*"}).status
+            return auth.request(
+                "PUT", "/v2/race/manifests/latest", content, {"Content-Type": OCI_MANIFEST, "If-None-Match": "*"}
+            ).status
 
         with ThreadPoolExecutor(len(contents)) as pool:
             statuses = list(pool.map(push, contents))

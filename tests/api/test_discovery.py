@@ -7,7 +7,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tests.support.server import OCI_EMPTY, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Answer, Client, ServerTestCase, descriptor, digest_of, image, index
+from tests.support.server import (
+    OCI_EMPTY,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Answer,
+    Client,
+    ServerTestCase,
+    descriptor,
+    digest_of,
+    image,
+    index,
+)
 
 ABSENT = "sha256:" + "0" * 64
 # The fields of a result besides its name ("Docker Registry API v1", Search).
@@ -46,7 +58,9 @@ class PagedCase(ServerTestCase):
 
     def check_everything(self) -> None:
         answer = self.server.public.get(self.path)
-        self.assertEqual((tuple(answer.json[self.key]), answer.headers["Content-Type"]), (self.entries, "application/json"))
+        self.assertEqual(
+            (tuple(answer.json[self.key]), answer.headers["Content-Type"]), (self.entries, "application/json")
+        )
         self.assertNotIn("Link", answer.headers)
         head = self.server.public.request("HEAD", self.path)
         self.assertEqual((head.status, head.body, head.headers["Content-Length"]), (200, b"", str(len(answer.body))))
@@ -212,7 +226,9 @@ class PageSizes(ServerTestCase):
 
     def test_a_client_that_asks_for_more_gets_the_limit_and_a_link(self) -> None:
         for n in (4, 7, 10**18):
-            self.assertEqual(walk(self.server.public, f"/v2/sizes/tags/list?n={n}", "tags"), (list(self.tags), [3, 3, 1]))
+            self.assertEqual(
+                walk(self.server.public, f"/v2/sizes/tags/list?n={n}", "tags"), (list(self.tags), [3, 3, 1])
+            )
 
     def test_referrers_come_in_pages_and_the_filter_stays(self) -> None:
         auth = self.server.auth
@@ -229,7 +245,10 @@ class PageSizes(ServerTestCase):
         self.assertEqual(sorted(entry["digest"] for entry in listed), sorted(digest for digest, _ in pushed))
         filtered, sizes = walk(self.server.public, f"{path}?artifactType={ARTIFACT.replace('+', '%2B')}", "manifests")
         self.assertEqual(sizes, [2, 2, 1])
-        self.assertEqual(sorted(entry["digest"] for entry in filtered), sorted(digest for digest, artifact_type in pushed if artifact_type == ARTIFACT))
+        self.assertEqual(
+            sorted(entry["digest"] for entry in filtered),
+            sorted(digest for digest, artifact_type in pushed if artifact_type == ARTIFACT),
+        )
 
 
 class Referrers(ServerTestCase):
@@ -253,7 +272,9 @@ class Referrers(ServerTestCase):
         self.assertEqual((answer.json["schemaVersion"], answer.json["mediaType"]), (2, OCI_INDEX))
         return answer
 
-    def push(self, repository: str, document: Mapping[str, Any], media_type: str = OCI_MANIFEST, reference: str = "") -> dict[str, Any]:
+    def push(
+        self, repository: str, document: Mapping[str, Any], media_type: str = OCI_MANIFEST, reference: str = ""
+    ) -> dict[str, Any]:
         """Push a manifest without layers of its own; returns what its descriptor begins with."""
         self.server.auth.push_blob(repository, b"{}")
         digest = self.server.auth.push_manifest(repository, reference, document, media_type)
@@ -282,7 +303,11 @@ class Referrers(ServerTestCase):
             {**self.push("described", own), "artifactType": ARTIFACT, "annotations": annotations},
             {**self.push("described", of_config), "artifactType": OTHER_ARTIFACT},
             self.push("described", of_index, OCI_INDEX),
-            {**self.push("described", index_with_type, OCI_INDEX), "artifactType": ARTIFACT, "annotations": annotations},
+            {
+                **self.push("described", index_with_type, OCI_INDEX),
+                "artifactType": ARTIFACT,
+                "annotations": annotations,
+            },
         ]
         listed = self.referrers("described", subject["digest"]).json["manifests"]
         self.assertCountEqual(listed, expected)
@@ -307,7 +332,10 @@ class Referrers(ServerTestCase):
     def test_a_referrer_can_come_before_its_subject(self) -> None:
         subject = {**self.subject, "digest": digest_of(b"{}")}
         early = self.push("early", image(subject=subject))
-        self.assertEqual([entry["digest"] for entry in self.referrers("early", subject["digest"]).json["manifests"]], [early["digest"]])
+        self.assertEqual(
+            [entry["digest"] for entry in self.referrers("early", subject["digest"]).json["manifests"]],
+            [early["digest"]],
+        )
 
     def test_a_deleted_referrer_is_no_longer_listed(self) -> None:
         subject = {**self.subject, "digest": digest_of(b"deleted")}
@@ -328,5 +356,9 @@ class Referrers(ServerTestCase):
     def test_cosign_tags_are_tags_like_others(self) -> None:
         for suffix in ("sig", "att", "sbom"):
             tag = f"{self.digest.replace(':', '-')}.{suffix}"
-            self.push("cosign", {**image(), "layers": [descriptor(b"{}", OCI_LAYER)], "config": descriptor(b"{}", OCI_EMPTY)}, reference=tag)
+            self.push(
+                "cosign",
+                {**image(), "layers": [descriptor(b"{}", OCI_LAYER)], "config": descriptor(b"{}", OCI_EMPTY)},
+                reference=tag,
+            )
             self.assertEqual(self.server.public.get(f"/v2/cosign/manifests/{tag}").status, 200)

@@ -1,4 +1,5 @@
-"""Every limit of the registry: what is at it is taken, what is one over gets the answer that it should, and a metric counts it.
+"""Every limit of the registry: what is at it is taken, what is one over gets the answer that it should, and a metric
+counts it.
 
 Limits of requests are those of the defaults; of blobs, sessions, connections and times, small ones that flags set.
 """
@@ -19,7 +20,19 @@ from collections.abc import Iterable
 from typing import Callable
 
 from tests.support.raw import basic, connected
-from tests.support.server import OCI_INDEX, OCI_MANIFEST, PASSWORD, USER, Answer, Client, ServerTestCase, digest_of, image, running, write_certificate
+from tests.support.server import (
+    OCI_INDEX,
+    OCI_MANIFEST,
+    PASSWORD,
+    USER,
+    Answer,
+    Client,
+    ServerTestCase,
+    digest_of,
+    image,
+    running,
+    write_certificate,
+)
 from vex.errors import Kind, RegistryError
 from vex.http.heads import HeadLimits
 from vex.http.message import Request, Response, error_response
@@ -44,7 +57,9 @@ class LimitCase(ServerTestCase):
         _wait_until(lambda: self.server.metric(series) >= 1)
         self.assertEqual(self.server.metric(series), 1)
 
-    def assert_limit(self, reason: str, at: Iterable[Answer], over: Callable[[], Answer], status: int, code: str) -> None:
+    def assert_limit(
+        self, reason: str, at: Iterable[Answer], over: Callable[[], Answer], status: int, code: str
+    ) -> None:
         """Check that what is at a limit was taken, and that what is over it is refused and counted."""
         for answer in at:
             self.assertIn(answer.status, (200, 201, 202), answer)
@@ -69,12 +84,20 @@ class Heads(LimitCase):
 
     def test_a_request_has_at_most_64_fields(self) -> None:
         fields = [f"X{number}: a" for number in range(63)]
-        self.assert_limit("header", [self.send("GET /v2/ HTTP/1.1", *fields[:62])], lambda: self.send("GET /v2/ HTTP/1.1", *fields), 431, "HEADERS_TOO_LARGE")
+        self.assert_limit(
+            "header",
+            [self.send("GET /v2/ HTTP/1.1", *fields[:62])],
+            lambda: self.send("GET /v2/ HTTP/1.1", *fields),
+            431,
+            "HEADERS_TOO_LARGE",
+        )
 
     def test_fields_have_at_most_32_kib(self) -> None:
         room = 32 * KIB - len(f"Host: a\r\nAuthorization: {basic()}\r\nX: \r\n")
         at = self.send("GET /v2/ HTTP/1.1", "X: " + "a" * room)
-        self.assert_limit("header", [at], lambda: self.send("GET /v2/ HTTP/1.1", "X: " + "a" * (room + 1)), 431, "HEADERS_TOO_LARGE")
+        self.assert_limit(
+            "header", [at], lambda: self.send("GET /v2/ HTTP/1.1", "X: " + "a" * (room + 1)), 431, "HEADERS_TOO_LARGE"
+        )
 
 
 class Manifests(LimitCase):
@@ -88,7 +111,9 @@ class Manifests(LimitCase):
 
     def push(self, content: bytes, media_type: str = OCI_MANIFEST, *, chunked: bool = False) -> Answer:
         body = iter([content]) if chunked else content
-        return self.server.auth.request("PUT", "/v2/app/manifests/v1", body, {"Content-Type": media_type}, chunked=chunked)
+        return self.server.auth.request(
+            "PUT", "/v2/app/manifests/v1", body, {"Content-Type": media_type}, chunked=chunked
+        )
 
     def test_a_manifest_has_at_most_4_mib(self) -> None:
         content = json.dumps(image()).encode().ljust(4 * MIB)
@@ -96,14 +121,23 @@ class Manifests(LimitCase):
         def over() -> Answer:
             # http.client loses the answer when the server closes before it has taken everything.
             with connected(self.server.addresses["auth"]) as wire:
-                wire.send(f"PUT /v2/app/manifests/v1 HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: {len(content) + 1}\r\n\r\n".encode())
+                wire.send(
+                    f"PUT /v2/app/manifests/v1 HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length:"
+                    f" {len(content) + 1}\r\n\r\n".encode()
+                )
                 return wire.answer()
 
         self.assert_limit("manifest_size", [self.push(content)], over, 413, "MANIFEST_INVALID")
 
     def test_a_manifest_in_chunks_has_at_most_4_mib(self) -> None:
         content = json.dumps(image()).encode().ljust(4 * MIB)
-        self.assert_limit("manifest_size", [self.push(content, chunked=True)], lambda: self.push(content + b" ", chunked=True), 413, "MANIFEST_INVALID")
+        self.assert_limit(
+            "manifest_size",
+            [self.push(content, chunked=True)],
+            lambda: self.push(content + b" ", chunked=True),
+            413,
+            "MANIFEST_INVALID",
+        )
 
     def test_a_manifest_has_at_most_20000_descriptors(self) -> None:
         at, over = (json.dumps(image(*[b"layer"] * (count - 1))).encode() for count in (20_000, 20_001))
@@ -113,12 +147,22 @@ class Manifests(LimitCase):
         self.push(json.dumps(image()).encode())
         child = json.dumps(image()).encode()
         entry = {"mediaType": OCI_MANIFEST, "digest": digest_of(child), "size": len(child)}
-        at, over = (json.dumps({"schemaVersion": 2, "manifests": [entry] * count}).encode() for count in (20_000, 20_001))
-        self.assert_limit("manifest_complexity", [self.push(at, OCI_INDEX)], lambda: self.push(over, OCI_INDEX), 400, "MANIFEST_INVALID")
+        at, over = (
+            json.dumps({"schemaVersion": 2, "manifests": [entry] * count}).encode() for count in (20_000, 20_001)
+        )
+        self.assert_limit(
+            "manifest_complexity",
+            [self.push(at, OCI_INDEX)],
+            lambda: self.push(over, OCI_INDEX),
+            400,
+            "MANIFEST_INVALID",
+        )
 
     def test_a_manifest_is_nested_at_most_64_levels(self) -> None:
         # The manifest itself is the first.
-        at, over = (json.dumps(image()).encode()[:-1] + b', "x": ' + b"[" * levels + b"]" * levels + b"}" for levels in (63, 64))
+        at, over = (
+            json.dumps(image()).encode()[:-1] + b', "x": ' + b"[" * levels + b"]" * levels + b"}" for levels in (63, 64)
+        )
         self.assert_limit("manifest_complexity", [self.push(at)], lambda: self.push(over), 400, "MANIFEST_INVALID")
 
 
@@ -131,28 +175,49 @@ class Uploads(LimitCase):
     def push(self, length: int, *, chunked: bool = False) -> Answer:
         content = bytes(length)
         body = iter([content[:50_000], content[50_000:]]) if chunked else content
-        return self.server.auth.request("POST", f"/v2/app/blobs/uploads/?digest={digest_of(content)}", body, chunked=chunked)
+        return self.server.auth.request(
+            "POST", f"/v2/app/blobs/uploads/?digest={digest_of(content)}", body, chunked=chunked
+        )
 
     def test_a_blob_has_at_most_so_many_bytes(self) -> None:
         self.assert_limit("blob_size", [self.push(100_000)], lambda: self.push(100_001), 413, "SIZE_INVALID")
 
     def test_a_blob_in_chunks_has_at_most_so_many_bytes(self) -> None:
-        self.assert_limit("blob_size", [self.push(100_000, chunked=True)], lambda: self.push(100_001, chunked=True), 413, "SIZE_INVALID")
+        self.assert_limit(
+            "blob_size",
+            [self.push(100_000, chunked=True)],
+            lambda: self.push(100_001, chunked=True),
+            413,
+            "SIZE_INVALID",
+        )
 
     def test_there_are_at_most_so_many_sessions_and_one_that_ends_makes_room(self) -> None:
         opened = [self.server.auth.request("POST", "/v2/app/blobs/uploads/") for _ in range(3)]
         answer = self.server.auth.request("POST", "/v2/app/blobs/uploads/")
         self.assertGreater(int(answer.headers["Retry-After"]), 0)
-        self.assert_limit("upload_sessions", opened, lambda: self.server.auth.request("POST", "/v2/app/blobs/uploads/"), 429, "TOOMANYREQUESTS")
+        self.assert_limit(
+            "upload_sessions",
+            opened,
+            lambda: self.server.auth.request("POST", "/v2/app/blobs/uploads/"),
+            429,
+            "TOOMANYREQUESTS",
+        )
         for session in opened:
             self.assertEqual(self.server.auth.request("DELETE", session.headers["Location"]).status, 204)
         self.assertEqual(self.push(1).status, 201)
 
 
 class Space(LimitCase):
-    """Half of the space that is free is to stay free: how much that is changes all the time, so what is far from it is tried."""
+    """Half of the space that is free is to stay free: how much that is changes all the time, so what is far from it is
+    tried.
+    """
 
-    flags = ("--blob-limit", "1024TiB", "--free-space", str(os.statvfs("/tmp").f_bavail * os.statvfs("/tmp").f_frsize // 2))
+    flags = (
+        "--blob-limit",
+        "1024TiB",
+        "--free-space",
+        str(os.statvfs("/tmp").f_bavail * os.statvfs("/tmp").f_frsize // 2),
+    )
 
     def test_what_would_leave_too_little_space_is_507_before_its_body_is_read(self) -> None:
         free = os.statvfs(self.server.data).f_bavail * os.statvfs(self.server.data).f_frsize
@@ -160,7 +225,10 @@ class Space(LimitCase):
         before = self.refused("free_space")
         with connected(self.server.addresses["auth"]) as wire:
             path = f"/v2/app/blobs/uploads/?digest={digest_of(b'b')}"
-            wire.send(f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: {free * 9 // 10}\r\n\r\n".encode())
+            wire.send(
+                f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length:"
+                f" {free * 9 // 10}\r\n\r\n".encode()
+            )
             self.assert_error(wire.answer(), 507, "INSUFFICIENT_STORAGE")
         self.assertEqual((pushed.status, self.refused("free_space") - before), (201, 1))
 
@@ -173,7 +241,14 @@ class Pages(LimitCase):
     def test_a_page_has_as_many_entries_as_the_limit_and_a_link_to_the_rest(self) -> None:
         for tag in "abcd":
             self.server.auth.push_image("app", tag, b"layer")
-        for query, tags in (("", "abcd"), ("?n=1", "a"), ("?n=3", "abc"), ("?n=4", "abc"), ("?n=1000000", "abc"), ("?n=3&last=a", "bcd")):
+        for query, tags in (
+            ("", "abcd"),
+            ("?n=1", "a"),
+            ("?n=3", "abc"),
+            ("?n=4", "abc"),
+            ("?n=1000000", "abc"),
+            ("?n=3&last=a", "bcd"),
+        ):
             with self.subTest(query):
                 answer = self.server.public.get(f"/v2/app/tags/list{query}")
                 self.assertEqual((answer.status, answer.json["tags"]), (200, [*tags]))
@@ -195,7 +270,9 @@ class Logins(LimitCase):
         self.assert_error(over, 429, "TOOMANYREQUESTS")
         self.assertGreaterEqual(len(answers), 11)
         self.assertTrue(1 <= int(over.headers["Retry-After"]) <= 60, over)
-        self.assertEqual((self.refused("failed_logins"), self.server.metric("vex_logins_refused_total") - before), (1, len(answers)))
+        self.assertEqual(
+            (self.refused("failed_logins"), self.server.metric("vex_logins_refused_total") - before), (1, len(answers))
+        )
         self.assertEqual(Client(self.server.addresses["auth"], "another", PASSWORD).get("/v2/").status, 401)
         self.assertEqual(self.server.auth.get("/v2/").status, 200)
 
@@ -214,7 +291,18 @@ class Times(LimitCase):
     """Deadlines that are absolute, whatever trickles in."""
 
     # At this rate, what fits into the buffers of both sides is read in less than a second.
-    flags = ("--head-timeout", "1s", "--idle-timeout", "1s", "--stall-timeout", "1s", "--upload-timeout", "1s", "--minimum-rate", "4MiB")
+    flags = (
+        "--head-timeout",
+        "1s",
+        "--idle-timeout",
+        "1s",
+        "--stall-timeout",
+        "1s",
+        "--upload-timeout",
+        "1s",
+        "--minimum-rate",
+        "4MiB",
+    )
 
     def test_a_head_that_does_not_end_is_408(self) -> None:
         before = self.refused("head_timeout", "public")
@@ -243,7 +331,9 @@ class Times(LimitCase):
         before = self.refused("body_timeout")
         with connected(self.server.addresses["auth"]) as wire:
             path = f"/v2/app/blobs/uploads/?digest={digest_of(b'')}"
-            wire.send(f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: 5\r\n\r\n".encode())
+            wire.send(
+                f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: 5\r\n\r\n".encode()
+            )
             answer = wire.answer()
             self.assert_error(answer, 408, "REQUEST_TIMEOUT")
             self.assertEqual((answer.headers["Connection"], wire.rest()), ("close", b""))
@@ -254,13 +344,27 @@ class Times(LimitCase):
 class Crowds(LimitCase):
     """Two connections at once to each listener, and one more."""
 
-    flags = ("--public-connections", "2", "--auth-connections", "2", "--internal-connections", "2", "--head-timeout", "5s")
+    flags = (
+        "--public-connections",
+        "2",
+        "--auth-connections",
+        "2",
+        "--internal-connections",
+        "2",
+        "--head-timeout",
+        "5s",
+    )
 
     def test_one_more_than_the_limit_waits_until_another_ends_and_idle_ones_make_room(self) -> None:
         paths = {"public": "/v2/", "auth": "/v2/", "internal": "/healthz"}
         for listener, address in self.server.addresses.items():
             request = f"GET {paths[listener]} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\n\r\n".encode()
-            with self.subTest(listener), connected(address) as busy, connected(address) as idle, connected(address) as third:
+            with (
+                self.subTest(listener),
+                connected(address) as busy,
+                connected(address) as idle,
+                connected(address) as third,
+            ):
                 busy.send(request[:-2])
                 idle.send(request)
                 self.assertEqual(idle.answer().status, 200)
@@ -316,7 +420,10 @@ class Shutdown(unittest.TestCase):
     def test_requests_under_way_are_closed_after_the_timeout(self) -> None:
         with running("--shutdown-timeout", "1s") as server, connected(server.addresses["auth"]) as wire:
             path = f"/v2/app/blobs/uploads/?digest={digest_of(b'')}"
-            wire.send(f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n".encode())
+            wire.send(
+                f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nExpect:"
+                " 100-continue\r\nContent-Length: 5\r\n\r\n".encode()
+            )
             self.assertEqual(wire.answer().status, 100)
             started = time.monotonic()
             self.assertEqual(server.stop(), 0)
@@ -350,7 +457,10 @@ class Threads(unittest.TestCase):
         self.addCleanup(listener.server_close)
         # No address space has room for such a stack.
         self.addCleanup(threading.stack_size, threading.stack_size(2**47))
-        with socket.create_connection(("127.0.0.1", listener.server_address[1]), timeout=20) as client, self.assertLogs("vex", "WARNING"):
+        with (
+            socket.create_connection(("127.0.0.1", listener.server_address[1]), timeout=20) as client,
+            self.assertLogs("vex", "WARNING"),
+        ):
             listener.handle_request()
             self.assertTrue(client.recv(100).startswith(b"HTTP/1.1 503 "))
         self.assertEqual(reasons.reasons, ["auth: no thread"])

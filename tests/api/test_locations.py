@@ -21,7 +21,9 @@ def locations(client: Client, headers: dict[str, str]) -> dict[str, str]:
     """Have each kind of answer sent that has a Location; returns those by name."""
 
     def sent(method: str, path: str, status: int, body: bytes = b"", **more: str) -> str:
-        answer = client.request(method, path, body, {**headers, **{name.replace("_", "-"): value for name, value in more.items()}})
+        answer = client.request(
+            method, path, body, {**headers, **{name.replace("_", "-"): value for name, value in more.items()}}
+        )
         assert answer.status == status, answer
         return str(answer.headers["Location"])
 
@@ -30,7 +32,9 @@ def locations(client: Client, headers: dict[str, str]) -> dict[str, str]:
     found["chunk"] = sent("PATCH", path, 202, b"first")
     found["status"] = sent("GET", path, 204)
     found["out of order"] = sent("PATCH", path, 416, b"first", Content_Range="0-4")
-    found["last chunk out of order"] = sent("PUT", f"{path}&digest={digest_of(b'first')}", 416, b"first", Content_Range="0-4")
+    found["last chunk out of order"] = sent(
+        "PUT", f"{path}&digest={digest_of(b'first')}", 416, b"first", Content_Range="0-4"
+    )
     found["last chunk"] = sent("PUT", f"{path}&digest={digest_of(b'first')}", 201)
     found["last chunk again"] = sent("PUT", f"{path}&digest={digest_of(b'first')}", 201)
     found["one request"] = sent("POST", f"/v2/app/blobs/uploads/?digest={digest_of(b'{}')}", 201, b"{}")
@@ -38,7 +42,9 @@ def locations(client: Client, headers: dict[str, str]) -> dict[str, str]:
     found["mount"] = sent("POST", f"/v2/other/blobs/uploads/?mount={digest_of(b'{}')}&from=app", 201)
     client.push_image("app", "v1")
     manifest = client.get("/v2/app/manifests/v1").body
-    found["manifest"] = sent("PUT", "/v2/app/manifests/v2", 201, manifest, Content_Type="application/vnd.oci.image.manifest.v1+json")
+    found["manifest"] = sent(
+        "PUT", "/v2/app/manifests/v2", 201, manifest, Content_Type="application/vnd.oci.image.manifest.v1+json"
+    )
     found["manifest by digest"] = sent("PUT", f"/v2/app/manifests/{digest_of(manifest)}?tag=v3", 201, manifest)
     return found
 
@@ -49,7 +55,9 @@ class LocationsCase(ServerTestCase):
     def check(self, base: str, headers: dict[str, str] | None = None, client: Client | None = None) -> None:
         """Check that all locations begin with this, and then with the path."""
         for name, location in locations(client or self.server.auth, headers or {}).items():
-            self.assertTrue(location.startswith(f"{base}/v2/"), f"{name}: {location} does not begin with {base or 'the path'}")
+            self.assertTrue(
+                location.startswith(f"{base}/v2/"), f"{name}: {location} does not begin with {base or 'the path'}"
+            )
 
     def first(self, headers: dict[str, str] | None = None, client: Client | None = None) -> str:
         """Return scheme and host of one location."""
@@ -72,7 +80,9 @@ class Trusted(LocationsCase):
 
     def test_where_a_trusted_proxy_tells_scheme_and_host_locations_are_absolute(self) -> None:
         self.check("https://registry.example:8443", TOLD)
-        self.assertEqual(self.first({"Forwarded": "for=192.0.2.1;proto=http;host=registry.example"}), "http://registry.example")
+        self.assertEqual(
+            self.first({"Forwarded": "for=192.0.2.1;proto=http;host=registry.example"}), "http://registry.example"
+        )
 
     def test_where_it_tells_one_of_them_locations_are_relative(self) -> None:
         self.assertEqual([self.first({name: value}) for name, value in TOLD.items()], ["", ""])
@@ -81,7 +91,10 @@ class Trusted(LocationsCase):
     def test_links_stay_relative(self) -> None:
         for tag in ("1", "2"):
             self.server.auth.push_image("linked", tag)
-        self.assertEqual(self.server.auth.get("/v2/linked/tags/list?n=1", TOLD).headers["Link"], '</v2/linked/tags/list?n=1&last=1>; rel="next"')
+        self.assertEqual(
+            self.server.auth.get("/v2/linked/tags/list?n=1", TOLD).headers["Link"],
+            '</v2/linked/tags/list?n=1&last=1>; rel="next"',
+        )
 
 
 class OnePort(LocationsCase):
@@ -103,7 +116,15 @@ class TwoPorts(LocationsCase):
 
 class ByHand(LocationsCase):
     def test_relative_is_relative_everywhere(self) -> None:
-        flags = ("--locations", "relative", "--anonymous-read", "yes", "--public-url", "https://registry.example", *TRUST)
+        flags = (
+            "--locations",
+            "relative",
+            "--anonymous-read",
+            "yes",
+            "--public-url",
+            "https://registry.example",
+            *TRUST,
+        )
         with running(*flags) as server:
             self.check("", TOLD, server.auth)
 
@@ -201,5 +222,3 @@ def over_unix(path: Path, headers: dict[str, str]) -> Answer:
         connection.request("POST", "/v2/app/blobs/uploads/", headers={"Authorization": basic(), **headers})
         answer = connection.getresponse()
         return Answer(answer.status, answer.headers, answer.read())
-
-

@@ -1,4 +1,6 @@
-"""Lists of very many names: complete where nobody asked for a part, made in little memory, and never in the way of those who pull and push."""
+"""Lists of very many names: complete where nobody asked for a part, made in little memory, and never in the way of
+those who pull and push.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ print(json.dumps(ContainerImageRegistryClient.list_tags(sys.argv[1] + "/many", {
 """,
 }
 _NODE_CLIENT = """
-const client = require("docker-registry-client").createClientV2({ name: process.argv[2] + "/many", insecure: true, maxSchemaVersion: 2 });
+const client = require("docker-registry-client").createClientV2({
+  name: process.argv[2] + "/many", insecure: true, maxSchemaVersion: 2,
+});
 client.listTags((error, found) => { if (error) throw error; console.log(JSON.stringify(found.tags)); client.close(); });
 """
 # Asks for pages, 16 at once, until its standard input ends.
@@ -82,7 +86,11 @@ class LongLists(unittest.TestCase):
     def test_a_long_list_ends_at_eight_mebibytes_with_a_link_to_the_rest(self) -> None:
         for path, key, expected in (
             ("/v2/tags/tags/list", "tags", [tag_name(number) for number in range(TAGS)]),
-            ("/v2/_catalog", "repositories", sorted(["hot", "many", "tags", *map(repository_name, range(REPOSITORIES))])),
+            (
+                "/v2/_catalog",
+                "repositories",
+                sorted(["hot", "many", "tags", *map(repository_name, range(REPOSITORIES))]),
+            ),
         ):
             with self.subTest(path):
                 names, sizes = walk(self.server.public, path, key)
@@ -99,7 +107,10 @@ class LongLists(unittest.TestCase):
                 connection.request(method, "/v2/tags/tags/list")
                 response = connection.getresponse()
                 body = response.read()
-                self.assertEqual((response.status, response.headers["Content-Type"], bool(body)), (200, "application/json", method == "GET"))
+                self.assertEqual(
+                    (response.status, response.headers["Content-Type"], bool(body)),
+                    (200, "application/json", method == "GET"),
+                )
                 self.assertIn('rel="next"', response.headers["Link"])
 
     def test_a_number_that_is_asked_for_counts_as_before(self) -> None:
@@ -114,7 +125,9 @@ class LongLists(unittest.TestCase):
             for response in slow:
                 # More than the buffers of the kernel hold.
                 read = response.read(2**20)
-                self.assertEqual(json.loads(read[: read.rindex(b",")] + b"]}")["tags"][-1], tag_name(read.count(b",") - 2))
+                self.assertEqual(
+                    json.loads(read[: read.rindex(b",")] + b"]}")["tags"][-1], tag_name(read.count(b",") - 2)
+                )
         self.assertLess(peak_bytes(self.server) - before, 48 * 2**20)
 
     @contextlib.contextmanager
@@ -128,12 +141,17 @@ class LongLists(unittest.TestCase):
         python, regshape = require_client("bin/python"), require_client("bin/regshape")
         commands = {name: [python, "-c", code, host] for name, code in _PYTHON_CLIENTS.items()}
         commands["regshape"] = [regshape, "--insecure", "tag", "list", "--json", "-i", f"{host}/many"]
-        modules = require_client("node_modules/docker-registry-client/package.json").partition("docker-registry-client")[0]
+        modules = require_client("node_modules/docker-registry-client/package.json").partition(
+            "docker-registry-client"
+        )[0]
         commands["docker-registry-client of npm"] = [require("node", "nodejs"), "-e", _NODE_CLIENT, "x", host]
         for name, command in commands.items():
             with self.subTest(name), temporary_directory() as home:
                 found = json.loads(run(*command, environment={"NODE_PATH": modules, "HOME": str(home)}).stdout)
-                self.assertEqual(sorted(found["tags"] if isinstance(found, dict) else found), sorted(str(number) for number in range(1500)))
+                self.assertEqual(
+                    sorted(found["tags"] if isinstance(found, dict) else found),
+                    sorted(str(number) for number in range(1500)),
+                )
 
     # What others notice
 
@@ -141,10 +159,14 @@ class LongLists(unittest.TestCase):
         self.check_pulls("/?q=zzz", "/?q=large&sort=-pushed", "/r/tags/?q=zzz", "/v1/search?q=zzz")
 
     def test_lists_do_not_delay_a_pull_with_a_password(self) -> None:
-        self.check_pulls("/", "/?page=900", "/r/many/", "/r/tags/?page=600&sort=size", "/v2/tags/tags/list", "/r/team-001/")
+        self.check_pulls(
+            "/", "/?page=900", "/r/many/", "/r/tags/?page=600&sort=size", "/v2/tags/tags/list", "/r/team-001/"
+        )
 
     def check_pulls(self, *paths: str) -> None:
-        """Check that sixteen who ask for these pages, again and again, make others wait for no more than three times as long as without them."""
+        """Check that sixteen who ask for these pages, again and again, make others wait for no more than three times as
+        long as without them.
+        """
         with contextlib.closing(http.client.HTTPConnection(*self.server.addresses["auth"], timeout=60)) as connection:
             for attempt in range(3):
                 idle = _median_pull(connection)

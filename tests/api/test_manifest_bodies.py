@@ -103,7 +103,9 @@ class Crowd(unittest.TestCase):
             self.assertLess(self.peak(server), PEAK_BYTES)
 
     def push(self, server: Server, content: bytes) -> int:
-        return server.auth.request("PUT", f"/v2/app/manifests/t{len(content)}", content, {"Content-Type": OCI_MANIFEST}).status
+        return server.auth.request(
+            "PUT", f"/v2/app/manifests/t{len(content)}", content, {"Content-Type": OCI_MANIFEST}
+        ).status
 
     @staticmethod
     def peak(server: Server) -> int:

@@ -1,4 +1,6 @@
-"""Several ranges of a blob in one request, as podman sends them for the files of a layer that it does not have: RFC 9110 sections 14 and 15.3.7."""
+"""Several ranges of a blob in one request, as podman sends them for the files of a layer that it does not have: RFC
+9110 sections 14 and 15.3.7.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,13 @@ class Ranges(ServerTestCase):
         for listener in ("public", "auth"):
             answer = self.client(listener).get(self.path, {"Range": spec(*wanted)})
             self.assert_parts(answer, *wanted)
-            self.assertEqual((answer.headers["ETag"], answer.headers["Accept-Ranges"]), (f'"{digest_of(CONTENT)}"', "bytes"))
+            self.assertEqual(
+                (answer.headers["ETag"], answer.headers["Accept-Ranges"]), (f'"{digest_of(CONTENT)}"', "bytes")
+            )
             for name in ("X-Content-Type-Options", "Content-Security-Policy", "Cache-Control", "Content-Disposition"):
-                self.assertEqual(answer.headers[name], self.client(listener).get(self.path, {"Range": "bytes=0-0"}).headers[name])
+                self.assertEqual(
+                    answer.headers[name], self.client(listener).get(self.path, {"Range": "bytes=0-0"}).headers[name]
+                )
 
     def test_a_thousand_parts_are_one_answer_and_one_more_is_the_whole(self) -> None:
         wanted = [(first, first + 300) for first in range(0, 1001 * 3000, 3000)]
@@ -69,19 +75,28 @@ class Ranges(ServerTestCase):
         others = {f"X{number}": "a" * 3000 for number in range(10)}
         client = self.client("public")
         self.assert_parts(client.get(self.path, {"Range": value, **others}), *wanted, (SIZE - 1, SIZE))
-        for fields in ({"Range": value, **others, "Y": "a" * 3000}, {"Range": value + "0" * 3000, **others}, {"X": value + value}):
+        for fields in (
+            {"Range": value, **others, "Y": "a" * 3000},
+            {"Range": value + "0" * 3000, **others},
+            {"X": value + value},
+        ):
             self.assert_error(client.get(self.path, fields), 431, "HEADERS_TOO_LARGE")
 
     def test_what_touches_is_joined_and_one_that_is_left_is_a_single_part(self) -> None:
         client = self.client("public")
         self.assert_parts(client.get(self.path, {"Range": "bytes=9-9,100-199,0-4,200-250,3-8"}), (0, 10), (100, 251))
         answer = client.get(self.path, {"Range": f"bytes=0-4,5-9,{SIZE}-"})
-        self.assertEqual((answer.status, answer.body, answer.headers["Content-Range"]), (206, CONTENT[:10], f"bytes 0-9/{SIZE}"))
+        self.assertEqual(
+            (answer.status, answer.body, answer.headers["Content-Range"]), (206, CONTENT[:10], f"bytes 0-9/{SIZE}")
+        )
         self.assertEqual(answer.headers["Content-Type"], "application/octet-stream")
 
     def test_the_whole_is_sent_where_the_parts_cost_more(self) -> None:
         digest = self.client("auth").push_blob("parts", b"0123456789")
-        for path, value in ((f"/v2/parts/blobs/{digest}", "bytes=0-1,4-5"), (self.path, f"bytes=0-{SIZE - 100},{SIZE - 50}-{SIZE}")):
+        for path, value in (
+            (f"/v2/parts/blobs/{digest}", "bytes=0-1,4-5"),
+            (self.path, f"bytes=0-{SIZE - 100},{SIZE - 50}-{SIZE}"),
+        ):
             answer = self.client("public").get(path, {"Range": value})
             self.assertEqual((answer.status, digest_of(answer.body)), (200, path.rpartition("/")[2]))
 
@@ -91,7 +106,10 @@ class Ranges(ServerTestCase):
         self.assertEqual(client.get(self.path, {**fields, "If-Range": '"another"'}).status, 200)
         self.assertEqual(client.get(self.path, {**fields, "If-None-Match": f'"{digest_of(CONTENT)}"'}).status, 304)
         head = client.request("HEAD", self.path, headers=fields)
-        self.assertEqual((head.status, head.headers["Content-Length"], head.headers["Content-Type"]), (200, str(SIZE), "application/octet-stream"))
+        self.assertEqual(
+            (head.status, head.headers["Content-Length"], head.headers["Content-Type"]),
+            (200, str(SIZE), "application/octet-stream"),
+        )
 
     def test_ranges_that_all_lie_outside_are_416_and_one_that_is_not_well_formed_is_ignored(self) -> None:
         client = self.client("public")
@@ -104,7 +122,9 @@ class Ranges(ServerTestCase):
         client = self.client("auth")
         digest = client.push_image("parts", "v1", b"layer", annotations={"a": "b" * 5000})
         content = client.get(f"/v2/parts/manifests/{digest}").body
-        self.assert_parts(client.get(f"/v2/parts/blobs/{digest}", {"Range": "bytes=0-9,20-29"}), (0, 10), (20, 30), content=content)
+        self.assert_parts(
+            client.get(f"/v2/parts/blobs/{digest}", {"Range": "bytes=0-9,20-29"}), (0, 10), (20, 30), content=content
+        )
 
 
 class RangesOverTls(Ranges):
@@ -125,7 +145,9 @@ class Connections(ServerTestCase):
         digest = self.server.auth.push_blob("parts", CONTENT)
         with connected(self.server.addresses["public"]) as wire:
             for _ in range(2):
-                wire.send(f"GET /v2/parts/blobs/{digest} HTTP/1.1\r\nHost: a\r\nRange: bytes=0-9,100-199\r\n\r\n".encode())
+                wire.send(
+                    f"GET /v2/parts/blobs/{digest} HTTP/1.1\r\nHost: a\r\nRange: bytes=0-9,100-199\r\n\r\n".encode()
+                )
                 self.assertEqual(wire.answer().status, 206)
             wire.send(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
             self.assertEqual(wire.answer().status, 200)

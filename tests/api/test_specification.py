@@ -1,6 +1,8 @@
-"""A walk through the OCI distribution specification 1.1: its endpoints end-1 to end-14, the media types, and every error code.
+"""A walk through the OCI distribution specification 1.1: its endpoints end-1 to end-14, the media types, and every
+error code.
 
-What needs more than a walk has a module of its own: `test_uploads.py`, `test_discovery.py`, `test_listeners.py`, `test_framing.py`.
+What needs more than a walk has a module of its own: `test_uploads.py`, `test_discovery.py`, `test_listeners.py`,
+`test_framing.py`.
 """
 
 from __future__ import annotations
@@ -123,7 +125,9 @@ class PullBlobs(ServerTestCase):
 
     def test_head_does_not_hold_a_blob_that_no_manifest_references(self) -> None:
         self.server.auth.push_blob("blobs/unreferenced", b"only uploaded")
-        self.assertEqual(self.server.auth.request("HEAD", f"/v2/blobs/wanting/blobs/{digest_of(b'only uploaded')}").status, 404)
+        self.assertEqual(
+            self.server.auth.request("HEAD", f"/v2/blobs/wanting/blobs/{digest_of(b'only uploaded')}").status, 404
+        )
 
     def test_the_digest_of_a_manifest_is_served_as_a_blob_too(self) -> None:
         manifest = self.server.public.get(f"/v2/blobs/a/manifests/{self.image}")
@@ -178,7 +182,12 @@ class PullBlobs(ServerTestCase):
             ("child", {**index([]), "manifests": [capitals(child)]}),
         ):
             with self.subTest(name):
-                answer = self.server.auth.request("PUT", "/v2/blobs/a/manifests/capitals", json.dumps(document), {"Content-Type": document["mediaType"]})
+                answer = self.server.auth.request(
+                    "PUT",
+                    "/v2/blobs/a/manifests/capitals",
+                    json.dumps(document),
+                    {"Content-Type": document["mediaType"]},
+                )
                 self.assert_error(answer, 400, "MANIFEST_INVALID")
 
     def test_a_zero_byte_blob_is_served(self) -> None:
@@ -212,7 +221,17 @@ class PullBlobs(ServerTestCase):
                 self.assertEqual(answer.headers["Content-Range"], "bytes */1024")
 
     def test_a_range_that_is_not_understood_is_ignored(self) -> None:
-        for value in ("bytes=0-1,5-2", "lines=1-2", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=+1-2", "bytes=1_0-20", "0-5"):
+        for value in (
+            "bytes=0-1,5-2",
+            "lines=1-2",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=+1-2",
+            "bytes=1_0-20",
+            "0-5",
+        ):
             with self.subTest(value):
                 answer = self.get(Range=value)
                 self.assertEqual((answer.status, answer.body), (200, self.content))
@@ -278,21 +297,30 @@ class PullManifests(ServerTestCase):
             self.assertEqual([head.headers[name] for name in headers], [got.headers[name] for name in headers])
 
     def test_what_a_digest_names_may_be_kept_for_ever_and_a_tag_is_asked_for_again(self) -> None:
-        self.assertEqual(self.server.public.get(f"/v2/pull/manifests/{self.digest}").headers["Cache-Control"], IMMUTABLE)
+        self.assertEqual(
+            self.server.public.get(f"/v2/pull/manifests/{self.digest}").headers["Cache-Control"], IMMUTABLE
+        )
         self.assertEqual(self.server.public.get("/v2/pull/manifests/v1").headers["Cache-Control"], "no-cache")
 
     def test_if_none_match_is_304(self) -> None:
         for reference in ("v1", self.digest):
             answer = self.server.public.get(f"/v2/pull/manifests/{reference}", {"If-None-Match": f'"{self.digest}"'})
             self.assertEqual((answer.status, answer.body, answer.headers["ETag"]), (304, b"", f'"{self.digest}"'))
-            self.assertEqual(self.server.public.get(f"/v2/pull/manifests/{reference}", {"If-None-Match": '"other"'}).status, 200)
+            self.assertEqual(
+                self.server.public.get(f"/v2/pull/manifests/{reference}", {"If-None-Match": '"other"'}).status, 200
+            )
 
     def test_unknown_query_parameters_are_ignored(self) -> None:
         self.assertEqual(self.server.public.get("/v2/pull/manifests/v1?ns=docker.io").status, 200)
         self.assertEqual(self.server.public.get(f"/v2/pull/blobs/{digest_of(b'layer')}?ns=docker.io").status, 200)
 
     def test_what_is_not_there_is_404(self) -> None:
-        for path in ("pull/manifests/v2", f"pull/manifests/{ABSENT}", "nowhere/manifests/v1", f"nowhere/manifests/{self.digest}"):
+        for path in (
+            "pull/manifests/v2",
+            f"pull/manifests/{ABSENT}",
+            "nowhere/manifests/v1",
+            f"nowhere/manifests/{self.digest}",
+        ):
             with self.subTest(path):
                 self.assert_error(self.server.public.get(f"/v2/{path}"), 404, "MANIFEST_UNKNOWN")
                 self.assertEqual(self.server.public.request("HEAD", f"/v2/{path}").status, 404)
@@ -333,7 +361,9 @@ class PushManifests(ServerTestCase):
         self.assertEqual((answer.status, answer.headers["Docker-Content-Digest"]), (201, digest))
         for reference in (digest, "v1"):
             pulled = self.server.public.get(f"/v2/push/sha512/manifests/{reference}")
-            self.assertEqual((pulled.status, pulled.body, pulled.headers["Docker-Content-Digest"]), (200, content, digest))
+            self.assertEqual(
+                (pulled.status, pulled.body, pulled.headers["Docker-Content-Digest"]), (200, content, digest)
+            )
 
     def test_put_by_digest_sets_the_tags_of_the_query(self) -> None:
         content = self.push_parts("push/tags", image(b"a"))
@@ -343,15 +373,22 @@ class PushManifests(ServerTestCase):
         named = [tag.strip() for value in answer.headers.get_all("OCI-Tag", []) for tag in value.split(",")]
         self.assertEqual(named, tags)
         for tag in tags:
-            self.assertEqual(self.server.public.get(f"/v2/push/tags/manifests/{tag}").headers["Docker-Content-Digest"], digest_of(content))
+            self.assertEqual(
+                self.server.public.get(f"/v2/push/tags/manifests/{tag}").headers["Docker-Content-Digest"],
+                digest_of(content),
+            )
 
     def test_a_tag_in_the_query_is_checked(self) -> None:
         content = self.push_parts("push/badtag", image(b"a"))
-        self.assert_error(self.put(f"push/badtag/manifests/{digest_of(content)}?tag=ok&tag=.no", content), 400, "TAG_INVALID")
+        self.assert_error(
+            self.put(f"push/badtag/manifests/{digest_of(content)}?tag=ok&tag=.no", content), 400, "TAG_INVALID"
+        )
         self.assertEqual(self.server.public.get("/v2/push/badtag/manifests/ok").status, 404)
 
     def test_the_answer_names_the_subject_that_need_not_be_there(self) -> None:
-        content = self.push_parts("push/subject", image(subject={"mediaType": OCI_MANIFEST, "digest": ABSENT, "size": 7}))
+        content = self.push_parts(
+            "push/subject", image(subject={"mediaType": OCI_MANIFEST, "digest": ABSENT, "size": 7})
+        )
         answer = self.put("push/subject/manifests/v1", content)
         self.assertEqual((answer.status, answer.headers["OCI-Subject"]), (201, ABSENT))
         plain = self.put("push/subject/manifests/v2", self.push_parts("push/subject", image()))
@@ -390,13 +427,19 @@ class PushManifests(ServerTestCase):
 
     def test_parameters_of_content_type_are_dropped(self) -> None:
         content = self.push_parts("push/parameters", image(b"a"))
-        self.assertEqual(self.put("push/parameters/manifests/v1", content, f"{OCI_MANIFEST}; charset=utf-8").status, 201)
-        self.assertEqual(self.server.public.get("/v2/push/parameters/manifests/v1").headers["Content-Type"], OCI_MANIFEST)
+        self.assertEqual(
+            self.put("push/parameters/manifests/v1", content, f"{OCI_MANIFEST}; charset=utf-8").status, 201
+        )
+        self.assertEqual(
+            self.server.public.get("/v2/push/parameters/manifests/v1").headers["Content-Type"], OCI_MANIFEST
+        )
 
     def test_a_missing_content_type_is_inferred_from_media_type(self) -> None:
         content = self.push_parts("push/inferred", {**image(b"a"), "mediaType": DOCKER_MANIFEST})
         self.assertEqual(self.put("push/inferred/manifests/v1", content, "").status, 201)
-        self.assertEqual(self.server.public.get("/v2/push/inferred/manifests/v1").headers["Content-Type"], DOCKER_MANIFEST)
+        self.assertEqual(
+            self.server.public.get("/v2/push/inferred/manifests/v1").headers["Content-Type"], DOCKER_MANIFEST
+        )
 
     def test_every_media_type_of_the_specification_is_taken(self) -> None:
         child = self.server.auth.push_image("push/types", "child", b"layer")
@@ -410,10 +453,16 @@ class PushManifests(ServerTestCase):
         for media_type, document in documents.items():
             with self.subTest(media_type):
                 self.assertEqual(self.put("push/types/manifests/v1", encode(document), media_type).status, 201)
-                self.assertEqual(self.server.public.get("/v2/push/types/manifests/v1").headers["Content-Type"], media_type)
+                self.assertEqual(
+                    self.server.public.get("/v2/push/types/manifests/v1").headers["Content-Type"], media_type
+                )
 
     def test_every_other_media_type_is_refused_with_those_that_are_taken(self) -> None:
-        for media_type in ("application/vnd.docker.distribution.manifest.v1+prettyjws", "application/vnd.docker.distribution.manifest.v1+json", "text/plain"):
+        for media_type in (
+            "application/vnd.docker.distribution.manifest.v1+prettyjws",
+            "application/vnd.docker.distribution.manifest.v1+json",
+            "text/plain",
+        ):
             with self.subTest(media_type):
                 answer = self.put("push/schema1/manifests/v1", b'{"schemaVersion": 1}', media_type)
                 self.assert_error(answer, 400, "MANIFEST_INVALID")
@@ -427,17 +476,32 @@ class PushManifests(ServerTestCase):
             auth.push_blob("push/odd", content)
         nested = auth.push_index("push/odd", "nested", [])
         size = len(self.server.public.get("/v2/push/odd/manifests/nested").body)
-        cache = [descriptor(b"layer", OCI_LAYER), descriptor(b"cache config", "application/vnd.buildkit.cacheconfig.v0")]
-        foreign = {**descriptor(b"elsewhere", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), "urls": ["https://example.com/layer"]}
+        cache = [
+            descriptor(b"layer", OCI_LAYER),
+            descriptor(b"cache config", "application/vnd.buildkit.cacheconfig.v0"),
+        ]
+        foreign = {
+            **descriptor(b"elsewhere", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
+            "urls": ["https://example.com/layer"],
+        }
         documents: dict[str, tuple[str, dict[str, Any]]] = {
             "index without manifests": (OCI_INDEX, index([])),
-            "nested index": (OCI_INDEX, {**index([]), "manifests": [{"mediaType": OCI_INDEX, "digest": nested, "size": size}]}),
+            "nested index": (
+                OCI_INDEX,
+                {**index([]), "manifests": [{"mediaType": OCI_INDEX, "digest": nested, "size": size}]},
+            ),
             "cache image": (OCI_INDEX, {**index([]), "manifests": cache}),
             "image without layers": (OCI_MANIFEST, image()),
             "empty config": (OCI_MANIFEST, {**image(), "config": {**descriptor(b"{}", OCI_EMPTY), "data": "e30="}}),
             "foreign layer": (OCI_MANIFEST, {**image(), "layers": [foreign]}),
-            "zstd layer": (OCI_MANIFEST, {**image(), "layers": [descriptor(b"layer", "application/vnd.oci.image.layer.v1.tar+zstd")]}),
-            "helm": (OCI_MANIFEST, {**image(), "config": descriptor(b"{}", "application/vnd.cncf.helm.config.v1+json")}),
+            "zstd layer": (
+                OCI_MANIFEST,
+                {**image(), "layers": [descriptor(b"layer", "application/vnd.oci.image.layer.v1.tar+zstd")]},
+            ),
+            "helm": (
+                OCI_MANIFEST,
+                {**image(), "config": descriptor(b"{}", "application/vnd.cncf.helm.config.v1+json")},
+            ),
             "unknown fields": (OCI_MANIFEST, {**image(), "extra": {"a": [1.5, None, True]}}),
             "no mediaType": (OCI_MANIFEST, {"schemaVersion": 2, "config": descriptor(b"{}", OCI_CONFIG), "layers": []}),
         }
@@ -484,7 +548,9 @@ class PushManifests(ServerTestCase):
             yield wire
 
     def push_parts(self, repository: str, manifest: Mapping[str, Any]) -> bytes:
-        """Push the blobs of an image whose layers are single letters or texts known to this module; returns the manifest's bytes."""
+        """Push the blobs of an image whose layers are single letters or texts known to this module; returns the
+        manifest's bytes.
+        """
         for content in (b"{}", b"a", b"a layer elsewhere"):
             self.server.auth.push_blob(repository, content)
         return encode(manifest)
@@ -564,16 +630,50 @@ class Names(ServerTestCase):
     """The grammars of name, tag and digest, as a client meets them."""
 
     def test_names_of_the_grammar_are_taken(self) -> None:
-        for name in ("a", "a/b/c/d", "a.b", "a_b", "a__b", "a---b", "0/1", "uploads", "blobs/uploads", "manifests", "tags/list", "a" * 255):
+        for name in (
+            "a",
+            "a/b/c/d",
+            "a.b",
+            "a_b",
+            "a__b",
+            "a---b",
+            "0/1",
+            "uploads",
+            "blobs/uploads",
+            "manifests",
+            "tags/list",
+            "a" * 255,
+        ):
             with self.subTest(name):
                 self.server.auth.push_image(name, "v1")
                 self.assertEqual(self.server.public.get(f"/v2/{name}/manifests/v1").status, 200)
                 self.assertEqual(self.server.public.get(f"/v2/{name}/tags/list").json, {"name": name, "tags": ["v1"]})
 
     def test_other_names_are_refused(self) -> None:
-        for name in ("A", "a/B", "-a", "a-", "a..b", "a___b", "a._b", "a//b", "a/", "a/../b", "%2561", "a%252fb", "a%20b", "a" * 256, "a@b", "~"):
+        for name in (
+            "A",
+            "a/B",
+            "-a",
+            "a-",
+            "a..b",
+            "a___b",
+            "a._b",
+            "a//b",
+            "a/",
+            "a/../b",
+            "%2561",
+            "a%252fb",
+            "a%20b",
+            "a" * 256,
+            "a@b",
+            "~",
+        ):
             with self.subTest(name):
-                for method, path in (("GET", f"/v2/{name}/manifests/v1"), ("GET", f"/v2/{name}/tags/list"), ("POST", f"/v2/{name}/blobs/uploads/")):
+                for method, path in (
+                    ("GET", f"/v2/{name}/manifests/v1"),
+                    ("GET", f"/v2/{name}/tags/list"),
+                    ("POST", f"/v2/{name}/blobs/uploads/"),
+                ):
                     self.assert_error(self.server.auth.request(method, path), 400, "NAME_INVALID")
 
     def test_tags_of_the_grammar_are_taken(self) -> None:
@@ -598,7 +698,18 @@ class Names(ServerTestCase):
 class ErrorCodes(ServerTestCase):
     """Each code of the specification and of Docker, with a request that brings it about."""
 
-    flags = ("--upload-sessions", "1", "--blob-limit", "1KiB", "--manifest-limit", "1KiB", "--failed-logins", "2", "--request-line-limit", "1KiB")
+    flags = (
+        "--upload-sessions",
+        "1",
+        "--blob-limit",
+        "1KiB",
+        "--manifest-limit",
+        "1KiB",
+        "--failed-logins",
+        "2",
+        "--request-line-limit",
+        "1KiB",
+    )
 
     def test_each_code_comes_with_its_status(self) -> None:
         auth, public, nobody = self.server.auth, self.server.public, Client(self.server.addresses["auth"])
@@ -607,9 +718,25 @@ class ErrorCodes(ServerTestCase):
             (404, "BLOB_UNKNOWN", public, "GET", f"/v2/codes/blobs/{ABSENT}", None, {}),
             (404, "BLOB_UPLOAD_UNKNOWN", auth, "GET", f"/v2/codes/blobs/uploads/{'0' * 64}", None, {}),
             (400, "DIGEST_INVALID", public, "GET", "/v2/codes/blobs/md5:00", None, {}),
-            (404, "MANIFEST_BLOB_UNKNOWN", auth, "PUT", "/v2/codes/manifests/v2", encode(image(b"missing")), {"Content-Type": OCI_MANIFEST}),
+            (
+                404,
+                "MANIFEST_BLOB_UNKNOWN",
+                auth,
+                "PUT",
+                "/v2/codes/manifests/v2",
+                encode(image(b"missing")),
+                {"Content-Type": OCI_MANIFEST},
+            ),
             (400, "MANIFEST_INVALID", auth, "PUT", "/v2/codes/manifests/v2", b"{", {"Content-Type": OCI_MANIFEST}),
-            (413, "MANIFEST_INVALID", auth, "PUT", "/v2/codes/manifests/v2", b" " * 1025, {"Content-Type": OCI_MANIFEST}),
+            (
+                413,
+                "MANIFEST_INVALID",
+                auth,
+                "PUT",
+                "/v2/codes/manifests/v2",
+                b" " * 1025,
+                {"Content-Type": OCI_MANIFEST},
+            ),
             (404, "MANIFEST_UNKNOWN", public, "GET", "/v2/codes/manifests/v2", None, {}),
             (400, "NAME_INVALID", public, "GET", "/v2/CODES/manifests/v2", None, {}),
             (404, "NAME_UNKNOWN", public, "GET", "/v2/nowhere/tags/list", None, {}),
@@ -620,7 +747,15 @@ class ErrorCodes(ServerTestCase):
             (405, "UNSUPPORTED", auth, "DELETE", "/v2/", None, {}),
             (405, "UNSUPPORTED", public, "POST", "/v2/codes/blobs/uploads/", None, {}),
             (501, "UNSUPPORTED", auth, "BREW", "/v2/", None, {}),
-            (416, "RANGE_INVALID", public, "GET", f"/v2/codes/blobs/{digest_of(b'layer')}", None, {"Range": "bytes=5-"}),
+            (
+                416,
+                "RANGE_INVALID",
+                public,
+                "GET",
+                f"/v2/codes/blobs/{digest_of(b'layer')}",
+                None,
+                {"Range": "bytes=5-"},
+            ),
             (400, "TAG_INVALID", public, "GET", "/v2/codes/manifests/.v1", None, {}),
             (400, "PAGINATION_NUMBER_INVALID", public, "GET", "/v2/codes/tags/list?n=x", None, {}),
             (404, "NOT_FOUND", public, "GET", "/v2/codes/nothing", None, {}),

@@ -34,7 +34,9 @@ class Bench:
         self._options = options
         self.sleepy: bool = options.sleepy
         self._program = build_vex(directory)
-        self._runner = [sys.executable, profiler.__file__, str(directory / "profile")] if options.profile else [sys.executable]
+        self._runner = (
+            [sys.executable, profiler.__file__, str(directory / "profile")] if options.profile else [sys.executable]
+        )
         self._pairs: dict[str, list[Registry]] = {}
         clients = Clients(directory)
         reads = Reads(clients)
@@ -77,7 +79,9 @@ class Bench:
                 with awake() if row.unit is REQUESTS and not self.sleepy else contextlib.nullcontext():
                     for registry, samples in zip(pair, (result.first, result.second)):
                         samples.append(row.measure(registry))
-                found = ", ".join(_found(registry, row, samples[-1]) for registry, samples in zip(pair, (result.first, result.second)))
+                found = ", ".join(
+                    _found(registry, row, samples[-1]) for registry, samples in zip(pair, (result.first, result.second))
+                )
                 _say(f"{row.name}: round {number + 1} of {self._options.rounds}: {found}")
         except (WrongAnswer, OSError) as error:
             _say(f"{row.name}: failed: {error}")
@@ -107,12 +111,18 @@ class Bench:
     def _starts(self, name: str) -> list[Callable[[], Registry]]:
         if name == "size":
             large, small = self._directory / "large", self._directory / "small"
-            return [lambda: SizedVex(large, self._program, LARGE, self._runner), lambda: SizedVex(small, self._program, SMALL)]
+            return [
+                lambda: SizedVex(large, self._program, LARGE, self._runner),
+                lambda: SizedVex(small, self._program, SMALL),
+            ]
         tls = make_tls(self._directory) if name.endswith("tls") else None
         peer = "docker-registry"
         first, second = self._directory / f"vex-{name}", self._directory / f"peer-{name}"
         if name.startswith("nginx"):
-            return [lambda: CachedVex("Vex behind nginx", first, self._program, tls, self._runner), lambda: Vex("Vex alone", second, self._program, tls)]
+            return [
+                lambda: CachedVex("Vex behind nginx", first, self._program, tls, self._runner),
+                lambda: Vex("Vex alone", second, self._program, tls),
+            ]
         starts: list[Callable[[], Registry]] = [lambda: Vex("Vex", first, self._program, tls, self._runner)]
         if not self._options.peer:
             return [*starts, lambda: DebianRegistry(peer, second, tls)]
@@ -157,14 +167,33 @@ def _print(bench: Bench, results: Sequence[Result], figures: Sequence[Figure], o
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python3 -m tests.bench", description="Compare Vex with another registry, in turns, on this machine.")
-    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="where both keep their data while it runs; default: the directory for temporary files")
-    parser.add_argument("--peer", metavar="COMMAND", help="a peer instead of docker-registry; {port} is its port on 127.0.0.1, {data} its directory")
+    parser = argparse.ArgumentParser(
+        prog="python3 -m tests.bench", description="Compare Vex with another registry, in turns, on this machine."
+    )
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        type=Path,
+        help="where both keep their data while it runs; default: the directory for temporary files",
+    )
+    parser.add_argument(
+        "--peer",
+        metavar="COMMAND",
+        help="a peer instead of docker-registry; {port} is its port on 127.0.0.1, {data} its directory",
+    )
     parser.add_argument("--rounds", metavar="NUMBER", type=int, default=5, help="default: 5")
-    parser.add_argument("--only", metavar="NAMES", default="*", help="only these rows; patterns such as manifest-*, separated by commas")
+    parser.add_argument(
+        "--only", metavar="NAMES", default="*", help="only these rows; patterns such as manifest-*, separated by commas"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything that was measured there")
-    parser.add_argument("--sleepy", action="store_true", help="let processors sleep between small requests; what it takes to wake them counts then")
-    parser.add_argument("--profile", action="store_true", help="show where Vex's processor time goes, instead of a comparison")
+    parser.add_argument(
+        "--sleepy",
+        action="store_true",
+        help="let processors sleep between small requests; what it takes to wake them counts then",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="show where Vex's processor time goes, instead of a comparison"
+    )
     return parser
 
 
@@ -174,11 +203,16 @@ def _is_cached(row: Row) -> bool:
 
 def _behind_nginx(row: Row) -> Row:
     """Make the same row for one Vex behind a cache and another without."""
-    return row._replace(name=f"nginx-{row.name}", goal=None, cpu_goal=None, pair="nginx-tls" if row.pair == "tls" else "nginx")
+    return row._replace(
+        name=f"nginx-{row.name}", goal=None, cpu_goal=None, pair="nginx-tls" if row.pair == "tls" else "nginx"
+    )
 
 
 def _found(registry: Registry, row: Row, sample: Sample) -> str:
-    return f"{registry.name} {report.number(sample.value)} {row.unit.value}, {registry.resident_bytes() // MIB} MiB resident"
+    return (
+        f"{registry.name} {report.number(sample.value)} {row.unit.value}, {registry.resident_bytes() // MIB} MiB"
+        " resident"
+    )
 
 
 def _write_line(registry: Registry) -> None:

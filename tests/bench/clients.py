@@ -1,4 +1,6 @@
-"""The programs that make the load, from the side of the benchmark: wrk, hey, skopeo and our sender. Each checks what it was answered."""
+"""The programs that make the load, from the side of the benchmark: wrk, hey, skopeo and our sender. Each checks what it
+was answered.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from tests.bench.registries import ACCEPT, Registry
 from tests.bench.sender import Job, Report
 from tests.support.server import TOP
 
-PACKAGES = {"wrk": "wrk", "hey": "hey", "skopeo": "skopeo", "docker-registry": "docker-registry", "openssl": "openssl", "nginx": "nginx-light"}
+PACKAGES = {
+    "wrk": "wrk",
+    "hey": "hey",
+    "skopeo": "skopeo",
+    "docker-registry": "docker-registry",
+    "openssl": "openssl",
+    "nginx": "nginx-light",
+}
 # wrk writes its figures for people; this writes them for us.
 _WRK_SCRIPT = """\
 local paths = {}
@@ -32,8 +41,9 @@ function request()
 end
 function done(summary, latency, requests)
     local errors = summary.errors
-    io.write(string.format('\\n{"requests": %d, "microseconds": %d, "errors": %d}\\n', summary.requests, summary.duration,
-        errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+    io.write(string.format('\\n{"requests": %d, "microseconds": %d, "errors": %d}\\n',
+        summary.requests, summary.duration, errors.connect + errors.read
+        + errors.write + errors.status + errors.timeout))
 end
 """
 _WRK_ONE_PATH = _WRK_SCRIPT[_WRK_SCRIPT.index("function done") :]
@@ -53,20 +63,45 @@ class Clients:
         self._paths.write_text("\n".join(paths))
         several = len(paths) > 1
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "60s", "-H", f"Accept: {ACCEPT}"]
-        command += ["-s", str(self._script if several else self._one), registry.url + paths[0], *(["--", str(self._paths)] if several else [])]
+        command += [
+            "-s",
+            str(self._script if several else self._one),
+            registry.url + paths[0],
+            *(["--", str(self._paths)] if several else []),
+        ]
         found = json.loads(_output(command).splitlines()[-1])
         if found["errors"]:
-            raise WrongAnswer(f"{registry.name}: GET {paths[0]}: {found['errors']} of {found['requests']} requests failed")
+            raise WrongAnswer(
+                f"{registry.name}: GET {paths[0]}: {found['errors']} of {found['requests']} requests failed"
+            )
         return Work(found["requests"], found["microseconds"] / 1e6)
 
-    def hey(self, registry: Registry, method: str, path: str, connections: int, seconds: int, per_second: int = 0) -> tuple[Work, list[float]]:
+    def hey(
+        self, registry: Registry, method: str, path: str, connections: int, seconds: int, per_second: int = 0
+    ) -> tuple[Work, list[float]]:
         """Send requests with hey, at most so many a second in all; returns the seconds that each took, too."""
-        command = ["hey", "-m", method, "-z", f"{seconds}s", "-c", str(connections), "-cpus", "1", "-A", ACCEPT, "-o", "csv"]
+        command = [
+            "hey",
+            "-m",
+            method,
+            "-z",
+            f"{seconds}s",
+            "-c",
+            str(connections),
+            "-cpus",
+            "1",
+            "-A",
+            ACCEPT,
+            "-o",
+            "csv",
+        ]
         command += ["-q", str(per_second / connections)] if per_second else []
         rows = list(csv.DictReader(_output([*command, registry.url + path]).splitlines()))
         failed = [row["status-code"] for row in rows if row["status-code"] != "200"]
         if failed:
-            raise WrongAnswer(f"{registry.name}: {method} {path}: {len(failed)} of {len(rows)} requests failed: {failed[:5]}")
+            raise WrongAnswer(
+                f"{registry.name}: {method} {path}: {len(failed)} of {len(rows)} requests failed: {failed[:5]}"
+            )
         ended = max((float(row["offset"]) + float(row["response-time"]) for row in rows), default=seconds)
         return Work(len(rows), max(ended, seconds)), [float(row["response-time"]) for row in rows]
 
@@ -75,7 +110,9 @@ class Clients:
         with _senders(jobs) as senders:
             reports = [sender.report() for sender in senders]
         seconds = max(report.ended for report in reports) - min(report.started for report in reports)
-        return Work(sum(report.amount for report in reports), seconds), [pushed for report in reports for pushed in report.pushed]
+        return Work(sum(report.amount for report in reports), seconds), [
+            pushed for report in reports for pushed in report.pushed
+        ]
 
     @contextlib.contextmanager
     def sending(self, jobs: Sequence[Job]) -> Iterator[list[tuple[str, str]]]:
@@ -90,7 +127,14 @@ class Clients:
 
     def skopeo_copy(self, registry: Registry, source: str, destination: str) -> Work:
         """Copy an image with skopeo; `source` or `destination` is one of the registry."""
-        command = ["skopeo", "copy", "--quiet", "--insecure-policy", "--src-tls-verify=false", "--dest-tls-verify=false"]
+        command = [
+            "skopeo",
+            "copy",
+            "--quiet",
+            "--insecure-policy",
+            "--src-tls-verify=false",
+            "--dest-tls-verify=false",
+        ]
         if registry.user and destination.startswith("docker:"):
             command += ["--dest-creds", registry.user]
         started = time.monotonic()

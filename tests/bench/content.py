@@ -1,6 +1,8 @@
-"""What is pushed and pulled: blobs that differ from each other in their last bytes only, so that each is new to a registry and cheap to make.
+"""What is pushed and pulled: blobs that differ from each other in their last bytes only, so that each is new to a
+registry and cheap to make.
 
-A blob is BASE and then TAIL bytes. BASE is a file of random bytes, also kept the way docker sends it: in chunks of 32 KiB.
+A blob is BASE and then TAIL bytes. BASE is a file of random bytes, also kept the way docker sends it: in chunks of 32
+KiB.
 """
 
 from __future__ import annotations
@@ -74,9 +76,20 @@ def small_image(layers: int = 3, layer_bytes: int = 1000) -> Image:
 
 def image_of(layers: list[bytes]) -> Image:
     """Make an image of these layers."""
-    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]}}).encode()
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]},
+        }
+    ).encode()
     described = [_descriptor(layer, OCI_LAYER) for layer in layers]
-    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": _descriptor(config, OCI_CONFIG), "layers": described}
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": _descriptor(config, OCI_CONFIG),
+        "layers": described,
+    }
     return Image(json.dumps(manifest).encode(), {digest_of(content): content for content in (config, *layers)})
 
 

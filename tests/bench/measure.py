@@ -24,7 +24,9 @@ class WrongAnswer(Exception):
 
 
 class Unit(NamedTuple):
-    """How results are shown: the label of the value; processor seconds per unit of work are multiplied by `cpu_factor`."""
+    """How results are shown: the label of the value; processor seconds per unit of work are multiplied by
+    `cpu_factor`.
+    """
 
     value: str
     cpu: str
@@ -38,7 +40,9 @@ LATENCY = Unit("ms", "", 1)
 
 
 class Sample(NamedTuple):
-    """One measurement of one registry; `cpu` is in processor seconds of the server per unit of work, None where that is not measured."""
+    """One measurement of one registry; `cpu` is in processor seconds of the server per unit of work, None where that is
+    not measured.
+    """
 
     value: float
     cpu: float | None = None
@@ -54,8 +58,9 @@ class Work(NamedTuple):
 class Row(NamedTuple):
     """A row of the table.
 
-    `pair` names the two registries that are compared. `goal` is how many times as good as the second the first shall be, and `cpu_goal`
-    the processor time per unit of work that it may use, as a part of that of the second; None where there is no such goal.
+    `pair` names the two registries that are compared. `goal` is how many times as good as the second the first shall
+    be, and `cpu_goal` the processor time per unit of work that it may use, as a part of that of the second; None where
+    there is no such goal.
     """
 
     name: str
@@ -70,7 +75,9 @@ class Row(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The samples of a row, round by round, of the first and the second registry; `failure` says why there are no more."""
+    """The samples of a row, round by round, of the first and the second registry; `failure` says why there are no
+    more.
+    """
 
     row: Row
     first: list[Sample]
@@ -144,11 +151,16 @@ def resident_bytes(pid: int) -> int:
 
 @contextlib.contextmanager
 def awake() -> Iterator[None]:
-    """Keep every processor from sleeping during a block, with a process each that runs only where nothing else wants to.
+    """Keep every processor from sleeping during a block, with a process each that runs only where nothing else wants
+    to.
 
-    To wake a virtual processor costs its host more time than a small request costs the server, and how much depends on the host.
+    To wake a virtual processor costs its host more time than a small request costs the server, and how much depends on
+    the host.
     """
-    spin = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile os.getppid() == {}: sum(range(100_000))"
+    spin = (
+        "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\n"
+        "while os.getppid() == {}: sum(range(100_000))"
+    )
     spinners = [subprocess.Popen([sys.executable, "-c", spin.format(os.getpid())]) for _ in range(os.cpu_count() or 1)]
     try:
         yield

@@ -1,9 +1,11 @@
-"""Runs a Python program and tells where its processor time goes: `python3 -m tests.bench.profiler REPORT PROGRAM ARGUMENT...`.
+"""Runs a Python program and tells where its processor time goes: `python3 -m tests.bench.profiler REPORT PROGRAM
+ARGUMENT...`.
 
-One thread looks at all others many times a second, and charges the processor time that each used since the last look to the lines that it is at.
-Where several connections wait for the interpreter lock, looks come mostly when it is given up, in system calls: rows with one connection tell more
-about Python's lines. A line on standard input begins a section; the next one ends it, and writes what was found to the file REPORT. Looking is not free: the
-proportions count, not the times.
+One thread looks at all others many times a second, and charges the processor time that each used since the last look to
+the lines that it is at. Where several connections wait for the interpreter lock, looks come mostly when it is given up,
+in system calls: rows with one connection tell more about Python's lines. A line on standard input begins a section; the
+next one ends it, and writes what was found to the file REPORT. Looking is not free: the proportions count, not the
+times.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from pathlib import Path
 from types import FrameType
 
 _INTERVAL_SECONDS = 0.001
-# Short enough that the looks do not all come where a request gives the interpreter lock up by itself, in its system calls.
+# Short enough that the looks do not all come where a request gives the interpreter lock up by itself, in its system
+# calls.
 _SWITCH_SECONDS = 1e-6
 _PR_SET_TIMERSLACK = 29  # linux/prctl.h
 _SHOWN = 30
@@ -49,7 +52,11 @@ class Sampler:
 
     def text(self) -> str:
         """Show the most expensive lines, and the most expensive functions with all that they call."""
-        parts = [f"{self.total:.2f} s of processor time in Python's threads", "lines, without what they call:", *self._top(self.lines)]
+        parts = [
+            f"{self.total:.2f} s of processor time in Python's threads",
+            "lines, without what they call:",
+            *self._top(self.lines),
+        ]
         return "\n".join([*parts, "functions, with all that they call:", *self._top(self.functions)]) + "\n"
 
     def _charge(self, frame: FrameType, seconds: float) -> None:

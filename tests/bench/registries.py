@@ -1,6 +1,8 @@
-"""The registries that are compared: each a process that is started here, with its data under the directory that it is given.
+"""The registries that are compared: each a process that is started here, with its data under the directory that it is
+given.
 
-Reads go to `read`, writes to `write` with `authorization`: Vex has a listener for each, a peer has one for both and asks for no password.
+Reads go to `read`, writes to `write` with `authorization`: Vex has a listener for each, a peer has one for both and
+asks for no password.
 """
 
 from __future__ import annotations
@@ -94,7 +96,9 @@ class Registry:
         host, port = self.read if reading else self.write
         if self.tls:
             context = ssl.create_default_context(cafile=str(self.tls.certificate))
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(host, port, timeout=600, context=context)
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                host, port, timeout=600, context=context
+            )
         else:
             connection = http.client.HTTPConnection(host, port, timeout=600)
         with contextlib.closing(connection):
@@ -103,7 +107,9 @@ class Registry:
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
 
-    def expect(self, status: int, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+    def expect(
+        self, status: int, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """Send one request whose answer must have this status; raises WrongAnswer."""
         answer = self.request(method, path, body, headers)
         if answer.status != status:
@@ -136,7 +142,9 @@ class Registry:
     def _wait_for_answers(self) -> None:
         def answers() -> bool:
             if self.process.poll() is not None:
-                raise WrongAnswer(f"{self.name} ended; see {self.directory / 'log'}:\n{(self.directory / 'log').read_text()[-2000:]}")
+                raise WrongAnswer(
+                    f"{self.name} ended; see {self.directory / 'log'}:\n{(self.directory / 'log').read_text()[-2000:]}"
+                )
             with contextlib.suppress(OSError, http.client.HTTPException):
                 return self.request("GET", "/v2/").status == 200
             return False
@@ -153,7 +161,14 @@ class Vex(Registry):
 
     tls_listeners: tuple[str, ...] = ("public", "auth")
 
-    def __init__(self, name: str, directory: Path, program: Path, tls: Tls | None = None, runner: Sequence[str] = (sys.executable,)) -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        program: Path,
+        tls: Tls | None = None,
+        runner: Sequence[str] = (sys.executable,),
+    ) -> None:
         super().__init__(name, directory, tls)
         self.user = f"{USER}:{PASSWORD}"
         self.authorization = "Basic " + base64.b64encode(self.user.encode()).decode()
@@ -227,10 +242,14 @@ class DebianRegistry(Registry):
         self._wait_for_answers()
 
     def discard_blob(self, repository: str, digest: str) -> None:
-        """Delete the blob; the space is only given back by its garbage collection, which here is a removal of the file."""
+        """Delete the blob; the space is only given back by its garbage collection, which here is a removal of the
+        file.
+        """
         super().discard_blob(repository, digest)
         encoded = digest.partition(":")[2]
-        shutil.rmtree(self.directory / "data/docker/registry/v2/blobs/sha256" / encoded[:2] / encoded, ignore_errors=True)
+        shutil.rmtree(
+            self.directory / "data/docker/registry/v2/blobs/sha256" / encoded[:2] / encoded, ignore_errors=True
+        )
 
 
 class OtherRegistry(Registry):
@@ -241,7 +260,9 @@ class OtherRegistry(Registry):
         self.read = self.write = ("127.0.0.1", free_port())
         data = directory / "data"
         data.mkdir()
-        self._launch([part.format(port=self.read[1], data=data) for part in shlex.split(command)], stdout=subprocess.DEVNULL)
+        self._launch(
+            [part.format(port=self.read[1], data=data) for part in shlex.split(command)], stdout=subprocess.DEVNULL
+        )
         self._wait_for_answers()
 
 
@@ -257,5 +278,9 @@ def make_tls(directory: Path) -> Tls:
     tls = Tls(directory / "crt.pem", directory / "key.pem")
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(tls.key)]
-    subprocess.run(["openssl", "req", "-x509", *key, *subject, "-days", "2", "-out", str(tls.certificate)], capture_output=True, check=True)
+    subprocess.run(
+        ["openssl", "req", "-x509", *key, *subject, "-days", "2", "-out", str(tls.certificate)],
+        capture_output=True,
+        check=True,
+    )
     return tls

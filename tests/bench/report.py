@@ -19,14 +19,29 @@ def result_table(results: Sequence[Result], first: str, second: str) -> str:
 
 def figure_table(figures: Sequence[Figure]) -> str:
     """Show results without a peer."""
-    rows = [[figure.title, f"{_spread(figure.values)} {figure.unit}", figure.goal, {True: "yes", False: "no", None: ""}[figure.reached]] for figure in figures]
+    rows = [
+        [
+            figure.title,
+            f"{_spread(figure.values)} {figure.unit}",
+            figure.goal,
+            {True: "yes", False: "no", None: ""}[figure.reached],
+        ]
+        for figure in figures
+    ]
     return _table(["what", "measured", "goal", "reached"], rows)
 
 
 def machine() -> str:
     """Describe this machine."""
-    models = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return f"{len(models)} x {models[0] if models else 'unknown'}, Linux {platform.release()}, Python {platform.python_version()}"
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return (
+        f"{len(models)} x {models[0] if models else 'unknown'}, Linux {platform.release()}, Python"
+        f" {platform.python_version()}"
+    )
 
 
 def as_json(results: Sequence[Result], figures: Sequence[Figure]) -> dict[str, Any]:

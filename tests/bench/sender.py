@@ -1,7 +1,9 @@
-"""The load for pushes and pulls: a process that does one job, `python3 -m tests.bench.sender JOB`, and costs less than the server.
+"""The load for pushes and pulls: a process that does one job, `python3 -m tests.bench.sender JOB`, and costs less than
+the server.
 
-It prepares, writes `ready`, waits for a line on its standard input, works, and writes its report. Bodies are sent with `sendfile`, answers are read
-into one buffer; nothing is hashed while the clock runs. JOB and the report are JSON objects, with the fields of `Job` and `Report`.
+It prepares, writes `ready`, waits for a line on its standard input, works, and writes its report. Bodies are sent with
+`sendfile`, answers are read into one buffer; nothing is hashed while the clock runs. JOB and the report are JSON
+objects, with the fields of `Job` and `Report`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ _HEAD_BYTES = 64 * 1024
 class Job(NamedTuple):
     """What to do: `kind` is a key of JOBS, `times` how many times (0: until a second line on standard input).
 
-    `base` is the base of blobs, `path` what is pulled or deleted (a file), `certificate` that of the server, "" for plain HTTP.
+    `base` is the base of blobs, `path` what is pulled or deleted (a file), `certificate` that of the server, "" for
+    plain HTTP.
     """
 
     kind: str
@@ -43,7 +46,9 @@ class Job(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was done: `amount` in MiB, images or requests, between two times of the monotonic clock; and (path, digest) of what can be checked."""
+    """What was done: `amount` in MiB, images or requests, between two times of the monotonic clock; and (path, digest)
+    of what can be checked.
+    """
 
     amount: float
     started: float
@@ -71,7 +76,9 @@ class Connection:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         context = ssl.create_default_context(cafile=job.certificate) if job.certificate else None
         self.socket = context.wrap_socket(plain, server_hostname=job.host) if context else plain
-        self._common = f"Host: {job.host}:{job.port}\r\n" + (f"Authorization: {job.authorization}\r\n" if job.authorization else "")
+        self._common = f"Host: {job.host}:{job.port}\r\n" + (
+            f"Authorization: {job.authorization}\r\n" if job.authorization else ""
+        )
         self._origin = f"http{'s' if job.certificate else ''}://{job.host}:{job.port}"
         self._buffer = memoryview(bytearray(MIB))
 
@@ -81,7 +88,8 @@ class Connection:
         return f"{method} {target.replace(self._origin, '')} HTTP/1.1\r\n{self._common}{lines}\r\n".encode()
 
     def ask(self, request: bytes, expected: int) -> dict[str, str]:
-        """Send a request, or its end; returns the fields of the answer, names in lower case, and the length of its body as `received`.
+        """Send a request, or its end; returns the fields of the answer, names in lower case, and the length of its body
+        as `received`.
 
         Raises WrongAnswer when its status is not the expected one.
         """
@@ -95,7 +103,9 @@ class Connection:
         lines = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         bodiless = request.startswith(b"HEAD ") or expected == 204
-        fields["received"] = "0" if bodiless else str(self._skip(int(fields.get("content-length", "0")), count - end - 4))
+        fields["received"] = (
+            "0" if bodiless else str(self._skip(int(fields.get("content-length", "0")), count - end - 4))
+        )
         if int(lines[0].split()[1]) != expected:
             raise WrongAnswer(f"{request[:100]!r} was answered {lines[0]}: {bytes(self._buffer[:count])[end:][:500]!r}")
         return fields
@@ -131,7 +141,9 @@ def push_whole(job: Job) -> Iterator[Step]:
         while True:
             digest, tail = blobs.next()
             target = _with_digest(_start_upload(connection, job), digest)
-            head = connection.head("PUT", target, f"Content-Length: {BASE_BYTES + TAIL_BYTES}", "Content-Type: application/octet-stream")
+            head = connection.head(
+                "PUT", target, f"Content-Length: {BASE_BYTES + TAIL_BYTES}", "Content-Type: application/octet-stream"
+            )
             connection.socket.sendall(head)
             connection.socket.sendfile(base, 0)
             connection.ask(tail, 201)
@@ -205,7 +217,12 @@ def make_repositories(job: Job) -> Iterator[Step]:
     yield _PREPARED
     for number in range(job.times):
         repository = f"many/repository-{number:05}"
-        connection.ask(connection.head("POST", f"/v2/{repository}/blobs/uploads/?mount={job.path}&from={job.repository}", "Content-Length: 0"), 201)
+        connection.ask(
+            connection.head(
+                "POST", f"/v2/{repository}/blobs/uploads/?mount={job.path}&from={job.repository}", "Content-Length: 0"
+            ),
+            201,
+        )
         _put_empty_index(connection, repository, "latest")
         yield Step(1)
 
@@ -243,11 +260,15 @@ def _told_to_stop() -> bool:
 
 
 def _start_upload(connection: Connection, job: Job) -> str:
-    return connection.ask(connection.head("POST", f"/v2/{job.repository}/blobs/uploads/", "Content-Length: 0"), 202)["location"]
+    return connection.ask(connection.head("POST", f"/v2/{job.repository}/blobs/uploads/", "Content-Length: 0"), 202)[
+        "location"
+    ]
 
 
 def _put_empty_index(connection: Connection, repository: str, tag: str) -> None:
-    head = connection.head("PUT", f"/v2/{repository}/manifests/{tag}", f"Content-Length: {len(EMPTY_INDEX)}", f"Content-Type: {OCI_INDEX}")
+    head = connection.head(
+        "PUT", f"/v2/{repository}/manifests/{tag}", f"Content-Length: {len(EMPTY_INDEX)}", f"Content-Type: {OCI_INDEX}"
+    )
     connection.ask(head + EMPTY_INDEX, 201)
 
 

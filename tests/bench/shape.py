@@ -1,4 +1,6 @@
-"""What does not depend on a peer: how Vex starts, what it keeps in memory, and that a request costs the same however much the registry holds."""
+"""What does not depend on a peer: how Vex starts, what it keeps in memory, and that a request costs the same however
+much the registry holds.
+"""
 
 from __future__ import annotations
 
@@ -45,16 +47,40 @@ class Sizes:
     def rows(self) -> Iterator[Row]:
         """Make the rows."""
         for name, title, measure in (
-            ("manifest", "GET manifest by tag, of 1,000 repositories", self._gets(lambda count: [_manifest_path(number) for number in _spread(count)])),
-            ("blob", "GET blob, of 1,000 repositories", self._gets(lambda count: [_blob_path(number) for number in _spread(count)])),
-            ("tags", "tags/list, 100 tags", self._gets(lambda count: [f"/v2/{_TAGS}/tags/list?n=100&last={_tag(count // 2)}"])),
-            ("catalog", "catalog, 100 repositories", self._gets(lambda count: [f"/v2/_catalog?n=100&last={_repository(count // 2)}"])),
+            (
+                "manifest",
+                "GET manifest by tag, of 1,000 repositories",
+                self._gets(lambda count: [_manifest_path(number) for number in _spread(count)]),
+            ),
+            (
+                "blob",
+                "GET blob, of 1,000 repositories",
+                self._gets(lambda count: [_blob_path(number) for number in _spread(count)]),
+            ),
+            (
+                "tags",
+                "tags/list, 100 tags",
+                self._gets(lambda count: [f"/v2/{_TAGS}/tags/list?n=100&last={_tag(count // 2)}"]),
+            ),
+            (
+                "catalog",
+                "catalog, 100 repositories",
+                self._gets(lambda count: [f"/v2/_catalog?n=100&last={_repository(count // 2)}"]),
+            ),
             ("page-repositories", "web page of 100 repositories", self._gets(lambda _count: ["/"])),
             ("page-tags", "web page of 100 tags", self._gets(lambda _count: [f"/r/{_TAGS}/"])),
         ):
             yield Row(f"size-{name}", title, REQUESTS, _settle, measure, cpu_goal=_GOAL, pair="size")
         yield Row("size-push", "push of a small image", IMAGES, _settle, self._push, cpu_goal=_GOAL, pair="size")
-        yield Row("size-delete", "removal of the tag of a small image", IMAGES, _settle, self._delete, cpu_goal=_GOAL, pair="size")
+        yield Row(
+            "size-delete",
+            "removal of the tag of a small image",
+            IMAGES,
+            _settle,
+            self._delete,
+            cpu_goal=_GOAL,
+            pair="size",
+        )
 
     def _gets(self, paths: Callable[[int], list[str]]) -> Callable[[Registry], Sample]:
         def measure(registry: Registry) -> Sample:
@@ -112,7 +138,13 @@ def memory_figure(registry: Registry, mebibytes: int | None = None) -> Figure:
     """Tell what a registry keeps in memory now."""
     used = registry.resident_bytes() / MIB
     goal = f"at most {mebibytes} MiB" if mebibytes else ""
-    return Figure(f"resident memory of {registry.name} after the run", [used], "MiB", goal, used <= mebibytes if mebibytes else None)
+    return Figure(
+        f"resident memory of {registry.name} after the run",
+        [used],
+        "MiB",
+        goal,
+        used <= mebibytes if mebibytes else None,
+    )
 
 
 def fill(data: Path, count: int) -> None:

@@ -45,12 +45,24 @@ class Transfers:
             yield Row(f"pull-{clients}", title, BYTES, self.push_blob, self._pull(clients), 1.0, 1.0)
         yield Row("pull-tls", "pull of a 256 MiB blob, TLS", BYTES, self.push_blob, self._pull(1), 0.8, pair="tls")
         yield Row("push", "push of a 256 MiB blob, one PUT", BYTES, ready, self._push("push", 1), 2.5, 0.5)
-        yield Row("push-chunked", "push of a 256 MiB blob, chunked PATCH", BYTES, ready, self._push("push-chunked", 1), 2.5, 0.5)
-        yield Row("push-4", "4 pushes of 256 MiB at once, chunked PATCH", BYTES, ready, self._push("push-chunked", 4), 2)
+        yield Row(
+            "push-chunked",
+            "push of a 256 MiB blob, chunked PATCH",
+            BYTES,
+            ready,
+            self._push("push-chunked", 1),
+            2.5,
+            0.5,
+        )
+        yield Row(
+            "push-4", "4 pushes of 256 MiB at once, chunked PATCH", BYTES, ready, self._push("push-chunked", 4), 2
+        )
         yield Row("images", "200 small images, one after another", IMAGES, ready, self._push_images(1), 2)
         yield Row("images-8", "200 small images, 8 at once", IMAGES, ready, self._push_images(8), 2)
         yield Row("skopeo-push", "skopeo copy of a 48 MiB image, push", IMAGES, ready, self._skopeo_push, 1)
-        yield Row("skopeo-pull", "skopeo copy of a 48 MiB image, pull", IMAGES, self.push_large_image, self._skopeo_pull, 1)
+        yield Row(
+            "skopeo-pull", "skopeo copy of a 48 MiB image, pull", IMAGES, self.push_large_image, self._skopeo_pull, 1
+        )
         title = f"p99 of GET manifest, 4 pushes and 4 pulls of 256 MiB at once, {_BUSY_PER_SECOND} requests/s"
         yield Row("busy", title, LATENCY, self.make_busy, self._busy, 2, lower_is_better=True)
 
@@ -79,7 +91,9 @@ class Transfers:
         host, port = registry.read if path else registry.write
         certificate = str(registry.tls.certificate) if registry.tls else ""
         base = (str(self._base.plain), str(self._base.chunked))
-        return Job(kind, host, port, "" if path else registry.authorization, certificate, _REPOSITORY, base, path, times)
+        return Job(
+            kind, host, port, "" if path else registry.authorization, certificate, _REPOSITORY, base, path, times
+        )
 
     def _pull(self, clients: int) -> Callable[[Registry], Sample]:
         def measure(registry: Registry) -> Sample:
@@ -110,7 +124,9 @@ class Transfers:
             pushed: list[tuple[str, str]] = []
 
             def load() -> Work:
-                work, found = self._clients.send([self._job(registry, "images", times=_SMALL_IMAGES // clients)] * clients)
+                work, found = self._clients.send(
+                    [self._job(registry, "images", times=_SMALL_IMAGES // clients)] * clients
+                )
                 pushed.extend(found)
                 return work
 
@@ -125,14 +141,20 @@ class Transfers:
         # A new image each time: skopeo does not send blobs that are there already.
         self._make_layout("pushed")
         digest = _manifest_digest(self._directory / "pushed")
-        sample = timed(registry, lambda: self._clients.skopeo_copy(registry, self._layout("pushed"), _image_url(registry.write, "pushed")))
+        sample = timed(
+            registry,
+            lambda: self._clients.skopeo_copy(registry, self._layout("pushed"), _image_url(registry.write, "pushed")),
+        )
         registry.check(f"/v2/{_REPOSITORY}/manifests/pushed", digest)
         return sample
 
     def _skopeo_pull(self, registry: Registry) -> Sample:
         target = self._directory / "copy"
         shutil.rmtree(target, ignore_errors=True)
-        sample = timed(registry, lambda: self._clients.skopeo_copy(registry, _image_url(registry.read, "pulled"), f"oci:{target}:latest"))
+        sample = timed(
+            registry,
+            lambda: self._clients.skopeo_copy(registry, _image_url(registry.read, "pulled"), f"oci:{target}:latest"),
+        )
         for path in (target / "blobs/sha256").iterdir():
             if hashlib.sha256(path.read_bytes()).hexdigest() != path.name:
                 raise WrongAnswer(f"{registry.name}: skopeo pulled a blob whose digest is not {path.name}")

@@ -1,4 +1,6 @@
-"""Real clients that push only where the Location of an upload is absolute, or has a query: Charliecloud, and three from PyPI; over TLS of Vex itself."""
+"""Real clients that push only where the Location of an upload is absolute, or has a query: Charliecloud, and three from
+PyPI; over TLS of Vex itself.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,18 @@ from pathlib import Path
 from tests.support.images import docker_archive, tar_of
 from tests.support.programs import require, require_client
 from tests.support.registries import run, temporary_directory
-from tests.support.server import DOCKER_MANIFEST, OCI_MANIFEST, PASSWORD, USER, Client, ServerTestCase, descriptor, digest_of, image, write_certificate
+from tests.support.server import (
+    DOCKER_MANIFEST,
+    OCI_MANIFEST,
+    PASSWORD,
+    USER,
+    Client,
+    ServerTestCase,
+    descriptor,
+    digest_of,
+    image,
+    write_certificate,
+)
 
 _DOCKERTARPUSHER = """
 import sys
@@ -30,7 +43,8 @@ manifest = json.loads(text)
 for path, listed in zip(blobs, [manifest["config"], *manifest["layers"]]):
     location = client.initialize_upload(name, auth)
     content = open(path, "rb").read()
-    client.upload_blob(name, location, ContainerImageDescriptor(listed), content, chunked=chunked, chunk_size=100_000, auth=auth)
+    descriptor = ContainerImageDescriptor(listed)
+    client.upload_blob(name, location, descriptor, content, chunked=chunked, chunk_size=100_000, auth=auth)
 client.upload_manifest(name, text, manifest["mediaType"], auth)
 """
 _ASYNC = """
@@ -44,7 +58,8 @@ async def push(name, manifest, blobs):
             content = open(path, "rb").read()
             started = await client.post_blob(name)
             sent = await client.patch_blob_upload(started.location, content[:1000], offset=0)
-            sent = await client.patch_blob_upload(sent.location, content[1000:], offset=len(content[:1000])) if content[1000:] else sent
+            if content[1000:]:
+                sent = await client.patch_blob_upload(sent.location, content[1000:], offset=len(content[:1000]))
             await client.put_blob_upload(sent.location, FormattedSHA256.calculate(content))
         await client.put_manifest(name, Manifest(open(manifest, "rb").read(), media_type=sys.argv[3]))
 
@@ -82,13 +97,19 @@ class AbsoluteClients(ServerTestCase):
 
     def python(self, program: str, *arguments: str) -> None:
         """Run a program with the clients from PyPI."""
-        trust = {"REQUESTS_CA_BUNDLE": str(self.certificate), "DRCA_CACERTS": str(self.certificate), "HOME": str(self.directory)}
+        trust = {
+            "REQUESTS_CA_BUNDLE": str(self.certificate),
+            "DRCA_CACERTS": str(self.certificate),
+            "HOME": str(self.directory),
+        }
         run(require_client("bin/python"), "-c", program, *arguments, environment=trust)
 
     def assert_there(self, repository: str, *contents: bytes) -> None:
         """Check that the tag v1 has this config and these layers."""
         manifest = self.server.public.get(f"/v2/{repository}/manifests/v1").json
-        self.assertEqual([listed["digest"] for listed in (manifest["config"], *manifest["layers"])], list(map(digest_of, contents)))
+        self.assertEqual(
+            [listed["digest"] for listed in (manifest["config"], *manifest["layers"])], list(map(digest_of, contents))
+        )
         for content in contents:
             self.assertEqual(self.server.public.get(f"/v2/{repository}/blobs/{digest_of(content)}").body, content)
 
@@ -97,11 +118,23 @@ class AbsoluteClients(ServerTestCase):
         layer = tar_of({"bin/motd": b"hello"})
         packed = gzip.compress(layer, mtime=0)
         diff_ids = {"type": "layers", "diff_ids": [digest_of(layer)]}
-        config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": diff_ids, "history": [{"created_by": "a test"}]}).encode()
+        config = json.dumps(
+            {
+                "architecture": "amd64",
+                "os": "linux",
+                "config": {},
+                "rootfs": diff_ids,
+                "history": [{"created_by": "a test"}],
+            }
+        ).encode()
         for content in (config, packed):
             self.client.push_blob("source", content)
         listed = [descriptor(packed, "application/vnd.docker.image.rootfs.diff.tar.gzip")]
-        document = {"schemaVersion": 2, "mediaType": DOCKER_MANIFEST, "config": descriptor(config, "application/vnd.docker.container.image.v1+json")}
+        document = {
+            "schemaVersion": 2,
+            "mediaType": DOCKER_MANIFEST,
+            "config": descriptor(config, "application/vnd.docker.container.image.v1+json"),
+        }
         self.client.push_manifest("source", "v1", {**document, "layers": listed}, DOCKER_MANIFEST)
         environment = {
             "PATH": "/usr/bin:/bin",  # it wants Debian's Python
@@ -119,7 +152,9 @@ class AbsoluteClients(ServerTestCase):
     def test_dockertarpusher(self) -> None:
         layer = tar_of({"motd": os.urandom(100_000)})
         archive, config = docker_archive("dockertarpusher:v1", layer)
-        self.python(_DOCKERTARPUSHER, f"https://{self.host}", *self.write(archive), USER, PASSWORD, str(self.certificate))
+        self.python(
+            _DOCKERTARPUSHER, f"https://{self.host}", *self.write(archive), USER, PASSWORD, str(self.certificate)
+        )
         self.assertEqual(self.server.public.get(f"/v2/dockertarpusher/blobs/{digest_of(layer)}").body, layer)
         self.assertEqual(self.server.public.get("/v2/dockertarpusher/manifests/v1").json["config"]["digest"], config)
 
@@ -130,7 +165,9 @@ class AbsoluteClients(ServerTestCase):
         for style in ("chunked", "monolithic"):
             with self.subTest(style):
                 repository = f"containerimage/{style}"
-                self.python(_CONTAINERIMAGE, f"{self.host}/{repository}:v1", auth, style, *manifest, *self.write(config, layer))
+                self.python(
+                    _CONTAINERIMAGE, f"{self.host}/{repository}:v1", auth, style, *manifest, *self.write(config, layer)
+                )
                 self.assert_there(repository, config, layer)
 
     def test_docker_registry_client_async(self) -> None:
@@ -139,5 +176,3 @@ class AbsoluteClients(ServerTestCase):
         paths = self.write(json.dumps(image(layer, config=config)).encode(), config, layer)
         self.python(_ASYNC, f"{self.host}/drca/app:v1", credentials, OCI_MANIFEST, *paths)
         self.assert_there("drca/app", config, layer)
-
-

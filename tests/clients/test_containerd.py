@@ -31,19 +31,40 @@ class ContainerdTests(ProgramTestCase):
     def test_push_and_pull_of_images_and_indexes(self) -> None:
         auth, public = hosts(self.server)
         with running_containerd() as ctr:
-            run(*ctr, "images", "import", "--all-platforms", "--no-unpack", "--base-name", "layout", f"{self.directory}/layout.tar")
+            run(
+                *ctr,
+                "images",
+                "import",
+                "--all-platforms",
+                "--no-unpack",
+                "--base-name",
+                "layout",
+                f"{self.directory}/layout.tar",
+            )
             for kind, media_type in MEDIA_TYPES.items():
                 with self.subTest(kind=kind):
-                    run_on_terminal(*ctr, "images", "push", self.hosts, "--user", USER, f"{auth}/{kind}:v1", f"layout:{kind}")
+                    run_on_terminal(
+                        *ctr, "images", "push", self.hosts, "--user", USER, f"{auth}/{kind}:v1", f"layout:{kind}"
+                    )
                     answer = self.client("public").get(f"/v2/{kind}/manifests/v1")
                     self.assertEqual(answer.headers["Content-Type"], media_type)
-                    expected = {digest_of(answer.body), *(child["digest"] for child in answer.json.get("manifests", []))} | self.layout.blobs[kind]
+                    expected = {
+                        digest_of(answer.body),
+                        *(child["digest"] for child in answer.json.get("manifests", [])),
+                    } | self.layout.blobs[kind]
                     for reference in (":v1", f"@{digest_of(answer.body)}"):
                         with running_containerd() as other:
-                            run(*other, "content", "fetch", "--all-platforms", self.hosts, f"{public}/{kind}{reference}")
+                            run(
+                                *other, "content", "fetch", "--all-platforms", self.hosts, f"{public}/{kind}{reference}"
+                            )
                             self.assertEqual(set(run(*other, "content", "ls", "--quiet").stdout.split()), expected)
-                    self.assertEqual(self.client("auth", USER).request("DELETE", f"/v2/{kind}/manifests/v1").status, 202)
-                    self.assertEqual((self.server.lasting_files(), self.server.metric("vex_blobs")), (set(), len(self.server.files())))
+                    self.assertEqual(
+                        self.client("auth", USER).request("DELETE", f"/v2/{kind}/manifests/v1").status, 202
+                    )
+                    self.assertEqual(
+                        (self.server.lasting_files(), self.server.metric("vex_blobs")),
+                        (set(), len(self.server.files())),
+                    )
 
 
 class HttpsTests(ContainerdTests):

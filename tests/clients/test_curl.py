@@ -1,4 +1,6 @@
-"""The real curl: HTTPS with the certificate of `vex quickstart`, and large bodies, for which curl waits to be told to go on (RFC 9110 section 10.1.1)."""
+"""The real curl: HTTPS with the certificate of `vex quickstart`, and large bodies, for which curl waits to be told to
+go on (RFC 9110 section 10.1.1).
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,23 @@ class CurlTests(ProgramTestCase):
         (cls.directory / "blob").write_bytes(CONTENT)
 
     def upload(self, path: Path, digest: str, *more: str) -> tuple[int, int, str]:
-        """POST a file as a blob; returns the status, the number of bytes of it that were sent, and what curl tells of the exchange."""
+        """POST a file as a blob; returns the status, the number of bytes of it that were sent, and what curl tells of
+        the exchange.
+        """
         target = f"{self.server.urls['auth']}/v2/blobs/blobs/uploads/?digest={digest}"
         shown = "%{http_code} %{size_upload}"
-        ended = curl(*WAIT, "--verbose", "--output", "/dev/null", "--write-out", shown, "--data-binary", f"@{path}", *more, target)
+        ended = curl(
+            *WAIT,
+            "--verbose",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            shown,
+            "--data-binary",
+            f"@{path}",
+            *more,
+            target,
+        )
         status, size = ended.stdout.split()
         return int(status), int(size), ended.stderr
 
@@ -69,7 +84,9 @@ class HttpsTests(ProgramTestCase):
         port = self.server.addresses["public"][1]
         for name in ("127.0.0.1", "localhost"):
             with self.subTest(name=name):
-                self.assertEqual(curl(*self.trusting(), f"https://{name}:{port}/v2/_catalog").stdout.strip(), '{"repositories":[]}')
+                self.assertEqual(
+                    curl(*self.trusting(), f"https://{name}:{port}/v2/_catalog").stdout.strip(), '{"repositories":[]}'
+                )
 
     def test_certificate_is_refused_without_cacert(self) -> None:
         self.assertIn("self-signed certificate", curl(f"{self.server.urls['public']}/v2/", code=60).stderr)

@@ -33,14 +33,20 @@ class DockerTestCase(ProgramTestCase):
         context.__enter__()
         cls.addClassCleanup(context.__exit__, None, None, None)
 
-    def docker(self, *arguments: str, text: str = "", code: int = 0, config: str = "config") -> subprocess.CompletedProcess[str]:
+    def docker(
+        self, *arguments: str, text: str = "", code: int = 0, config: str = "config"
+    ) -> subprocess.CompletedProcess[str]:
         """Run docker to its end."""
         command = (self.docker_program, "--config", str(self.directory / config), "-H", self.socket, *arguments)
         return run(*command, environment={"DOCKER_CLI_EXPERIMENTAL": "enabled"}, text=text, code=code)
 
-    def login(self, host: str, password: str = PASSWORD, code: int = 0, user: str = USER, config: str = "config") -> str:
+    def login(
+        self, host: str, password: str = PASSWORD, code: int = 0, user: str = USER, config: str = "config"
+    ) -> str:
         """Log in; returns what docker printed."""
-        ended = self.docker("login", "--username", user, "--password-stdin", host, text=password, code=code, config=config)
+        ended = self.docker(
+            "login", "--username", user, "--password-stdin", host, text=password, code=code, config=config
+        )
         return ended.stdout + ended.stderr
 
     def load(self, name: str, *layers: bytes) -> str:
@@ -85,7 +91,9 @@ class DockerTests(DockerTestCase):
     def test_push_to_the_public_listener_says_where_to_push(self) -> None:
         name = f"{self.public}/reader:v1"
         self.load(name, tar_of({"a": b"reader"}))
-        self.assertIn(f"push and delete at port {self.server.addresses['auth'][1]}", self.docker("push", name, code=1).stderr)
+        self.assertIn(
+            f"push and delete at port {self.server.addresses['auth'][1]}", self.docker("push", name, code=1).stderr
+        )
 
     def test_what_docker_saves_is_imported(self) -> None:
         name = f"{self.auth}/saved/hello:v1"
@@ -110,7 +118,10 @@ class DockerTests(DockerTestCase):
             self.server.auth.push_image(name, "v1", b"layer")
         found = self.docker("search", "--format", "{{.Name}}", f"{self.public}/ello").stdout.splitlines()
         self.assertEqual([name for name in found if name.startswith("found/")], ["found/hello", "found/yellow"])
-        self.assertEqual(self.docker("search", "--limit", "1", "--format", "{{.Name}}", f"{self.public}/FOUND").stdout.splitlines(), ["found/hello"])
+        self.assertEqual(
+            self.docker("search", "--limit", "1", "--format", "{{.Name}}", f"{self.public}/FOUND").stdout.splitlines(),
+            ["found/hello"],
+        )
         self.assertEqual(self.docker("search", "--format", "{{.Name}}", f"{self.public}/nowhere").stdout, "")
 
     def test_pull_by_digest(self) -> None:
@@ -161,7 +172,10 @@ class DockerTests(DockerTestCase):
         self.load(name, tar_of({"new": b"new"}))
         self.docker("push", name)
         manifest = self.server.public.get("/v2/moves/manifests/latest").json
-        self.assertEqual(self.server.lasting_files(), kept | {manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])})
+        self.assertEqual(
+            self.server.lasting_files(),
+            kept | {manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])},
+        )
         self.assertEqual(self.server.auth.request("DELETE", "/v2/moves/manifests/latest").status, 202)
         self.assertEqual(self.server.lasting_files(), kept)
         self.assertEqual(self.server.metric("vex_blobs"), len(self.server.files()))
@@ -181,4 +195,6 @@ class DockerTests(DockerTestCase):
         self.assertEqual(self.pull_anew(f"{self.public}/list:all", *names), image_id)
 
     def uploads_started(self) -> float:
-        return self.server.metric('vex_request_duration_seconds_count{listener="auth",method="POST",op="uploads",code="202"}')
+        return self.server.metric(
+            'vex_request_duration_seconds_count{listener="auth",method="POST",op="uploads",code="202"}'
+        )

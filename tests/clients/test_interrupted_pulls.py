@@ -1,4 +1,6 @@
-"""Real clients that pull while the tag that they asked for is moved and deleted: between its first answer and whatever they ask for next."""
+"""Real clients that pull while the tag that they asked for is moved and deleted: between its first answer and whatever
+they ask for next.
+"""
 
 from __future__ import annotations
 
@@ -51,24 +53,33 @@ class InterruptedPulls(ProgramTestCase):
         require_root()
         docker = require("docker", "docker.io")
         require("dockerd", "docker.io")
-        with temporary_directory() as directory, daemon(directory, *dockerd(directory, f"unix://{directory}/docker.sock")):
+        with (
+            temporary_directory() as directory,
+            daemon(directory, *dockerd(directory, f"unix://{directory}/docker.sock")),
+        ):
 
             def pull(name: str) -> set[str]:
                 run(docker, "-H", f"unix://{directory}/docker.sock", "pull", name)
-                image = run(docker, "-H", f"unix://{directory}/docker.sock", "image", "inspect", "--format", "{{.Id}}", name)
+                image = run(
+                    docker, "-H", f"unix://{directory}/docker.sock", "image", "inspect", "--format", "{{.Id}}", name
+                )
                 return {image.stdout.strip()}
 
             self.check_pulls("docker", pull, everything=False)
 
     def check_pulls(self, client: str, pull: Callable[[str], set[str]], *, everything: bool = True) -> None:
-        """Pull what is interrupted; `pull` returns what came, which is everything, or the digest of the config alone."""
+        """Pull what is interrupted; `pull` returns what came, which is everything, or the digest of the config
+        alone.
+        """
         for kind, how in itertools.product((SINGLE, INDEX), ("moved", "deleted")):
             with self.subTest(kind=kind, how=how):
                 name = f"{client}/{kind}-{how}"
                 self.push(name, kind)
                 with between(self.server.public, functools.partial(self.interrupt, name, how)) as server:
                     pulled = pull(f"{server.host}/{name}:v1")
-                self.assertTrue(self.layout.blobs[kind] <= pulled if everything else pulled <= self.layout.blobs[kind], pulled)
+                self.assertTrue(
+                    self.layout.blobs[kind] <= pulled if everything else pulled <= self.layout.blobs[kind], pulled
+                )
                 self.check(name, how, server)
 
     def interrupt(self, name: str, how: str) -> None:

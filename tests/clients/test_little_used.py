@@ -1,6 +1,8 @@
-"""Clients from PyPI and npm that few use, each as its documentation shows: they push, pull, list, tag and delete as with other registries.
+"""Clients from PyPI and npm that few use, each as its documentation shows: they push, pull, list, tag and delete as
+with other registries.
 
-Those that need an absolute Location are in test_absolute_clients.py, those that read long lists without pages in test_long_lists.py.
+Those that need an absolute Location are in test_absolute_clients.py, those that read long lists without pages in
+test_long_lists.py.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ _SECONDS = 120
 
 
 class LittleUsed(unittest.TestCase):
-    """A server for each test, in a directory that the client works in as well; scripts print what they found as JSON."""
+    """A server for each test, in a directory that the client works in as well; scripts print what they found as
+    JSON.
+    """
 
     def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory(prefix="vex-test-")
@@ -50,7 +54,11 @@ class LittleUsed(unittest.TestCase):
 
     def python(self, script: str, *arguments: str, **environment: str) -> Any:
         """Run a script with the packages from PyPI; `AT`, `USER` and `PASSWORD` are defined in it."""
-        return self._run([require_client("bin/python"), "-c", f"import json, sys\nAT, USER, PASSWORD = sys.argv[1:4]\n{script}"], arguments, environment)
+        return self._run(
+            [require_client("bin/python"), "-c", f"import json, sys\nAT, USER, PASSWORD = sys.argv[1:4]\n{script}"],
+            arguments,
+            environment,
+        )
 
     def node(self, script: str, **environment: str) -> Any:
         """Run a script with the packages from npm; `AT`, `USER` and `PASSWORD` are defined in it."""
@@ -62,7 +70,13 @@ class LittleUsed(unittest.TestCase):
     def _run(self, command: list[str], arguments: tuple[str, ...], environment: dict[str, str]) -> Any:
         settings = {**os.environ, "HOME": str(self.directory), **environment}
         ended = subprocess.run(
-            [*command, self.at, USER, PASSWORD, *arguments], cwd=self.directory, env=settings, capture_output=True, text=True, timeout=_SECONDS, check=False
+            [*command, self.at, USER, PASSWORD, *arguments],
+            cwd=self.directory,
+            env=settings,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
         )
         self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
         return json.loads(ended.stdout.splitlines()[-1])
@@ -87,7 +101,12 @@ print(json.dumps([open(pulled[0]).read(), client.get_tags(f"{AT}/files/notes")])
                     backend,
                 )
                 self.assertEqual(found, ["what it is about", ["v1"]])
-                self.assertEqual(client.get("/v2/files/notes/manifests/v1").json["layers"][0]["annotations"]["org.opencontainers.image.title"], "notes.txt")
+                self.assertEqual(
+                    client.get("/v2/files/notes/manifests/v1").json["layers"][0]["annotations"][
+                        "org.opencontainers.image.title"
+                    ],
+                    "notes.txt",
+                )
                 self.server.kill()
 
     def test_dxf_pushes_and_pulls_over_tls_and_deletes_the_digest_behind_an_alias(self) -> None:
@@ -118,7 +137,8 @@ from docker_registry_client import DockerRegistryClient
 client = DockerRegistryClient(f"http://{AT}", username=USER, password=PASSWORD, api_version=2)
 repository = client.repository("seed")
 manifest, digest = repository.manifest("v1")
-print(json.dumps([client.repositories() and sorted(client.repositories()), repository.tags(), digest, manifest["schemaVersion"]]))
+names = client.repositories() and sorted(client.repositories())
+print(json.dumps([names, repository.tags(), digest, manifest["schemaVersion"]]))
 """
         )
         self.assertEqual(found, [["seed"], ["v1"], self.digest, 2])
@@ -130,7 +150,8 @@ print(json.dumps([client.repositories() and sorted(client.repositories()), repos
             """
 from coregio.registry_api import ContainerRegistry
 client = ContainerRegistry(f"http://{AT}", sys.argv[4])
-print(json.dumps([client.get_tags("seed"), client.get_manifest("seed", "v1")["schemaVersion"], client.get_layers("seed", "v1")]))
+manifest = client.get_manifest("seed", "v1")
+print(json.dumps([client.get_tags("seed"), manifest["schemaVersion"], client.get_layers("seed", "v1")]))
 """,
             json.dumps({"auths": {self.at: {"auth": auth}}}),
         )
@@ -146,7 +167,8 @@ def credentials(image_reference, privileges=None, absent_ok=False):
     return oci.auth.OciBasicAuthCredentials(USER, PASSWORD)
 client = oci.client.Client(credentials_lookup=credentials)
 blob = b"a component" * 10
-client.put_blob(f"{AT}/components/a", digest="sha256:" + hashlib.sha256(blob).hexdigest(), octets_count=len(blob), data=blob)
+digest = "sha256:" + hashlib.sha256(blob).hexdigest()
+client.put_blob(f"{AT}/components/a", digest=digest, octets_count=len(blob), data=blob)
 seed = client.manifest_raw(f"{AT}/seed:v1")
 tags = list(client.tags(f"{AT}/seed"))
 client.delete_manifest(f"{AT}/seed:v1", purge=True)
@@ -186,7 +208,15 @@ print(json.dumps(asyncio.run(copy())))
             ("push", "image.tar", f"http://{self.at}/hello:v1"),
             ("pull", f"http://{self.at}/hello:v1", "pulled.tar"),
         ):
-            ended = subprocess.run([crpy, *arguments], cwd=self.directory, env=settings, capture_output=True, text=True, timeout=_SECONDS, check=False)
+            ended = subprocess.run(
+                [crpy, *arguments],
+                cwd=self.directory,
+                env=settings,
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+            )
             self.assertEqual(ended.returncode, 0, f"{arguments}: {ended.stdout}{ended.stderr}")
         self.assertEqual(client.get("/v2/hello/tags/list").json["tags"], ["v1"])
         self.assertGreater((self.directory / "pulled.tar").stat().st_size, 0)
@@ -214,7 +244,9 @@ print(json.dumps(tags))
         self.assertEqual(found, ["1.2.3"])
         manifest = client.get("/v2/charts/hello/manifests/1.2.3").json
         self.assertEqual(manifest["config"]["mediaType"], "application/vnd.cncf.helm.config.v1+json")
-        self.assertEqual(digest_of((self.directory / "pulled" / "hello-1.2.3.tgz").read_bytes()), manifest["layers"][0]["digest"])
+        self.assertEqual(
+            digest_of((self.directory / "pulled" / "hello-1.2.3.tgz").read_bytes()), manifest["layers"][0]["digest"]
+        )
 
     # npm
 
@@ -227,14 +259,18 @@ const { attachArtifactToImage, getImageDigest } = require('@sigstore/oci');
   const common = { imageName: `${AT}/seed`, credentials: { username: USER, password: PASSWORD } };
   const imageDigest = await getImageDigest({ ...common, imageTag: 'v1' });
   const mediaType = 'application/vnd.dev.sigstore.bundle.v0.3+json';
-  const attached = await attachArtifactToImage({ ...common, imageDigest, artifact: Buffer.from('{}'), mediaType, annotations: { made: 'here' } });
+  const attached = await attachArtifactToImage({ ...common, imageDigest, artifact: Buffer.from('{}'),
+    mediaType, annotations: { made: 'here' } });
   console.log(JSON.stringify([imageDigest, attached.digest]));
 })();
 """
         )
         self.assertEqual(found[0], self.digest)
         referrers = client.get(f"/v2/seed/referrers/{self.digest}").json["manifests"]
-        self.assertEqual([(one["digest"], one["artifactType"]) for one in referrers], [(found[1], "application/vnd.dev.sigstore.bundle.v0.3+json")])
+        self.assertEqual(
+            [(one["digest"], one["artifactType"]) for one in referrers],
+            [(found[1], "application/vnd.dev.sigstore.bundle.v0.3+json")],
+        )
 
     def test_node_clients_of_dockers_time_read_oci_images(self) -> None:
         self.serve()

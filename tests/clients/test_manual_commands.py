@@ -1,4 +1,6 @@
-"""The commands of the README and the manual, run as they stand on a machine of its own; those that cannot run there are listed with the reason."""
+"""The commands of the README and the manual, run as they stand on a machine of its own; those that cannot run there are
+listed with the reason.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ ELSEWHERE = {
     "docker login --username alice registry.example:8443": "tests.clients.test_proxy does this, behind nginx",
     "docker push registry.example:8443": "tests.clients.test_proxy does this, behind nginx",
     "docker pull registry.example/": "tests.clients.test_proxy does this, behind nginx",
-    "docker --config pull login": "registry.example is not there; the same login, with another token, is in users-and-tokens",
+    "docker --config pull login": (
+        "registry.example is not there; the same login, with another token, is in users-and-tokens"
+    ),
     "docker logout registry.example": "registry.example is not there",
     "docker pull 127.0.0.1:8201/hello": "tests.clients.test_one_port does this, with anonymous-read",
     "docker push 127.0.0.1:8201/hello": "tests.clients.test_one_port does this, with anonymous-read",
@@ -56,10 +60,16 @@ ELSEWHERE = {
 # What is made before a line, so that it has what it is about.
 BEFORE = {
     "python3 vex.pyz token add ci --expires 90d --repository 'team/*' > ci.token": "python3 vex.pyz token delete ci",
-    "python3 vex.pyz user add bob": "python3 vex.pyz user list | grep -qx bob && python3 vex.pyz user delete bob || true",
+    "python3 vex.pyz user add bob": (
+        "python3 vex.pyz user list | grep -qx bob && python3 vex.pyz user delete bob || true"
+    ),
     "python3 vex.pyz import saved.tar --username alice": "docker save --output saved.tar 127.0.0.1:8201/hello",
-    "python3 vex.pyz import layout --username alice --repository team/app": "skopeo copy docker-archive:saved.tar oci:layout:v2",
-    "python3 vex.pyz import app.tar.gz --username alice --repository team/app --tag v2": "gzip < saved.tar > app.tar.gz",
+    "python3 vex.pyz import layout --username alice --repository team/app": (
+        "skopeo copy docker-archive:saved.tar oci:layout:v2"
+    ),
+    "python3 vex.pyz import app.tar.gz --username alice --repository team/app --tag v2": (
+        "gzip < saved.tar > app.tar.gz"
+    ),
 }
 # After all others: what it deletes is used by them.
 LAST = "curl --user alice --request DELETE"
@@ -68,7 +78,9 @@ _STEP = re.compile(r"^ +(?:- )?(?:run: |- )((?:printf|docker) .+)$", re.MULTILIN
 
 
 def commands() -> list[str]:
-    """Return the lines of all shell blocks: first those of the README, and then those of the manual in the order in which a registry grows."""
+    """Return the lines of all shell blocks: first those of the README, and then those of the manual in the order in
+    which a registry grows.
+    """
     pages = {**PAGES, "README": README}
     first = ("README", "users-and-tokens", "moving")
     text = "\n".join(pages[page] for page in (*first, *(page for page in PAGES if page not in first)))
@@ -87,7 +99,12 @@ class ManualCommandsTest(unittest.TestCase):
     def setUpClass(cls) -> None:
         """Start them."""
         require_root()
-        for program, package in (("docker", "docker.io"), ("dockerd", "docker.io"), ("skopeo", "skopeo"), ("curl", "curl")):
+        for program, package in (
+            ("docker", "docker.io"),
+            ("dockerd", "docker.io"),
+            ("skopeo", "skopeo"),
+            ("curl", "curl"),
+        ):
             require(program, package)
         with contextlib.ExitStack() as stack:
             directory = stack.enter_context(temporary_directory())
@@ -96,7 +113,11 @@ class ManualCommandsTest(unittest.TestCase):
             cls.machine = stack.enter_context(running_machine(directory))
             run(*cls.machine.command("sh", "-c", "mount -t tmpfs tmpfs /mnt && mkdir /mnt/backup"))
             stack.enter_context(daemon(directory, *cls.machine.command(*dockerd(directory, "unix:///run/docker.sock"))))
-            cls.environment = {"DOCKER_CONFIG": str(directory / "config"), "HOME": str(directory), "DOCKER_BUILDKIT": "0"}
+            cls.environment = {
+                "DOCKER_CONFIG": str(directory / "config"),
+                "HOME": str(directory),
+                "DOCKER_BUILDKIT": "0",
+            }
             run("sh", str(TOP / "zipapp.sh"), str(cls.directory / "vex.pyz"), environment={"PYTHON": sys.executable})
             (cls.directory / "LICENSE").write_text("text")
             stack.callback(cls.serve())
@@ -140,9 +161,16 @@ class ManualCommandsTest(unittest.TestCase):
         self.paste("python3 vex.pyz token delete ci")
         self.paste("python3 vex.pyz token add ci --repository 'team/*' > ci.token")
         (self.directory / "Dockerfile").write_text("FROM scratch\nCOPY LICENSE /\n")
-        settings = 'export VEX_TOKEN="$(cat ci.token)" IMAGE=127.0.0.1:8201/team/app GITHUB_SHA=0123abc TAG=main CI_COMMIT_REF_SLUG=feature'
+        settings = (
+            'export VEX_TOKEN="$(cat ci.token)" IMAGE=127.0.0.1:8201/team/app GITHUB_SHA=0123abc TAG=main'
+            " CI_COMMIT_REF_SLUG=feature"
+        )
         for pipeline in blocks("yaml", PAGES["ci"]):
-            steps = _STEP.findall(pipeline.replace("https://registry.example", "http://127.0.0.1").replace("registry.example", "127.0.0.1"))
+            steps = _STEP.findall(
+                pipeline.replace("https://registry.example", "http://127.0.0.1").replace(
+                    "registry.example", "127.0.0.1"
+                )
+            )
             self.assertGreaterEqual(len(steps), 5)
             for step in steps:
                 with self.subTest(step):

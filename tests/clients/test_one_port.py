@@ -1,4 +1,6 @@
-"""Anonymous reading at the auth listener with the real docker, podman, skopeo and containerd, with and without stored credentials."""
+"""Anonymous reading at the auth listener with the real docker, podman, skopeo and containerd, with and without stored
+credentials.
+"""
 
 from __future__ import annotations
 
@@ -58,19 +60,37 @@ class DockerOnOnePort(DockerTestCase):
         self.assertLess(self.server.metric("vex_received_bytes_total") - before, 20_000)
 
     def test_login_refuses_a_wrong_password(self) -> None:
-        self.assertIn("the user name or the password is wrong", self.login(self.host, "wrong password", code=1, config="wrong"))
+        self.assertIn(
+            "the user name or the password is wrong", self.login(self.host, "wrong password", code=1, config="wrong")
+        )
 
     def test_what_docker_stores_is_good_for_skopeo_podman_and_buildah(self) -> None:
         # Each with storage of its own: as root, podman and buildah would write to the machine's.
         storage = self.directory / "storage.conf"
-        storage.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{self.directory}/graph"\nrunroot = "{self.directory}/run"\n')
+        storage.write_text(
+            f'[storage]\ndriver = "vfs"\ngraphroot = "{self.directory}/graph"\nrunroot = "{self.directory}/run"\n'
+        )
         self.login(self.host, config="shared")
         file = self.directory / "shared" / "config.json"
         self.assertEqual(set(json.loads(file.read_text())["auths"][self.host]), {"auth"})
         for program in ("skopeo", "podman", "buildah"):
             with self.subTest(program):
-                flags = ("login", "--tls-verify=false", "--authfile", str(file), "--username", USER, "--password-stdin", self.host)
-                ended = run(require(program, program), *flags, text=PASSWORD, environment={"CONTAINERS_STORAGE_CONF": str(storage)})
+                flags = (
+                    "login",
+                    "--tls-verify=false",
+                    "--authfile",
+                    str(file),
+                    "--username",
+                    USER,
+                    "--password-stdin",
+                    self.host,
+                )
+                ended = run(
+                    require(program, program),
+                    *flags,
+                    text=PASSWORD,
+                    environment={"CONTAINERS_STORAGE_CONF": str(storage)},
+                )
                 self.assertIn("Login Succeeded", ended.stdout)
         name = f"{self.host}/shared:v1"
         self.load(name, tar_of({"s": b"shared"}))
@@ -128,16 +148,23 @@ class SkopeoAndPodmanOnOnePort(ProgramTestCase):
         (cls.directory / "storage.conf").write_text(settings)
         (cls.directory / "nobody.json").write_text("{}")
 
-    def run_program(self, program: str, *arguments: str, text: str = "", code: int = 0, credentials: str = "nobody") -> str:
+    def run_program(
+        self, program: str, *arguments: str, text: str = "", code: int = 0, credentials: str = "nobody"
+    ) -> str:
         """Run skopeo or podman to its end; returns what it printed."""
-        environment = {"CONTAINERS_STORAGE_CONF": f"{self.directory}/storage.conf", "REGISTRY_AUTH_FILE": f"{self.directory}/{credentials}.json"}
+        environment = {
+            "CONTAINERS_STORAGE_CONF": f"{self.directory}/storage.conf",
+            "REGISTRY_AUTH_FILE": f"{self.directory}/{credentials}.json",
+        }
         ended = run(require(program, program), *arguments, environment=environment, text=text, code=code)
         return ended.stdout + ended.stderr
 
     def push(self, name: str, credentials: str, code: int = 0) -> str:
         """Push an image with skopeo."""
         source = f"oci:{self.layout.directory}:{SINGLE}"
-        return self.run_program("skopeo", "copy", self.tls("dest-"), source, f"docker://{name}", credentials=credentials, code=code)
+        return self.run_program(
+            "skopeo", "copy", self.tls("dest-"), source, f"docker://{name}", credentials=credentials, code=code
+        )
 
     def test_anyone_pulls_what_a_user_pushed_and_nobody_else_pushes(self) -> None:
         for program in ("skopeo", "podman"):
@@ -145,14 +172,25 @@ class SkopeoAndPodmanOnOnePort(ProgramTestCase):
                 name = f"{host_of(self.server)}/{program}/app:v1"
                 self.assertIn("a user name and a password are needed", self.push(name, "nobody", code=1))
                 login = (program, "login", self.tls(), "--username", USER, "--password-stdin", host_of(self.server))
-                self.run_program(*login, text="wrong password", code=125 if program == "podman" else 1, credentials=program)
+                self.run_program(
+                    *login, text="wrong password", code=125 if program == "podman" else 1, credentials=program
+                )
                 self.assertIn("Login Succeeded", self.run_program(*login, text=PASSWORD, credentials=program))
                 self.push(name, program)
                 for credentials in ("nobody", program):
-                    self.run_program("skopeo", "copy", self.tls("src-"), f"docker://{name}", f"dir:{self.directory}/{program}", credentials=credentials)
+                    self.run_program(
+                        "skopeo",
+                        "copy",
+                        self.tls("src-"),
+                        f"docker://{name}",
+                        f"dir:{self.directory}/{program}",
+                        credentials=credentials,
+                    )
                     self.run_program("podman", "pull", self.tls(), name, credentials=credentials)
                     self.run_program("podman", "rmi", "--all", "--force")
-                self.assertIn('"v1"', self.run_program("skopeo", "list-tags", self.tls(), f"docker://{name.rpartition(':')[0]}"))
+                self.assertIn(
+                    '"v1"', self.run_program("skopeo", "list-tags", self.tls(), f"docker://{name.rpartition(':')[0]}")
+                )
 
     def test_podman_pushes_and_skopeo_deletes_with_the_token_of_a_machine(self) -> None:
         name = f"{host_of(self.server)}/machine/app:v1"
@@ -162,14 +200,18 @@ class SkopeoAndPodmanOnOnePort(ProgramTestCase):
         self.run_program("podman", "pull", self.tls(), name, credentials="robot")
         self.run_program("podman", "push", self.tls(), name, f"docker://{name}-again", credentials="robot")
         self.assertEqual(self.client("auth").get("/v2/machine/app/manifests/v1").status, 200)
-        self.assertIn("unauthorized", self.run_program("skopeo", "delete", self.tls(), f"docker://{name}", code=1).lower())
+        self.assertIn(
+            "unauthorized", self.run_program("skopeo", "delete", self.tls(), f"docker://{name}", code=1).lower()
+        )
         self.run_program("skopeo", "delete", self.tls(), f"docker://{name}", credentials="robot")
         self.assertEqual(self.client("auth").get("/v2/machine/app/manifests/v1").status, 404)
 
     def test_a_token_that_only_reads_does_not_push(self) -> None:
         login = ("skopeo", "login", self.tls(), "--username", "reader", "--password-stdin", host_of(self.server))
         self.run_program(*login, text=add_token(self.server, "reader", "--read-only"), credentials="reader")
-        self.assertIn("denied: the token reader only reads", self.push(f"{host_of(self.server)}/machine/app:v2", "reader", code=1))
+        self.assertIn(
+            "denied: the token reader only reads", self.push(f"{host_of(self.server)}/machine/app:v2", "reader", code=1)
+        )
 
 
 class ContainerdOnOnePort(ProgramTestCase):
@@ -192,13 +234,26 @@ class ContainerdOnOnePort(ProgramTestCase):
     def test_anyone_pulls_what_a_user_pushed_and_nobody_else_pushes(self) -> None:
         name = f"{host_of(self.server)}/app:v1"
         with running_containerd() as ctr:
-            run(*ctr, "images", "import", "--all-platforms", "--no-unpack", "--base-name", "layout", f"{self.directory}/layout.tar")
-            self.assertIn("401", run_on_terminal(*ctr, "images", "push", self.hosts, name, f"layout:{SINGLE}", codes=(1,)))
+            run(
+                *ctr,
+                "images",
+                "import",
+                "--all-platforms",
+                "--no-unpack",
+                "--base-name",
+                "layout",
+                f"{self.directory}/layout.tar",
+            )
+            self.assertIn(
+                "401", run_on_terminal(*ctr, "images", "push", self.hosts, name, f"layout:{SINGLE}", codes=(1,))
+            )
             run_on_terminal(*ctr, "images", "push", self.hosts, "--user", USER, name, f"layout:{SINGLE}")
         for user in ((), ("--user", USER)):
             with running_containerd() as ctr:
                 run_on_terminal(*ctr, "content", "fetch", "--all-platforms", self.hosts, *user, name)
-                self.assertLessEqual(self.layout.blobs[SINGLE], set(run(*ctr, "content", "ls", "--quiet").stdout.split()))
+                self.assertLessEqual(
+                    self.layout.blobs[SINGLE], set(run(*ctr, "content", "ls", "--quiet").stdout.split())
+                )
 
 
 class ContainerdOnOnePortOverHttps(ContainerdOnOnePort):

@@ -1,6 +1,8 @@
-"""The real podman pulls an update of an image whose layers are zstd:chunked: of the layer it fetches the files that changed, in one request for many ranges.
+"""The real podman pulls an update of an image whose layers are zstd:chunked: of the layer it fetches the files that
+changed, in one request for many ranges.
 
-podman writes such layers and fetches parts of them from version 5 on, in overlay storage: `tests/sid.sh DIRECTORY tests.clients.test_partial_pulls` has it.
+podman writes such layers and fetches parts of them from version 5 on, in overlay storage: `tests/sid.sh DIRECTORY
+tests.clients.test_partial_pulls` has it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ _SENT = re.compile(r'" [0-9]{3} ([0-9]+) "')
 
 
 class PartialPulls(ProgramTestCase):
-    """A server in the clear, and podman with two storages: one that images are made in, and one that they are pulled into."""
+    """A server in the clear, and podman with two storages: one that images are made in, and one that they are pulled
+    into.
+    """
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -35,8 +39,13 @@ class PartialPulls(ProgramTestCase):
             raise unittest.SkipTest(f"needs podman {_FIRST_VERSION}, which fetches parts of layers: run tests/sid.sh")
         super().setUpClass()
         for storage in ("from", "into"):
-            settings = f'[storage]\ndriver = "overlay"\ngraphroot = "{cls.directory}/{storage}/graph"\nrunroot = "{cls.directory}/{storage}/run"\n'
-            (cls.directory / f"{storage}.conf").write_text(settings + '[storage.options.pull_options]\nenable_partial_images = "true"\n')
+            settings = (
+                f'[storage]\ndriver = "overlay"\ngraphroot = "{cls.directory}/{storage}/graph"\n'
+                f'runroot = "{cls.directory}/{storage}/run"\n'
+            )
+            (cls.directory / f"{storage}.conf").write_text(
+                settings + '[storage.options.pull_options]\nenable_partial_images = "true"\n'
+            )
         cls.podman("login", cls.tls(), "--username", USER, "--password-stdin", cls.hosts()[0], text=PASSWORD)
 
     @classmethod
@@ -52,7 +61,10 @@ class PartialPulls(ProgramTestCase):
     @classmethod
     def podman(cls, *arguments: str, text: str = "", storage: str = "from") -> str:
         """Run podman to its end; returns its output."""
-        environment = {"CONTAINERS_STORAGE_CONF": f"{cls.directory}/{storage}.conf", "REGISTRY_AUTH_FILE": f"{cls.directory}/auth.json"}
+        environment = {
+            "CONTAINERS_STORAGE_CONF": f"{cls.directory}/{storage}.conf",
+            "REGISTRY_AUTH_FILE": f"{cls.directory}/auth.json",
+        }
         return run(require("podman", "podman"), *arguments, environment=environment, text=text).stdout
 
     def push(self, tag: str, files: dict[str, bytes]) -> None:
@@ -60,7 +72,14 @@ class PartialPulls(ProgramTestCase):
         archive = self.directory / f"{tag}.tar"
         archive.write_bytes(tar_of(files))
         image = self.podman("import", str(archive), f"made:{tag}").strip()
-        self.podman("push", self.tls(), "--compression-format", "zstd:chunked", image, f"docker://{self.hosts()[0]}/updated:{tag}")
+        self.podman(
+            "push",
+            self.tls(),
+            "--compression-format",
+            "zstd:chunked",
+            image,
+            f"docker://{self.hosts()[0]}/updated:{tag}",
+        )
 
     def pull(self, tag: str) -> float:
         """Pull an image; returns how many bytes were sent for it."""

@@ -1,4 +1,6 @@
-"""Plain HTTP from other machines: docker, podman and containerd with the files that the manual shows, at a name that is no loopback address."""
+"""Plain HTTP from other machines: docker, podman and containerd with the files that the manual shows, at a name that is
+no loopback address.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ class PlainHttpTest(unittest.TestCase):
         """Push with docker, and pull with docker and podman."""
         storage = f'[storage]\ndriver = "vfs"\ngraphroot = "{directory}/graph"\nrunroot = "{directory}/run"\n'
         (directory / "storage.conf").write_text(storage)
-        environment = {"DOCKER_CONFIG": str(directory / "config"), "CONTAINERS_STORAGE_CONF": str(directory / "storage.conf"), "HOME": str(directory)}
+        environment = {
+            "DOCKER_CONFIG": str(directory / "config"),
+            "CONTAINERS_STORAGE_CONF": str(directory / "storage.conf"),
+            "HOME": str(directory),
+        }
         for line in (
             f"docker login --username {USER} {NAME}:8201",
             f"tar -cC {directory} daemon.json | docker import - {NAME}:8201/hello && docker push {NAME}:8201/hello",
@@ -59,7 +65,11 @@ class PlainHttpTest(unittest.TestCase):
         (hosts / "hosts.toml").write_text(shown('server = "http://'))
         with running_containerd() as ctr:
             # ctr itself pulls, with `content fetch`; containerd keeps what it got.
-            run(*machine.command(*ctr, "content", "fetch", f"--hosts-dir={directory}/hosts", f"{NAME}:8200/hello:latest"))
+            run(
+                *machine.command(
+                    *ctr, "content", "fetch", f"--hosts-dir={directory}/hosts", f"{NAME}:8200/hello:latest"
+                )
+            )
 
 
 @contextlib.contextmanager
@@ -71,7 +81,10 @@ def serving(machine: Machine, directory: Path) -> Iterator[None]:
     added = vex("user", "add", USER, cwd=home, text=PASSWORD + "\n")
     assert added.returncode == 0, added.stderr
     command = machine.command(sys.executable, str(TOP / "vex.py"), "serve", "--config", str(home / "vex.conf"))
-    with open(directory / "log", "wb") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+    with (
+        open(directory / "log", "wb") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
         assert process.stdout is not None
         assert "ready\n" in iter(process.stdout.readline, ""), (directory / "log").read_text()
         yield

@@ -1,4 +1,6 @@
-"""Pushing through proxies with the shortest configuration that they have, which say nothing to Vex and whom nobody told it of."""
+"""Pushing through proxies with the shortest configuration that they have, which say nothing to Vex and whom nobody told
+it of.
+"""
 
 from __future__ import annotations
 
@@ -74,15 +76,24 @@ class PlainProxies(unittest.TestCase):
         cls.layout = write_layout(cls.directory / "layout")
 
     def check(self, name: str, configuration: str, *command: str) -> None:
-        """Run a proxy in front of the auth listener, and push through it; words of the command are formatted as the configuration is."""
+        """Run a proxy in front of the auth listener, and push through it; words of the command are formatted as the
+        configuration is.
+        """
         directory, port = self.directory / name, free_port()
         directory.mkdir()
         user = "user root;" if os.geteuid() == 0 else ""
         words = {"directory": directory, "port": port, "vex": self.server.addresses["auth"][1], "user": user}
         (directory / "conf").write_text(configuration.format(**words))
-        environment = {**os.environ, "HOME": str(directory), "XDG_DATA_HOME": str(directory), "XDG_CONFIG_HOME": str(directory)}
+        environment = {
+            **os.environ,
+            "HOME": str(directory),
+            "XDG_DATA_HOME": str(directory),
+            "XDG_CONFIG_HOME": str(directory),
+        }
         with open(directory / "output", "wb") as output:
-            proxy = subprocess.Popen([word.format(**words) for word in command], stdout=output, stderr=output, env=environment)
+            proxy = subprocess.Popen(
+                [word.format(**words) for word in command], stdout=output, stderr=output, env=environment
+            )
         self.addCleanup(proxy.wait, 60)
         self.addCleanup(proxy.terminate)
         self.wait_for(port, proxy, directory)
@@ -94,7 +105,15 @@ class PlainProxies(unittest.TestCase):
 
     def push(self, image: str) -> None:
         source = f"oci:{self.layout.directory}:{SINGLE}"
-        run(require("skopeo", "skopeo"), "copy", "--dest-tls-verify=false", "--dest-creds", f"{USER}:{PASSWORD}", source, f"docker://{image}")
+        run(
+            require("skopeo", "skopeo"),
+            "copy",
+            "--dest-tls-verify=false",
+            "--dest-creds",
+            f"{USER}:{PASSWORD}",
+            source,
+            f"docker://{image}",
+        )
 
     def wait_for(self, port: int, proxy: subprocess.Popen[bytes], directory: Path) -> None:
         deadline = time.monotonic() + 30
@@ -108,19 +127,41 @@ class PlainProxies(unittest.TestCase):
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     def test_nginx(self) -> None:
-        self.check("nginx", _NGINX, require("nginx", "nginx-light"), "-p", "{directory}", "-e", "{directory}/log", "-c", "{directory}/conf")
+        self.check(
+            "nginx",
+            _NGINX,
+            require("nginx", "nginx-light"),
+            "-p",
+            "{directory}",
+            "-e",
+            "{directory}/log",
+            "-c",
+            "{directory}/conf",
+        )
 
     def test_haproxy(self) -> None:
         self.check("haproxy", _HAPROXY, require("haproxy", "haproxy"), "-f", "{directory}/conf")
 
     def test_caddy(self) -> None:
-        self.check("caddy", _CADDY, require("caddy", "caddy"), "run", "--adapter", "caddyfile", "--config", "{directory}/conf")
+        self.check(
+            "caddy", _CADDY, require("caddy", "caddy"), "run", "--adapter", "caddyfile", "--config", "{directory}/conf"
+        )
 
     def test_apache(self) -> None:
         self.check("apache", _APACHE, require("apache2", "apache2"), "-D", "FOREGROUND", "-f", "{directory}/conf")
 
     def test_varnish(self) -> None:
-        arguments = ["-F", "-n", "{directory}/varnish", "-a", "127.0.0.1:{port}", "-b", "127.0.0.1:{vex}", "-s", "malloc,16m"]
+        arguments = [
+            "-F",
+            "-n",
+            "{directory}/varnish",
+            "-a",
+            "127.0.0.1:{port}",
+            "-b",
+            "127.0.0.1:{vex}",
+            "-s",
+            "malloc,16m",
+        ]
         self.check("varnish", "", require("varnishd", "varnish"), *arguments)
 
 

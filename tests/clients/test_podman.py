@@ -14,7 +14,9 @@ PROGRAMS = ("podman", "buildah")
 
 
 class PodmanTests(ProgramTestCase):
-    """A server at 127.0.0.1; podman and buildah share credentials, the storage that they push from, and the storage that they pull into."""
+    """A server at 127.0.0.1; podman and buildah share credentials, the storage that they push from, and the storage
+    that they pull into.
+    """
 
     flags = ("--pull-grace", "0s")
     image: str
@@ -27,16 +29,26 @@ class PodmanTests(ProgramTestCase):
             require(program, program)
         super().setUpClass()
         for storage in ("from", "into"):
-            settings = f'[storage]\ndriver = "vfs"\ngraphroot = "{cls.directory}/{storage}/graph"\nrunroot = "{cls.directory}/{storage}/run"\n'
+            settings = (
+                f'[storage]\ndriver = "vfs"\ngraphroot = "{cls.directory}/{storage}/graph"\n'
+                f'runroot = "{cls.directory}/{storage}/run"\n'
+            )
             (cls.directory / f"{storage}.conf").write_text(settings)
         (cls.directory / "files.tar").write_bytes(tar_of({"motd": b"made by podman\n"}))
-        cls.image = cls.run_program("podman", "import", str(cls.directory / "files.tar"), "imported").strip().rpartition(":")[2]
-        cls.run_program("podman", "login", cls.tls(), "--username", USER, "--password-stdin", hosts(cls.server)[0], text=PASSWORD)
+        cls.image = (
+            cls.run_program("podman", "import", str(cls.directory / "files.tar"), "imported").strip().rpartition(":")[2]
+        )
+        cls.run_program(
+            "podman", "login", cls.tls(), "--username", USER, "--password-stdin", hosts(cls.server)[0], text=PASSWORD
+        )
 
     @classmethod
     def run_program(cls, program: str, *arguments: str, text: str = "", storage: str = "from") -> str:
         """Run podman or buildah to its end; returns its output."""
-        environment = {"CONTAINERS_STORAGE_CONF": f"{cls.directory}/{storage}.conf", "REGISTRY_AUTH_FILE": f"{cls.directory}/auth.json"}
+        environment = {
+            "CONTAINERS_STORAGE_CONF": f"{cls.directory}/{storage}.conf",
+            "REGISTRY_AUTH_FILE": f"{cls.directory}/auth.json",
+        }
         return run(require(program, program), *arguments, environment=environment, text=text).stdout
 
     def setUp(self) -> None:
@@ -46,13 +58,25 @@ class PodmanTests(ProgramTestCase):
         for name in ("found/hello", "found/yellow", "found/other"):
             self.client("auth", USER).push_image(name, "v1", b"layer")
         # It knows no --cert-dir.
-        found = self.run_program("podman", "search", "--tls-verify=false", "--format", "{{.Name}}", f"{self.public}/ello").split()
+        found = self.run_program(
+            "podman", "search", "--tls-verify=false", "--format", "{{.Name}}", f"{self.public}/ello"
+        ).split()
         self.assertEqual(found, [f"{self.public}/found/hello", f"{self.public}/found/yellow"])
 
     def test_login_and_logout(self) -> None:
         for program in PROGRAMS:
             with self.subTest(program=program):
-                login = (program, "login", self.tls(), "--authfile", f"{self.directory}/{program}.json", "--username", USER, "--password-stdin", self.auth)
+                login = (
+                    program,
+                    "login",
+                    self.tls(),
+                    "--authfile",
+                    f"{self.directory}/{program}.json",
+                    "--username",
+                    USER,
+                    "--password-stdin",
+                    self.auth,
+                )
                 self.assertIn("Login Succeeded", self.run_program(*login, text=PASSWORD))
                 with self.assertRaisesRegex(AssertionError, "invalid username/password"):
                     self.run_program(*login, text="wrong")
@@ -62,25 +86,45 @@ class PodmanTests(ProgramTestCase):
             for form, media_type in IMAGES.items():
                 with self.subTest(program=program, format=form):
                     name = f"{program}/image-{form}"
-                    self.run_program(program, "push", self.tls(), "--format", form, self.image, f"docker://{self.auth}/{name}:v1")
+                    self.run_program(
+                        program, "push", self.tls(), "--format", form, self.image, f"docker://{self.auth}/{name}:v1"
+                    )
                     digest = self.check_pushed(name, media_type)
                     for reference in (":v1", f"@{digest}"):
-                        self.assertEqual(self.pull_anew(program, f"{self.public}/{name}{reference}"), self.content_of(name))
+                        self.assertEqual(
+                            self.pull_anew(program, f"{self.public}/{name}{reference}"), self.content_of(name)
+                        )
 
     def test_push_and_pull_of_an_index_in_both_formats(self) -> None:
         for program in PROGRAMS:
             for form, media_type in INDEXES.items():
                 with self.subTest(program=program, format=form):
                     name, made, kept = f"{program}/index-{form}", f"made-{program}-{form}", self.server.lasting_files()
-                    self.run_program(program, "push", self.tls(), "--format", form, self.image, f"docker://{self.auth}/{name}:part")
+                    self.run_program(
+                        program, "push", self.tls(), "--format", form, self.image, f"docker://{self.auth}/{name}:part"
+                    )
                     self.run_program(program, "manifest", "create", made)
                     self.run_program(program, "manifest", "add", self.tls(), made, f"docker://{self.auth}/{name}:part")
-                    self.run_program(program, "manifest", "push", "--all", "--format", form, self.tls(), made, f"docker://{self.auth}/{name}:v1")
+                    self.run_program(
+                        program,
+                        "manifest",
+                        "push",
+                        "--all",
+                        "--format",
+                        form,
+                        self.tls(),
+                        made,
+                        f"docker://{self.auth}/{name}:v1",
+                    )
                     self.check_pushed(name, media_type)
                     self.assertEqual(self.pull_anew(program, f"{self.public}/{name}:v1"), self.content_of(name, "part"))
                     for tag in ("part", "v1"):
-                        self.assertEqual(self.client("auth", USER).request("DELETE", f"/v2/{name}/manifests/{tag}").status, 202)
-                    self.assertEqual((self.server.lasting_files(), self.server.metric("vex_blobs")), (kept, len(self.server.files())))
+                        self.assertEqual(
+                            self.client("auth", USER).request("DELETE", f"/v2/{name}/manifests/{tag}").status, 202
+                        )
+                    self.assertEqual(
+                        (self.server.lasting_files(), self.server.metric("vex_blobs")), (kept, len(self.server.files()))
+                    )
 
     def test_buildah_builds_pushes_and_pulls(self) -> None:
         container = self.run_program("buildah", "from", "scratch").strip()

@@ -1,4 +1,6 @@
-"""Vex behind a real nginx with the configuration of the manual, which terminates TLS in front of the public and the auth port."""
+"""Vex behind a real nginx with the configuration of the manual, which terminates TLS in front of the public and the
+auth port.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +45,28 @@ class CheckedTestCase(ProxyTestCase):
     def check_skopeo(self, repository: str) -> None:
         """Push an image through nginx and pull it again, byte for byte."""
         layout = write_layout(self.directory / repository)
-        source, (host, port), (_, read) = f"oci:{layout.directory}:{SINGLE}", self.addresses["auth"], self.addresses["public"]
+        source, (host, port), (_, read) = (
+            f"oci:{layout.directory}:{SINGLE}",
+            self.addresses["auth"],
+            self.addresses["public"],
+        )
         certificates = f"{self.directory}/certificates"
-        self.skopeo("copy", "--dest-cert-dir", certificates, "--dest-creds", f"{USER}:{PASSWORD}", source, f"docker://{host}:{port}/{repository}:v1")
+        self.skopeo(
+            "copy",
+            "--dest-cert-dir",
+            certificates,
+            "--dest-creds",
+            f"{USER}:{PASSWORD}",
+            source,
+            f"docker://{host}:{port}/{repository}:v1",
+        )
         with temporary_directory() as target:
-            self.skopeo("copy", "--src-cert-dir", certificates, f"docker://{host}:{read}/{repository}:v1", f"dir:{target}")
-            self.assertEqual({f"sha256:{path.name}" for path in target.iterdir() if len(path.name) == 64}, layout.blobs[SINGLE])
+            self.skopeo(
+                "copy", "--src-cert-dir", certificates, f"docker://{host}:{read}/{repository}:v1", f"dir:{target}"
+            )
+            self.assertEqual(
+                {f"sha256:{path.name}" for path in target.iterdir() if len(path.name) == 64}, layout.blobs[SINGLE]
+            )
 
 
 class Proxied(CheckedTestCase):
@@ -62,8 +80,13 @@ class Proxied(CheckedTestCase):
         location = self.auth.request("POST", "/v2/streamed/blobs/uploads/").headers["Location"]
         piece = os.urandom(1024 * 1024)
         token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        head = f"PATCH {location} HTTP/1.1\r\nHost: vex\r\nAuthorization: Basic {token}\r\nTransfer-Encoding: chunked\r\n\r\n"
-        with self.context.wrap_socket(socket.create_connection(address, timeout=30), server_hostname=address[0]) as client:
+        head = (
+            f"PATCH {location} HTTP/1.1\r\nHost: vex\r\nAuthorization: Basic {token}\r\nTransfer-Encoding: chunked\r\n"
+            "\r\n"
+        )
+        with self.context.wrap_socket(
+            socket.create_connection(address, timeout=30), server_hostname=address[0]
+        ) as client:
             client.sendall(head.encode() + b"%x\r\n" % len(piece) + piece + b"\r\n")
             deadline = time.monotonic() + 30
             while sum(path.stat().st_size for path in (self.server.data / "uploads").iterdir()) < len(piece):
@@ -84,7 +107,10 @@ class Proxied(CheckedTestCase):
             plain = socket.create_connection(self.addresses["auth"], 30, (source, 0))
             with self.context.wrap_socket(plain, server_hostname="127.0.0.1") as client:
                 # What a client says of itself is not passed on.
-                forged = "Authorization: Basic bWFsbG9yeTp3cm9uZw==\r\nX-Forwarded-For: 198.51.100.7\r\nForwarded: for=198.51.100.7\r\n"
+                forged = (
+                    "Authorization: Basic bWFsbG9yeTp3cm9uZw==\r\nX-Forwarded-For: 198.51.100.7\r\n"
+                    "Forwarded: for=198.51.100.7\r\n"
+                )
                 client.sendall(f"GET /v2/ HTTP/1.1\r\nHost: vex\r\n{forged}\r\n".encode())
                 return int(client.recv(4096).split()[1])
 
@@ -100,12 +126,17 @@ class Proxied(CheckedTestCase):
     def test_a_page_of_the_proxy_s_own_host_may_write(self) -> None:
         own = "https://{}:{}".format(*self.addresses["auth"])
         self.assertEqual(self.auth.request("POST", "/v2/own/blobs/uploads/", headers={"Origin": own}).status, 202)
-        self.assertEqual(self.auth.request("POST", "/v2/own/blobs/uploads/", headers={"Origin": "https://evil.example"}).status, 403)
+        self.assertEqual(
+            self.auth.request("POST", "/v2/own/blobs/uploads/", headers={"Origin": "https://evil.example"}).status, 403
+        )
 
     def test_ranges_come_through(self) -> None:
         digest = self.auth.push_blob("ranges", bytes(range(256)))
         answer = self.public.get(f"/v2/ranges/blobs/{digest}", {"Range": "bytes=10-19"})
-        self.assertEqual((answer.status, answer.body, answer.headers["Content-Range"]), (206, bytes(range(10, 20)), "bytes 10-19/256"))
+        self.assertEqual(
+            (answer.status, answer.body, answer.headers["Content-Range"]),
+            (206, bytes(range(10, 20)), "bytes 10-19/256"),
+        )
 
     def test_many_ranges_come_through(self) -> None:
         content = os.urandom(3_000_000)
@@ -130,7 +161,14 @@ class Accelerated(CheckedTestCase, AcceleratedTestCase):
         for client in (self.public, self.auth):
             answer = client.get(self.path)
             self.assertEqual((answer.status, answer.body), (200, self.content))
-            for name in ("Content-Type", "Content-Length", "ETag", "Docker-Content-Digest", "Cache-Control", "Content-Disposition"):
+            for name in (
+                "Content-Type",
+                "Content-Length",
+                "ETag",
+                "Docker-Content-Digest",
+                "Cache-Control",
+                "Content-Disposition",
+            ):
                 self.assertEqual(answer.headers.get_all(name), direct.headers.get_all(name), name)
             for name in ("X-Content-Type-Options", "Content-Security-Policy", "Accept-Ranges"):
                 self.assertEqual(answer.headers.get_all(name), direct.headers.get_all(name), name)
@@ -142,7 +180,9 @@ class Accelerated(CheckedTestCase, AcceleratedTestCase):
         # Not through nginx, but from its address.
         for client in (self.server.public, self.server.auth):
             answer = client.get(self.path)
-            self.assertEqual((answer.status, answer.body, answer.headers["X-Accel-Redirect"]), (200, self.content, None))
+            self.assertEqual(
+                (answer.status, answer.body, answer.headers["X-Accel-Redirect"]), (200, self.content, None)
+            )
 
     def test_who_is_no_trusted_proxy_is_not_told_where_files_are(self) -> None:
         host, port = self.server.addresses["public"]
@@ -150,10 +190,17 @@ class Accelerated(CheckedTestCase, AcceleratedTestCase):
             with contextlib.closing(http.client.HTTPConnection(host, port, source_address=(source, 0))) as connection:
                 connection.request("GET", self.path, headers={"X-Forwarded-For": "198.51.100.7"})
                 answer = connection.getresponse()
-                self.assertEqual((answer.headers["X-Accel-Redirect"] is not None, answer.read()), (told, b"" if told else self.content))
+                self.assertEqual(
+                    (answer.headers["X-Accel-Redirect"] is not None, answer.read()),
+                    (told, b"" if told else self.content),
+                )
 
     def test_ranges_and_conditions(self) -> None:
-        for value, first, end in (("bytes=10-19", 10, 20), ("bytes=299990-", 299_990, 300_000), ("bytes=-5", 299_995, 300_000)):
+        for value, first, end in (
+            ("bytes=10-19", 10, 20),
+            ("bytes=299990-", 299_990, 300_000),
+            ("bytes=-5", 299_995, 300_000),
+        ):
             answer = self.public.get(self.path, {"Range": value})
             self.assertEqual((answer.status, answer.body), (206, self.content[first:end]))
             self.assertEqual(answer.headers["Content-Range"], f"bytes {first}-{end - 1}/300000")
@@ -176,7 +223,11 @@ class Accelerated(CheckedTestCase, AcceleratedTestCase):
 
     def test_what_is_not_in_the_repository_is_404(self) -> None:
         digest = digest_of(self.content)
-        for path in (f"/v2/elsewhere/blobs/{digest}", f"/v2/accelerated/blobs/{digest_of(b'missing')}", f"/blobs/{digest.replace(':', '/')}"):
+        for path in (
+            f"/v2/elsewhere/blobs/{digest}",
+            f"/v2/accelerated/blobs/{digest_of(b'missing')}",
+            f"/blobs/{digest.replace(':', '/')}",
+        ):
             self.assertEqual(self.public.get(path).status, 404, path)
 
     def test_a_damaged_blob_is_404_and_a_manifest_comes_from_vex(self) -> None:
@@ -197,18 +248,39 @@ class Docker(unittest.TestCase):
         with contextlib.ExitStack() as stack:
             directory = stack.enter_context(temporary_directory())
             machine = stack.enter_context(running_machine(directory))
-            assert vex("user", "add", USER, "--data-dir", str(directory / "registry"), text=PASSWORD + "\n").returncode == 0
-            serve = [str(TOP / "vex.py"), "serve", "--data-dir", str(directory / "registry"), *TRUST, "--accel-redirect", "/blobs/", "--debug"]
+            assert (
+                vex("user", "add", USER, "--data-dir", str(directory / "registry"), text=PASSWORD + "\n").returncode
+                == 0
+            )
+            serve = [
+                str(TOP / "vex.py"),
+                "serve",
+                "--data-dir",
+                str(directory / "registry"),
+                *TRUST,
+                "--accel-redirect",
+                "/blobs/",
+                "--debug",
+            ]
             with open(directory / "log", "wb") as log:
-                server = subprocess.Popen(machine.command("python3", *serve), stdout=subprocess.PIPE, stderr=log, text=True)
+                server = subprocess.Popen(
+                    machine.command("python3", *serve), stdout=subprocess.PIPE, stderr=log, text=True
+                )
             stack.callback(server.communicate)
             stack.callback(server.terminate)
             assert server.stdout is not None
             self.assertIn("ready\n", iter(server.stdout.readline, ""))
             files = {**write_certificate(directory, NAME), "/srv/registry/data": directory / "registry"}
-            stack.callback(start_nginx(directory / "nginx", replaced(with_accel(PROXY), files), *machine.command()).stop)
+            stack.callback(
+                start_nginx(directory / "nginx", replaced(with_accel(PROXY), files), *machine.command()).stop
+            )
             stack.enter_context(daemon(directory, *machine.command(*dockerd(directory, "unix:///run/docker.sock"))))
-            self.check(directory, lambda *words, text="": run(*machine.command(*words), text=text, environment={"DOCKER_CONFIG": str(directory / "config")}))
+            self.check(
+                directory,
+                lambda *words, text="": run(
+                    *machine.command(*words), text=text, environment={"DOCKER_CONFIG": str(directory / "config")}
+                ),
+            )
             requests = [line for line in (directory / "log").read_text().splitlines() if " GET /v2/" in line]
             self.assertTrue(requests)
             self.assertEqual([line for line in requests if " 192.0.2.1 " not in line and " 127.0.0.1 " in line], [])

@@ -1,4 +1,6 @@
-"""Reads that Vex does not answer: from a real nginx that caches, with the configuration of the manual, and from where `blob-redirect` leads."""
+"""Reads that Vex does not answer: from a real nginx that caches, with the configuration of the manual, and from where
+`blob-redirect` leads.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,11 @@ class CacheTestCase(ProgramTestCase):
         self.server.wait_until_counted()
         found = 0.0
         for line in self.server.internal.get("/metrics").body.decode().splitlines():
-            if line.startswith("vex_request_duration_seconds_count") and f'op="{op}"' in line and 'method="GET"' in line:
+            if (
+                line.startswith("vex_request_duration_seconds_count")
+                and f'op="{op}"' in line
+                and 'method="GET"' in line
+            ):
                 found += float(line.rpartition(" ")[2]) if not status or f'code="{status}"' in line else 0
         return int(found)
 
@@ -70,10 +76,19 @@ class Cached(CacheTestCase):
             self.assertEqual((answer.status, answer.headers["Content-Length"]), (200, str(len(CONTENT))))
             self.assertEqual(digest_of(answer.body), digest)
             self.assert_asked("blob", before + SLICES)
-        for name in ("Docker-Content-Digest", "ETag", "Cache-Control", "Content-Type", "Content-Disposition", "X-Content-Type-Options"):
+        for name in (
+            "Docker-Content-Digest",
+            "ETag",
+            "Cache-Control",
+            "Content-Type",
+            "Content-Disposition",
+            "X-Content-Type-Options",
+        ):
             direct = self.server.public.get(f"/v2/second/blobs/{digest}", {"Range": "bytes=0-0"})
             self.assertEqual(answer.headers.get_all(name), direct.headers.get_all(name), name)
-        self.assertEqual(self.cache.request("HEAD", f"/v2/second/blobs/{digest}").headers["Content-Length"], str(len(CONTENT)))
+        self.assertEqual(
+            self.cache.request("HEAD", f"/v2/second/blobs/{digest}").headers["Content-Length"], str(len(CONTENT))
+        )
 
     def test_many_first_pulls_at_once_fetch_each_part_once(self) -> None:
         digest = self.server.auth.push_blob("crowd", CONTENT[1:])
@@ -95,7 +110,13 @@ class Cached(CacheTestCase):
     def test_ranges_come_from_the_cache_and_fetch_only_what_they_need(self) -> None:
         digest = self.server.auth.push_blob("ranges", CONTENT[2:])
         size, before = len(CONTENT) - 2, self.asked("blob")
-        for first, end, fetched in ((10, 20, 1), (10, 20, 1), (8 * MIB - 5, 8 * MIB + 5, 2), (size - 5, size, 3), (0, size, 3)):
+        for first, end, fetched in (
+            (10, 20, 1),
+            (10, 20, 1),
+            (8 * MIB - 5, 8 * MIB + 5, 2),
+            (size - 5, size, 3),
+            (0, size, 3),
+        ):
             answer = self.cache.get(f"/v2/ranges/blobs/{digest}", {"Range": f"bytes={first}-{end - 1}"})
             self.assertEqual((answer.status, answer.headers["Content-Range"]), (206, f"bytes {first}-{end - 1}/{size}"))
             self.assertEqual(answer.body, CONTENT[2:][first:end])
@@ -111,11 +132,19 @@ class Cached(CacheTestCase):
 
     def test_a_manifest_is_fetched_once_by_digest_and_asked_for_by_tag(self) -> None:
         digest = self.server.auth.push_image("manifests", "v1", b"layer")
-        for reference, answered, unchanged in ((digest, 1, 0), (digest, 0, 0), ("v1", 1, 0), ("v1", 1, 1), ("v1", 1, 1)):
+        for reference, answered, unchanged in (
+            (digest, 1, 0),
+            (digest, 0, 0),
+            ("v1", 1, 0),
+            ("v1", 1, 1),
+            ("v1", 1, 1),
+        ):
             asked, not_modified = self.asked("manifest"), self.asked("manifest", 304)
             answer = self.cache.get(f"/v2/manifests/manifests/{reference}")
             self.assertEqual((answer.status, digest_of(answer.body)), (200, digest))
-            self.assertEqual((answer.headers["Docker-Content-Digest"], answer.headers["X-Accel-Expires"]), (digest, None))
+            self.assertEqual(
+                (answer.headers["Docker-Content-Digest"], answer.headers["X-Accel-Expires"]), (digest, None)
+            )
             self.assert_asked("manifest", asked + answered)
             self.assert_asked("manifest", not_modified + unchanged, 304)
         answer = self.cache.get("/v2/manifests/manifests/v1", {"If-None-Match": answer.headers["ETag"]})
@@ -133,9 +162,16 @@ class Cached(CacheTestCase):
 
     def test_vex_learns_who_asks(self) -> None:
         digest = self.server.auth.push_image("asked", "v1", b"layer")
-        paths = ("/v2/asked/manifests/v1", f"/v2/asked/manifests/{digest}", f"/v2/asked/blobs/{digest_of(b'layer')}", "/v2/asked/tags/list")
+        paths = (
+            "/v2/asked/manifests/v1",
+            f"/v2/asked/manifests/{digest}",
+            f"/v2/asked/blobs/{digest_of(b'layer')}",
+            "/v2/asked/tags/list",
+        )
         for path in paths:
-            with contextlib.closing(HTTPConnection("127.0.0.1", self.port, source_address=("127.0.0.2", 0))) as connection:
+            with contextlib.closing(
+                HTTPConnection("127.0.0.1", self.port, source_address=("127.0.0.2", 0))
+            ) as connection:
                 connection.request("GET", path)
                 self.assertEqual(connection.getresponse().status, 200)
             deadline = time.monotonic() + 10
@@ -165,7 +201,9 @@ class Away(CacheTestCase):
 
         def pull() -> set[str]:
             with temporary_directory() as target:
-                run(skopeo, "copy", "--src-tls-verify=false", f"docker://127.0.0.1:{self.port}/away:v1", f"dir:{target}")
+                run(
+                    skopeo, "copy", "--src-tls-verify=false", f"docker://127.0.0.1:{self.port}/away:v1", f"dir:{target}"
+                )
                 return {f"sha256:{path.name}" for path in target.iterdir() if len(path.name) == 64}
 
         self.assertEqual(pull(), layout.blobs[SINGLE])
@@ -196,7 +234,9 @@ class Redirected(ProgramTestCase):
         answer = self.server.public.get(f"/v2/sent/blobs/{digest}", {"Range": "bytes=2-4"})
         self.assertEqual((answer.status, answer.body, answer.headers["Cache-Control"]), (307, b"", "no-cache"))
         url = urlsplit(answer.headers["Location"])
-        self.assertEqual((url.scheme, url.netloc, url.path), ("http", "{}:{}".format(*self.mirror), f"/{digest.replace(':', '/')}"))
+        self.assertEqual(
+            (url.scheme, url.netloc, url.path), ("http", "{}:{}".format(*self.mirror), f"/{digest.replace(':', '/')}")
+        )
         part = Client(self.mirror).get(url.path, {"Range": "bytes=2-4"})
         self.assertEqual((part.status, part.body), (206, b"234"))
 
@@ -226,12 +266,22 @@ class Redirected(ProgramTestCase):
         skopeo, docker = require("skopeo", "skopeo"), require("docker", "docker.io")
         layout, mirrored = write_layout(self.directory / "layout"), self.directory / "nginx" / "access.log"
         auth, public = ("{}:{}".format(*self.server.addresses[name]) for name in ("auth", "public"))
-        run(skopeo, "copy", self.tls("dest-"), "--dest-creds", f"{USER}:{PASSWORD}", f"oci:{layout.directory}:{SINGLE}", f"docker://{auth}/followed:v1")
+        run(
+            skopeo,
+            "copy",
+            self.tls("dest-"),
+            "--dest-creds",
+            f"{USER}:{PASSWORD}",
+            f"oci:{layout.directory}:{SINGLE}",
+            f"docker://{auth}/followed:v1",
+        )
         with temporary_directory() as target:
             run(skopeo, "copy", self.tls("src-"), f"docker://{public}/followed:v1", f"dir:{target}")
-            self.assertEqual({f"sha256:{path.name}" for path in target.iterdir() if len(path.name) == 64}, layout.blobs[SINGLE])
+            self.assertEqual(
+                {f"sha256:{path.name}" for path in target.iterdir() if len(path.name) == 64}, layout.blobs[SINGLE]
+            )
         for digest in layout.blobs[SINGLE]:
-            self.assertIn(f"GET /{digest.replace(':', '/')} HTTP/1.1\" 200", mirrored.read_text())
+            self.assertIn(f'GET /{digest.replace(":", "/")} HTTP/1.1" 200', mirrored.read_text())
         before = len(mirrored.read_text().splitlines())
         socket = f"unix://{self.directory}/docker.sock"
         with daemon(self.directory, *dockerd(self.directory, socket)):

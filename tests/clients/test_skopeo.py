@@ -1,4 +1,6 @@
-"""The real skopeo: copies in both formats, single images and indexes, over plain HTTP and HTTPS; inspects, lists and deletes."""
+"""The real skopeo: copies in both formats, single images and indexes, over plain HTTP and HTTPS; inspects, lists and
+deletes.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,28 @@ class SkopeoTestCase(ProgramTestCase):
     @classmethod
     def skopeo(cls, *arguments: str, text: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run skopeo to its end."""
-        return run(cls.skopeo_program, *arguments, environment={"REGISTRY_AUTH_FILE": str(cls.directory / "auth.json")}, text=text, code=code)
+        return run(
+            cls.skopeo_program,
+            *arguments,
+            environment={"REGISTRY_AUTH_FILE": str(cls.directory / "auth.json")},
+            text=text,
+            code=code,
+        )
 
     def setUp(self) -> None:
         self.auth, self.public = hosts(self.server)
 
     def push(self, kind: str, name: str, form: str = "oci") -> None:
         """Push an image or the index of the layout."""
-        self.skopeo("copy", "--all", "--format", form, self.tls("dest-"), f"oci:{self.layout.directory}:{kind}", f"docker://{self.auth}/{name}")
+        self.skopeo(
+            "copy",
+            "--all",
+            "--format",
+            form,
+            self.tls("dest-"),
+            f"oci:{self.layout.directory}:{kind}",
+            f"docker://{self.auth}/{name}",
+        )
 
     def pull(self, name: str) -> set[str]:
         """Pull an image or an index as anyone; returns the digests of its blobs."""
@@ -75,7 +91,14 @@ class CopyTests(SkopeoTestCase):
         self.assertEqual(self.server.lasting_files(), blobs)
         self.assertEqual(self.pull(f"{name}:v1"), blobs)
         self.assertEqual(self.pull(f"{name}@{digest_of(answer.body)}"), blobs)
-        self.skopeo("copy", "--all", self.tls("src-"), self.tls("dest-"), f"docker://{self.public}/{name}:v1", f"docker://{self.auth}/again/{kind}:v1")
+        self.skopeo(
+            "copy",
+            "--all",
+            self.tls("src-"),
+            self.tls("dest-"),
+            f"docker://{self.public}/{name}:v1",
+            f"docker://{self.auth}/again/{kind}:v1",
+        )
         self.assertEqual(self.client("public").get(f"/v2/again/{kind}/manifests/v1").body, answer.body)
         self.assertEqual(self.delete_tag(name, "v1"), blobs, "the other repository still needs everything")
         self.assertEqual(self.delete_tag(f"again/{kind}", "v1"), set())
@@ -93,7 +116,16 @@ class HttpsCopyTests(CopyTests):
 
 class CommandTests(SkopeoTestCase):
     def test_login_refuses_a_wrong_password(self) -> None:
-        arguments = ("login", self.tls(), "--authfile", str(self.directory / "wrong.json"), "--username", USER, "--password-stdin", self.auth)
+        arguments = (
+            "login",
+            self.tls(),
+            "--authfile",
+            str(self.directory / "wrong.json"),
+            "--username",
+            USER,
+            "--password-stdin",
+            self.auth,
+        )
         refused = self.skopeo(*arguments, text="wrong", code=1)
         self.assertIn("invalid username/password", refused.stderr)
 

@@ -1,4 +1,6 @@
-"""Vex behind a real Varnish without any configuration: what is missing is asked for again, and lists are as they are."""
+"""Vex behind a real Varnish without any configuration: what is missing is asked for again, and lists are as they
+are.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,20 @@ def varnish(behind: tuple[str, int]) -> Iterator[Client]:
         address = ("127.0.0.1", free_port())
         at, origin = "{}:{}".format(*address), "{}:{}".format(*behind)
         process = subprocess.Popen(
-            [require("varnishd", "varnish"), "-F", "-j", "none", "-n", directory, "-a", at, "-b", origin, "-s", "malloc,16m"],
+            [
+                require("varnishd", "varnish"),
+                "-F",
+                "-j",
+                "none",
+                "-n",
+                directory,
+                "-a",
+                at,
+                "-b",
+                origin,
+                "-s",
+                "malloc,16m",
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -62,8 +77,16 @@ class Cached(ServerTestCase):
                 self.assertEqual(self.cache.request(method, path).status, 200, path)
 
     def test_lists_and_tags_are_as_they_are(self) -> None:
-        subject = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": self.server.auth.push_image("lists", "v1", b"layer"), "size": 1}
-        lists = {"/v2/lists/tags/list": "tags", "/v2/_catalog": "repositories", f"/v2/lists/referrers/{subject['digest']}": "manifests"}
+        subject = {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": self.server.auth.push_image("lists", "v1", b"layer"),
+            "size": 1,
+        }
+        lists = {
+            "/v2/lists/tags/list": "tags",
+            "/v2/_catalog": "repositories",
+            f"/v2/lists/referrers/{subject['digest']}": "manifests",
+        }
         before = {path: self.cache.get(path).json[key] for path, key in lists.items()}
         moved = self.cache.get("/v2/lists/manifests/v1").headers["Docker-Content-Digest"]
         self.server.auth.push_image("lists", "v2", b"another")

@@ -1,4 +1,5 @@
-"""`vex backup` copies a registry under load into what `vex serve` starts on, whole and durable; and refuses what would lose something.
+"""`vex backup` copies a registry under load into what `vex serve` starts on, whole and durable; and refuses what would
+lose something.
 
 VEX_TEST_BACKUPS is the number of backups that are taken under load and restored.
 """
@@ -36,7 +37,9 @@ MIB = 2**20
 
 
 class BackupTestCase(InProcessTestCase):
-    """A registry with an image app:1, its database open in this process as in a server's, and a directory to back it up to."""
+    """A registry with an image app:1, its database open in this process as in a server's, and a directory to back it up
+    to.
+    """
 
     def setUp(self) -> None:
         super().setUp()
@@ -189,7 +192,10 @@ class Damage(BackupTestCase):
                 self.source(self.layer).unlink(missing_ok=True)
                 if content:
                     self.source(self.layer).write_bytes(content)
-                self.assertIn("damaged in the registry, and so not copied: 1; see vex check --hash --repair", self.refused(self.directory))
+                self.assertIn(
+                    "damaged in the registry, and so not copied: 1; see vex check --hash --repair",
+                    self.refused(self.directory),
+                )
                 self.assertEqual(self.copy(digest_of(b"{}")).read_bytes(), b"{}")
                 self.assertTrue((self.directory / "vex.db").exists())
                 self.assertFalse(self.copy(self.layer).exists())
@@ -220,7 +226,11 @@ class Damage(BackupTestCase):
 
 class Refusals(BackupTestCase):
     def test_a_directory_inside_the_data_directory(self) -> None:
-        for directory in (self.site.directory, self.site.directory / "backup", self.site.directory / "blobs" / ".." / "a" / "b"):
+        for directory in (
+            self.site.directory,
+            self.site.directory / "backup",
+            self.site.directory / "blobs" / ".." / "a" / "b",
+        ):
             self.assertIn("inside the data directory", self.refused(directory))
         self.assertFalse((self.site.directory / "a").exists())
 
@@ -274,7 +284,9 @@ class Program(unittest.TestCase):
                 made = vex("backup", str(target), "--data-dir", str(server.data))
                 self.assertEqual(made.returncode, 0, made.stderr)
                 with serving(target) as restored:
-                    self.assertEqual(restored.public.get("/v2/app/manifests/1").headers["Docker-Content-Digest"], digest)
+                    self.assertEqual(
+                        restored.public.get("/v2/app/manifests/1").headers["Docker-Content-Digest"], digest
+                    )
                     self.assertEqual(restored.public.get(f"/v2/app/blobs/{digest_of(b'layer')}").body, b"layer")
                     refused = vex("backup", str(target), "--data-dir", str(server.data))
                     self.assertEqual((refused.returncode, refused.stdout), (1, ""))
@@ -289,7 +301,9 @@ class Program(unittest.TestCase):
         require_root()
         with running() as server:
             for number in range(4):
-                server.auth.push_image("app", str(number), random.Random(number).getrandbits(8 * MIB).to_bytes(MIB, "little"))
+                server.auth.push_image(
+                    "app", str(number), random.Random(number).getrandbits(8 * MIB).to_bytes(MIB, "little")
+                )
             target = server.directory / "small"
             target.mkdir()
             # Too small for the database, and then for the blobs.
@@ -311,7 +325,10 @@ class Program(unittest.TestCase):
 
     def test_everything_is_synced_before_it_says_done(self) -> None:
         strace = require("strace", "strace")
-        with running() as server, tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as other:
+        with (
+            running() as server,
+            tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as other,
+        ):
             server.auth.push_blob("app", b"layer")
             log = server.directory / "strace"
             trace = [strace, "-f", "-y", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2,write", "-o", str(log)]
@@ -329,7 +346,11 @@ class Program(unittest.TestCase):
             r"write\(1<",
         ]
         if os.stat(other.rpartition("/")[0]).st_dev != os.stat(tempfile.gettempdir()).st_dev:
-            patterns[2:2] = [r"fsync\(\d+<[^>]*/uploads/backup-copy>", rf"renameat2?\(.*\"{digest_of(b'layer')[7:]}\"", r"fsync\(\d+<[^>]*/blobs/sha256>"]
+            patterns[2:2] = [
+                r"fsync\(\d+<[^>]*/uploads/backup-copy>",
+                rf"renameat2?\(.*\"{digest_of(b'layer')[7:]}\"",
+                r"fsync\(\d+<[^>]*/blobs/sha256>",
+            ]
         position = 0
         for pattern in patterns:
             found = next((number for number in range(position, len(calls)) if re.search(pattern, calls[number])), None)
@@ -385,7 +406,9 @@ def serving(data: Path) -> Iterator[Server]:
 
 
 def hash_files(data: Path) -> set[str]:
-    """Compare each blob file of a data directory with its digest, and the files with the rows; returns their digests."""
+    """Compare each blob file of a data directory with its digest, and the files with the rows; returns their
+    digests.
+    """
     digests = set()
     for path in (data / "blobs").glob("*/*"):
         digest = f"{path.parent.name}:{path.name}"

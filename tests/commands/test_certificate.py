@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.programs import require
-from vex.commands.certificate import VALIDITY, Certificate, canonical_host, create_authority, create_certificate, hosts_of
+from vex.commands.certificate import (
+    VALIDITY,
+    Certificate,
+    canonical_host,
+    create_authority,
+    create_certificate,
+    hosts_of,
+)
 from vex.commands.p256 import public_point, sign
 from vex.errors import Failure
 from vex.http.x509 import read_certificate
@@ -44,7 +51,8 @@ SIGNATURES = {
         0x019F4113742A2B14BD25926B49C649155F267E60D3814B4C0CC84250E46F0083,
     ),
 }
-# FIPS 186-4, section D.1.2.3: the field, the order, the base point; and twice the base point, from NIST's list of multiples
+# FIPS 186-4, section D.1.2.3: the field, the order, the base point; and twice the base point, from NIST's list of
+# multiples
 P = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
 N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 G = (
@@ -105,7 +113,9 @@ def decode(certificate: Certificate) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def files(certificate: Certificate) -> Iterator[tuple[str, str]]:
-    """Write certificate and key to a directory of their own: `ca.crt`, which is what docker and skopeo call it, and `key.pem`."""
+    """Write certificate and key to a directory of their own: `ca.crt`, which is what docker and skopeo call it, and
+    `key.pem`.
+    """
     with tempfile.TemporaryDirectory() as name:
         certificate_path, key_path = Path(name, "ca.crt"), Path(name, "key.pem")
         certificate_path.write_text(certificate.certificate_pem)
@@ -166,7 +176,9 @@ class FieldsTest(unittest.TestCase):
     def test_the_certificate_of_the_authority_is_behind_that_of_the_server(self) -> None:
         made = make(HOST)
         self.assertEqual(made.certificate.certificate_pem.count("-----BEGIN CERTIFICATE-----"), 2)
-        self.assertTrue(made.certificate.certificate_pem.endswith("-----END CERTIFICATE-----\n" + made.authority.certificate_pem))
+        self.assertTrue(
+            made.certificate.certificate_pem.endswith("-----END CERTIFICATE-----\n" + made.authority.certificate_pem)
+        )
 
     def test_alternative_names_are_the_host_and_those_of_the_machine_itself(self) -> None:
         machine = (("DNS", "localhost"), ("IP Address", "127.0.0.1"), ("IP Address", "0:0:0:0:0:0:0:1"))
@@ -211,10 +223,15 @@ class FieldsTest(unittest.TestCase):
 
     def test_times_from_2050_on_are_written_with_four_digits_of_the_year(self) -> None:
         first_of_2050 = datetime(2050, 1, 1, tzinfo=timezone.utc)
-        for end, encoded in ((first_of_2050 - timedelta(seconds=1), b"\x17\x0d491231235959Z"), (first_of_2050, b"\x18\x0f20500101000000Z")):
+        for end, encoded in (
+            (first_of_2050 - timedelta(seconds=1), b"\x17\x0d491231235959Z"),
+            (first_of_2050, b"\x18\x0f20500101000000Z"),
+        ):
             with self.subTest(end=end):
                 certificate = make(HOST, (end - VALIDITY).timestamp()).certificate
-                der = ssl.PEM_cert_to_DER_cert(certificate.certificate_pem.partition("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----")
+                der = ssl.PEM_cert_to_DER_cert(
+                    certificate.certificate_pem.partition("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----"
+                )
                 self.assertIn(encoded, der)
                 self.assertEqual(decode(certificate)["notAfter"], f"{end:%b %e %H:%M:%S %Y GMT}")
 
@@ -228,7 +245,8 @@ class FieldsTest(unittest.TestCase):
         for byte in (b"\x00", b"\x7f", b"\x80", b"\xff"):
             with self.subTest(byte=byte):
                 made = make(HOST, token_bytes=byte.__mul__)
-                # OpenSSL refuses a certificate with the key of its authority, which no random bytes make: so only that it loads.
+                # OpenSSL refuses a certificate with the key of its authority, which no random bytes make: so only that
+                # it loads.
                 server_context(made.certificate)
 
     def test_same_random_bytes_and_time_give_the_same_certificate(self) -> None:
@@ -247,7 +265,9 @@ class FieldsTest(unittest.TestCase):
     def test_what_is_read_of_a_certificate_is_what_was_written(self) -> None:
         for host in (HOST, "192.0.2.7", "2001:db8::7"):
             made = make(host)
-            read, authority = (read_certificate(one.certificate_pem.encode()) for one in (made.certificate, made.authority))
+            read, authority = (
+                read_certificate(one.certificate_pem.encode()) for one in (made.certificate, made.authority)
+            )
             self.assertEqual(read.hosts, tuple(hosts_of(host)))
             self.assertEqual((read.is_authority, authority.is_authority), (False, True))
             self.assertEqual((read.issuer, authority.issuer), (authority.subject, authority.subject))
@@ -281,18 +301,46 @@ class HostTest(unittest.TestCase):
                 self.assertEqual(canonical_host(host), canonical)
 
     def test_what_is_neither_a_name_nor_an_address_is_refused(self) -> None:
-        wrong = ["", ".", "a..b", ".a", "a.", "-a", "a-", "a_b", "*.example.org", "a b", "a\n", "a\x00", "../a", "a/b", "a:8201", "https://a", "[::1]"]
+        wrong = [
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "a.",
+            "-a",
+            "a-",
+            "a_b",
+            "*.example.org",
+            "a b",
+            "a\n",
+            "a\x00",
+            "../a",
+            "a/b",
+            "a:8201",
+            "https://a",
+            "[::1]",
+        ]
         wrong += ["1.2.3", "256.0.0.1", "1.2.3.4.5", "010.0.0.1", "127.1", "1", "::g", "fe80::1%eth0", "192.0.2.0/24"]
         wrong += ["a" * 64, ".".join(["a" * 63] * 4)]
         for host in wrong:
             with self.subTest(host=host), self.assertRaises(Failure) as caught:
                 hosts_of(host)
             with self.subTest(host=host):
-                self.assertRegex(str(caught.exception), r"\A[^\n\x00]*is neither a DNS name nor an IP address; use [^\n]*\Z")
+                self.assertRegex(
+                    str(caught.exception), r"\A[^\n\x00]*is neither a DNS name nor an IP address; use [^\n]*\Z"
+                )
 
     def test_an_international_name_that_versions_of_idna_encode_differently_is_refused(self) -> None:
-        # RFC 5894 section 7.2 for the first three; the others are mapped to other characters, dots and digits among them
-        for host in ("faß.example", "βόλος.example", "a\u200db.example", "\uff11\uff12\uff17.0.0.1", "a\u3002example", "ü" * 64):
+        # RFC 5894 section 7.2 for the first three; the others are mapped to other characters, dots and digits among
+        # them
+        for host in (
+            "faß.example",
+            "βόλος.example",
+            "a\u200db.example",
+            "\uff11\uff12\uff17.0.0.1",
+            "a\u3002example",
+            "ü" * 64,
+        ):
             with self.subTest(host=host), self.assertRaisesRegex(Failure, "give its ASCII form"):
                 hosts_of(host)
 
@@ -339,10 +387,16 @@ class HandshakeTest(unittest.TestCase):
         for host in ("192.0.2.7", "2001:db8::7", "registry." + "a" * 60 + ".example.org"):
             with self.subTest(host):
                 made = make(host)
-                shake_hands(server_context(made.certificate), ssl.create_default_context(cadata=made.authority.certificate_pem), host)
+                shake_hands(
+                    server_context(made.certificate),
+                    ssl.create_default_context(cadata=made.authority.certificate_pem),
+                    host,
+                )
 
     def test_the_next_certificate_of_the_authority_is_accepted_without_more(self) -> None:
-        following = create_certificate(hosts_of(HOST), self.made.authority, now=time.time(), key_pem=self.made.certificate.key_pem)
+        following = create_certificate(
+            hosts_of(HOST), self.made.authority, now=time.time(), key_pem=self.made.certificate.key_pem
+        )
         self.assertNotEqual(following.certificate_pem, self.made.certificate.certificate_pem)
         self.assertEqual(following.key_pem, self.made.certificate.key_pem)
         for client in self.clients().values():
@@ -352,7 +406,10 @@ class HandshakeTest(unittest.TestCase):
         for host in ("other.example.org", "192.0.2.7", "2001:db8::7"):
             stolen = create_certificate([host, HOST], self.made.authority, now=time.time())
             for kind, client in self.clients().items():
-                with self.subTest(host=host, client=kind), self.assertRaisesRegex(ssl.SSLCertVerificationError, "permitted subtree violation"):
+                with (
+                    self.subTest(host=host, client=kind),
+                    self.assertRaisesRegex(ssl.SSLCertVerificationError, "permitted subtree violation"),
+                ):
                     shake_hands(server_context(stolen), client, host)
 
 
@@ -362,14 +419,21 @@ class OtherPythons(unittest.TestCase):
     def test_they_accept_the_certificate_with_their_defaults(self) -> None:
         made = make(HOST)
         programs = sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3")) or [Path(sys.executable)]
-        with files(made.certificate) as (certificate, key), tempfile.NamedTemporaryFile("w", suffix=".pem") as authority:
+        with (
+            files(made.certificate) as (certificate, key),
+            tempfile.NamedTemporaryFile("w", suffix=".pem") as authority,
+        ):
             authority.write(made.authority.certificate_pem)
             authority.flush()
             for program in programs:
                 for flags in ("0", "ssl.VERIFY_X509_STRICT"):
                     with self.subTest(program=program, flags=flags):
-                        code = _HANDSHAKE.format(authority=authority.name, certificate=certificate, key=key, host=HOST, flags=flags)
-                        result = subprocess.run([program, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+                        code = _HANDSHAKE.format(
+                            authority=authority.name, certificate=certificate, key=key, host=HOST, flags=flags
+                        )
+                        result = subprocess.run(
+                            [program, "-c", code], capture_output=True, text=True, timeout=60, check=False
+                        )
                         self.assertEqual((result.returncode, result.stderr), (0, ""))
 
 
@@ -408,12 +472,21 @@ class OpensslTest(unittest.TestCase):
         text = self.openssl("x509", "-in", self.authority, "-noout", "-text")
         self.assertRegex(text, r"Basic Constraints: critical\s+CA:TRUE, pathlen:0\n")
         self.assertRegex(text, r"Key Usage: critical\s+Certificate Sign, CRL Sign\n")
-        self.assertRegex(text, rf"Name Constraints: critical\s+Permitted:\s+DNS:{HOST}\s+DNS:localhost\s+IP:127.0.0.1/255.255.255.255\s+IP:")
+        self.assertRegex(
+            text,
+            (
+                r"Name Constraints:"
+                rf" critical\s+Permitted:\s+DNS:{HOST}\s+DNS:localhost\s+IP:127.0.0.1/255.255.255.255\s+IP:"
+            ),
+        )
         self.assertRegex(text, r"Subject Key Identifier: *\s+(?:[0-9A-F]{2}:){19}")
 
     def test_key_is_valid_and_that_of_the_certificate(self) -> None:
         self.assertIn("Key is valid", self.openssl("pkey", "-in", self.key, "-check", "-noout"))
-        self.assertEqual(self.openssl("pkey", "-in", self.key, "-pubout"), self.openssl("x509", "-in", self.certificate, "-noout", "-pubkey"))
+        self.assertEqual(
+            self.openssl("pkey", "-in", self.key, "-pubout"),
+            self.openssl("x509", "-in", self.certificate, "-noout", "-pubkey"),
+        )
 
 
 class NssTest(unittest.TestCase):
@@ -422,7 +495,11 @@ class NssTest(unittest.TestCase):
     def test_certutil_takes_it_for_the_certificate_of_a_server(self) -> None:
         certutil = require("certutil", "libnss3-tools")
         made = make(HOST)
-        with files(made.authority) as (authority, _), files(made.certificate) as (certificate, _), tempfile.TemporaryDirectory() as name:
+        with (
+            files(made.authority) as (authority, _),
+            files(made.certificate) as (certificate, _),
+            tempfile.TemporaryDirectory() as name,
+        ):
             database = f"sql:{name}"
             for arguments in (
                 ("-N", "--empty-password"),
@@ -430,7 +507,9 @@ class NssTest(unittest.TestCase):
                 ("-A", "-n", "server", "-t", ",,", "-i", certificate),
                 ("-V", "-n", "server", "-u", "V"),
             ):
-                result = subprocess.run([certutil, "-d", database, *arguments], capture_output=True, text=True, timeout=60, check=False)
+                result = subprocess.run(
+                    [certutil, "-d", database, *arguments], capture_output=True, text=True, timeout=60, check=False
+                )
                 self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         self.assertEqual(result.stdout, "certutil: certificate is valid\n")
 
@@ -464,7 +543,9 @@ class ClientsTest(unittest.TestCase):
         self.addCleanup(stack.close)
         self.certificate, _ = stack.enter_context(files(made.authority))
         server = Server(("127.0.0.1", 0), AnswerEverything)
-        server.socket = server_context(made.certificate).wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        server.socket = server_context(made.certificate).wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         self.addCleanup(thread.join)
@@ -480,7 +561,9 @@ class ClientsTest(unittest.TestCase):
         curl = [require("curl", "curl"), "-sS", "--max-time", "30", "--cacert", self.certificate]
         for name, code in ((HOST, 0), ("127.0.0.1", 0), ("localhost", 0), ("other.example.org", 60)):
             with self.subTest(name=name):
-                result = self.run_program(*curl, "--resolve", f"{name}:{self.port}:127.0.0.1", f"https://{name}:{self.port}/v2/")
+                result = self.run_program(
+                    *curl, "--resolve", f"{name}:{self.port}:127.0.0.1", f"https://{name}:{self.port}/v2/"
+                )
                 self.assertEqual(result.returncode, code, result.stderr)
 
     def test_skopeo_accepts_the_certificate_if_it_is_in_its_directory(self) -> None:
@@ -488,6 +571,16 @@ class ClientsTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as empty:
             for directory, accepted in ((str(Path(self.certificate).parent), True), (empty, False)):
                 with self.subTest(accepted=accepted):
-                    result = self.run_program(skopeo, "list-tags", "--no-creds", "--cert-dir", directory, f"docker://127.0.0.1:{self.port}/app")
+                    result = self.run_program(
+                        skopeo,
+                        "list-tags",
+                        "--no-creds",
+                        "--cert-dir",
+                        directory,
+                        f"docker://127.0.0.1:{self.port}/app",
+                    )
                     self.assertEqual(result.returncode == 0, accepted, result.stderr)
-                    self.assertIn("latest" if accepted else "x509: certificate signed by unknown authority", result.stdout + result.stderr)
+                    self.assertIn(
+                        "latest" if accepted else "x509: certificate signed by unknown authority",
+                        result.stdout + result.stderr,
+                    )

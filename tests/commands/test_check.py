@@ -1,4 +1,6 @@
-"""`vex check` finds each kind of damage, says it in a sentence, and repairs what can be repaired; with and without a running server."""
+"""`vex check` finds each kind of damage, says it in a sentence, and repairs what can be repaired; with and without a
+running server.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,19 @@ from vex.errors import Failure
 from vex.progress import Progress
 from vex.storage.directory import locked
 
-SHOW, HASH, REPAIR, REPAIR_HASH = Options(), Options(hashing=True), Options(repair=True), Options(repair=True, hashing=True)
+SHOW, HASH, REPAIR, REPAIR_HASH = (
+    Options(),
+    Options(hashing=True),
+    Options(repair=True),
+    Options(repair=True, hashing=True),
+)
 SLOWLY = Options(repair=True, hashing=True, rate=1)
 
 
 class CheckTestCase(InProcessTestCase):
-    """A registry with an image app:1 of the layer b"layer", its database open in this process as in a server's, and damage to it."""
+    """A registry with an image app:1 of the layer b"layer", its database open in this process as in a server's, and
+    damage to it.
+    """
 
     def setUp(self) -> None:
         super().setUp()
@@ -64,7 +73,9 @@ class CheckTestCase(InProcessTestCase):
 
 class Sound(CheckTestCase):
     def test_nothing_is_wrong_with_a_sound_registry(self) -> None:
-        child = self.push_image("app", "2", b"layer", b"foreign", subject={"mediaType": "a/b", "digest": digest_of(b"nothing"), "size": 1})
+        child = self.push_image(
+            "app", "2", b"layer", b"foreign", subject={"mediaType": "a/b", "digest": digest_of(b"nothing"), "size": 1}
+        )
         self.push_index("app", "all", [(child.digest, child.size)])
         self.push_blob("other", b"waits for its manifest", "sha512")
         before = self.site.holdings()
@@ -104,7 +115,12 @@ class Blobs(CheckTestCase):
     def test_a_changed_byte_is_found_by_hashing_only(self) -> None:
         self.flip(self.layer)
         self.assertEqual(self.check(), [])
-        self.assert_one(self.check(HASH), self.layer, "does not have the content of this digest", "; vex check --hash --repair marks it")
+        self.assert_one(
+            self.check(HASH),
+            self.layer,
+            "does not have the content of this digest",
+            "; vex check --hash --repair marks it",
+        )
         # The command that is named does what is said of it, and a shorter one would not.
         self.assertEqual(self.check(REPAIR), [])
         self.assert_one(self.check(REPAIR_HASH), "it is marked as damaged")
@@ -190,7 +206,13 @@ class Litter(CheckTestCase):
             (self.site.directory / place).write_text("nobody else has this")
         (self.site.directory / "uploads/removed-link").symlink_to(litter)
         self.assertEqual(self.check(REPAIR), [])
-        for place in ("uploads/removed-directory", "uploads/removed-link", "set-aside/sha256/notes.txt", "set-aside/notes.txt", f"set-aside/sha256/{'0' * 64}"):
+        for place in (
+            "uploads/removed-directory",
+            "uploads/removed-link",
+            "set-aside/sha256/notes.txt",
+            "set-aside/notes.txt",
+            f"set-aside/sha256/{'0' * 64}",
+        ):
             self.assertTrue((self.site.directory / place).exists(), place)
         self.site.open()
 
@@ -235,7 +257,11 @@ class References(CheckTestCase):
         self.execute(f"DELETE FROM manifest_blob WHERE blob = (SELECT id FROM blob WHERE digest = '{self.layer}')")
         said = self.check()
         self.assertEqual(len(said), 2, said)
-        self.assertIn(f"manifest {self.manifest.digest} in app: it references content that it does not hold: {self.layer}; push it again", said[0])
+        self.assertIn(
+            f"manifest {self.manifest.digest} in app: it references content that it does not hold: {self.layer}; push"
+            " it again",
+            said[0],
+        )
         self.assertIn(f"blob {self.layer} is in no repository", said[1])
 
     def test_pushing_again_what_lost_a_reference_heals_it(self) -> None:
@@ -250,8 +276,17 @@ class References(CheckTestCase):
         self.assert_one(self.check(), index.digest, f"does not hold: {self.manifest.digest}")
 
     def test_a_layer_elsewhere_and_a_subject_that_is_not_there_are_no_damage(self) -> None:
-        away = {"mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar", "digest": digest_of(b"away"), "size": 4, "urls": ["https://a.test/"]}
-        self.push_manifest("app", "2", {"schemaVersion": 2, "config": _described(b"{}"), "layers": [away], "subject": _described(b"nothing")})
+        away = {
+            "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar",
+            "digest": digest_of(b"away"),
+            "size": 4,
+            "urls": ["https://a.test/"],
+        }
+        self.push_manifest(
+            "app",
+            "2",
+            {"schemaVersion": 2, "config": _described(b"{}"), "layers": [away], "subject": _described(b"nothing")},
+        )
         self.assertEqual(self.check(), [])
 
     def test_a_manifest_with_other_bytes_is_found(self) -> None:
@@ -261,10 +296,19 @@ class References(CheckTestCase):
     def test_rows_that_refer_to_nothing_are_found(self) -> None:
         self.execute("DELETE FROM repository")
         said = self.check()
-        self.assertTrue(any("rows of the table repository_manifest that refer to rows of repository" in line and "backup" in line for line in said), said)
+        self.assertTrue(
+            any(
+                "rows of the table repository_manifest that refer to rows of repository" in line and "backup" in line
+                for line in said
+            ),
+            said,
+        )
 
     def test_rows_that_nothing_holds_are_found_and_repaired(self) -> None:
-        self.execute("INSERT INTO manifest (digest, size, artifact_type, annotations, content) VALUES ('sha256:00', 2, '', '{}', x'7b7d')")
+        self.execute(
+            "INSERT INTO manifest (digest, size, artifact_type, annotations, content) VALUES ('sha256:00', 2, '', '{}',"
+            " x'7b7d')"
+        )
         self.push_blob("app", b"held by a lease")
         self.execute("DELETE FROM lease")
         blob = digest_of(b"held by a lease")
@@ -406,7 +450,13 @@ class UnderLoad(unittest.TestCase):
             for _ in range(3):
                 load.wait_for_rounds()
                 said: list[str] = []
-                check(server.data, REPAIR_HASH, Progress(io.StringIO()), say=said.append, wait=lambda _seconds: load.wait_for_rounds())
+                check(
+                    server.data,
+                    REPAIR_HASH,
+                    Progress(io.StringIO()),
+                    say=said.append,
+                    wait=lambda _seconds: load.wait_for_rounds(),
+                )
                 self.assertEqual(len(said), 1, said)
         self.assertEqual(load.failures, [])
 

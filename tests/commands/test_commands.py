@@ -21,7 +21,18 @@ from tests.support.raw import basic, connected
 from tests.support.server import TOP, Client, Server, digest_of, make_certificate, running, vex
 from vex.commands.cli import main
 
-COMMANDS = ("serve", "quickstart", "user", "certificate", "import", "export", "describe", "testconfig", "version", "help")
+COMMANDS = (
+    "serve",
+    "quickstart",
+    "user",
+    "certificate",
+    "import",
+    "export",
+    "describe",
+    "testconfig",
+    "version",
+    "help",
+)
 DEFAULT_PORTS = (8200, 8201, 8202)
 ADDRESSES = ("--public-addr", "127.0.0.1:0", "--auth-addr", "127.0.0.1:0", "--internal-addr", "127.0.0.1:0")
 
@@ -96,7 +107,9 @@ class CommandLines(CommandCase):
         self.assertIn("a container registry", result.stderr.splitlines()[0])
         commands = re.findall(r"^  (.*)$", result.stderr, re.MULTILINE)
         program = f"{Path(sys.executable).name} {TOP / 'vex.py'}"
-        self.assertEqual(commands, [f"{program} {command}" for command in ("serve", "quickstart USERNAME HOSTNAME", "help")])
+        self.assertEqual(
+            commands, [f"{program} {command}" for command in ("serve", "quickstart USERNAME HOSTNAME", "help")]
+        )
         self.assertNotIn("usage:", result.stderr)
 
     def test_the_program_ends_with_the_exit_code_of_the_command(self) -> None:
@@ -111,7 +124,11 @@ class CommandLines(CommandCase):
             self.assertIn(command, result.stdout)
 
     def test_serve_has_a_flag_for_every_key_that_describe_shows(self) -> None:
-        keys = {line.lstrip("#").partition(" =")[0] for line in self.run_vex("describe").stdout.splitlines() if " =" in line and not line.startswith("# ")}
+        keys = {
+            line.lstrip("#").partition(" =")[0]
+            for line in self.run_vex("describe").stdout.splitlines()
+            if " =" in line and not line.startswith("# ")
+        }
         self.assertGreater(len(keys), 20)
         usage = self.run_vex("serve", "--help").stdout
         for key in keys:
@@ -128,7 +145,12 @@ class CommandLines(CommandCase):
         self.assert_ok(self.run_vex("testconfig", self.write("described.conf", described.stdout)))
 
     def test_testconfig_says_that_a_file_is_right(self) -> None:
-        self.assert_ok(self.run_vex("testconfig", self.write("a.conf", "# a comment\npublic-addr = :8200\n\npull-grace = 90s\nblob-limit=4MiB\n")))
+        self.assert_ok(
+            self.run_vex(
+                "testconfig",
+                self.write("a.conf", "# a comment\npublic-addr = :8200\n\npull-grace = 90s\nblob-limit=4MiB\n"),
+            )
+        )
         self.assert_ok(self.run_vex("testconfig", self.write("empty.conf", "")))
 
     def test_testconfig_names_file_line_and_key_of_what_is_wrong(self) -> None:
@@ -161,7 +183,13 @@ class FailedStarts(CommandCase):
     """Servers that do not start."""
 
     def test_a_wrong_value_names_its_flag(self) -> None:
-        wrong = {"--pull-grace": "10", "--blob-limit": "big", "--delete-untags": "true", "--public-addr": "localhost:99999", "--page-size": "0"}
+        wrong = {
+            "--pull-grace": "10",
+            "--blob-limit": "big",
+            "--delete-untags": "true",
+            "--public-addr": "localhost:99999",
+            "--page-size": "0",
+        }
         for flag, value in wrong.items():
             with self.subTest(flag):
                 result = self.serve(flag, value)
@@ -186,16 +214,35 @@ class FailedStarts(CommandCase):
 
     def test_a_start_that_fails_closes_what_it_has_opened(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
-            addresses = ("--public-addr", f"unix:{self.directory}/public.sock", "--auth-addr", f"127.0.0.1:{taken.getsockname()[1]}")
-            command = [sys.executable, "-W", "always::ResourceWarning", str(TOP / "vex.py"), "serve", *addresses, "--internal-addr", "off"]
+            addresses = (
+                "--public-addr",
+                f"unix:{self.directory}/public.sock",
+                "--auth-addr",
+                f"127.0.0.1:{taken.getsockname()[1]}",
+            )
+            command = [
+                sys.executable,
+                "-W",
+                "always::ResourceWarning",
+                str(TOP / "vex.py"),
+                "serve",
+                *addresses,
+                "--internal-addr",
+                "off",
+            ]
             ended = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=20, check=False)
         self.assert_failed(ended, "auth-addr")
         self.assertFalse((self.directory / "public.sock").exists())
         self.assertFalse((self.directory / "data/vex.db-wal").exists())
 
     def test_an_address_that_is_not_of_this_machine_is_a_failure(self) -> None:
-        self.assert_failed(self.serve("--public-addr", "192.0.2.1:0", "--auth-addr", "off", "--internal-addr", "off"), "192.0.2.1")
-        self.assert_failed(self.serve("--public-addr", "nowhere.invalid:0", "--auth-addr", "off", "--internal-addr", "off"), "nowhere.invalid")
+        self.assert_failed(
+            self.serve("--public-addr", "192.0.2.1:0", "--auth-addr", "off", "--internal-addr", "off"), "192.0.2.1"
+        )
+        self.assert_failed(
+            self.serve("--public-addr", "nowhere.invalid:0", "--auth-addr", "off", "--internal-addr", "off"),
+            "nowhere.invalid",
+        )
 
     def test_a_certificate_or_key_that_cannot_be_used_is_named(self) -> None:
         certificate, key = self.write_certificate("one")
@@ -301,15 +348,30 @@ class Starts(CommandCase):
         for line, listener in zip(lines, ("public", "auth", "internal")):
             self.assertRegex(line, rf"\A{listener} +http://127\.0\.0\.1:[1-9][0-9]*\n\Z")
             port = int(line.rpartition(":")[2])
-            self.assertIn(Client(("127.0.0.1", port)).get("/healthz" if listener == "internal" else "/v2/").status, (200, 401))
+            self.assertIn(
+                Client(("127.0.0.1", port)).get("/healthz" if listener == "internal" else "/v2/").status, (200, 401)
+            )
         process.terminate()
         assert process.stdout is not None
         self.assertEqual((process.stdout.read(), process.wait(timeout=60)), ("", 0))
 
     def test_a_listener_at_all_addresses_shows_one_that_can_be_asked(self) -> None:
         for address in (":0", "0.0.0.0:0"):
-            lines = self.lines(self.start("--public-addr", address, "--auth-addr", "off", "--internal-addr", "off", "--data-dir", f"data{address}"))
-            self.assertRegex(lines[0], r"\Apublic +http://localhost:[1-9][0-9]* \(and all other addresses of this machine\)\n\Z")
+            lines = self.lines(
+                self.start(
+                    "--public-addr",
+                    address,
+                    "--auth-addr",
+                    "off",
+                    "--internal-addr",
+                    "off",
+                    "--data-dir",
+                    f"data{address}",
+                )
+            )
+            self.assertRegex(
+                lines[0], r"\Apublic +http://localhost:[1-9][0-9]* \(and all other addresses of this machine\)\n\Z"
+            )
             self.assertEqual(Client(("localhost", int(lines[0].split()[1].rpartition(":")[2]))).get("/v2/").status, 200)
 
     def test_it_starts_without_anything_on_the_default_ports(self) -> None:
@@ -322,7 +384,10 @@ class Starts(CommandCase):
                     self.skipTest(f"port {port} is in use")
         process = self.start()
         lines = [line.split() for line in self.lines(process)]
-        self.assertEqual([(name, url.rpartition(":")[2]) for name, url in lines[:3]], [("public", "8200"), ("auth", "8201"), ("internal", "8202")])
+        self.assertEqual(
+            [(name, url.rpartition(":")[2]) for name, url in lines[:3]],
+            [("public", "8200"), ("auth", "8201"), ("internal", "8202")],
+        )
         self.assertEqual(Client(("127.0.0.1", 8200)).get("/v2/").status, 200)
         self.assertTrue((self.directory / "data" / "vex.db").is_file())
 
@@ -350,7 +415,16 @@ class Starts(CommandCase):
         self.write("crt.pem", made.certificate_pem)
         self.write("key.pem", made.key_pem)
         process = self.start(
-            "--public-addr", "[::1]:0", "--auth-addr", "127.0.0.1:0", "--internal-addr", "off", "--auth-tls-cert", "crt.pem", "--auth-tls-key", "key.pem"
+            "--public-addr",
+            "[::1]:0",
+            "--auth-addr",
+            "127.0.0.1:0",
+            "--internal-addr",
+            "off",
+            "--auth-tls-cert",
+            "crt.pem",
+            "--auth-tls-key",
+            "key.pem",
         )
         public, auth, _ = self.lines(process)
         self.assertRegex(public, r"\Apublic +http://\[::1\]:[0-9]+\n\Z")
@@ -381,10 +455,15 @@ class Ends(unittest.TestCase):
     def test_it_ends_when_it_cannot_say_that_it_is_ready(self) -> None:
         with tempfile.TemporaryDirectory() as directory, open("/dev/full", "wb") as full:
             command = [sys.executable, f"{TOP}/vex.py", "serve", "--data-dir", f"{directory}/data"]
-            command += [flag for listener in ("public", "auth", "internal") for flag in (f"--{listener}-addr", "127.0.0.1:0")]
+            command += [
+                flag for listener in ("public", "auth", "internal") for flag in (f"--{listener}-addr", "127.0.0.1:0")
+            ]
             ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
         self.assertEqual(ended.returncode, 1)
-        self.assertEqual(ended.stderr.splitlines()[0], "vex: cannot write to standard output: No space left on device; send it to a file, or to /dev/null")
+        self.assertEqual(
+            ended.stderr.splitlines()[0],
+            "vex: cannot write to standard output: No space left on device; send it to a file, or to /dev/null",
+        )
 
     def test_a_request_under_way_ends_in_order_and_no_other_begins(self) -> None:
         with running() as server:
@@ -428,7 +507,9 @@ class Ends(unittest.TestCase):
         ).encode()
 
     def await_refusal(self, server: Server) -> None:
-        """Wait until no listener accepts connections but the internal one, which tells until the end that the registry shuts down."""
+        """Wait until no listener accepts connections but the internal one, which tells until the end that the registry
+        shuts down.
+        """
         until = time.monotonic() + 20
         for address in (server.addresses["public"], server.addresses["auth"]):
             while time.monotonic() < until:

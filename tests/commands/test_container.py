@@ -1,7 +1,7 @@
 """Vex in a container, as `vex describe --dockerfile` describes it, built and run with buildah.
 
-The base image is made from scratch of the Python that runs the tests, since nothing may be fetched; and the container has a network of
-its own, so that the ports are those of the image, whatever else this machine runs.
+The base image is made from scratch of the Python that runs the tests, since nothing may be fetched; and the container
+has a network of its own, so that the ports are those of the image, whatever else this machine runs.
 """
 
 from __future__ import annotations
@@ -24,8 +24,21 @@ from tests.support.programs import require
 from tests.support.registries import require_root, run, temporary_directory
 from tests.support.server import PASSWORD, TOP, USER, vex
 
-_LEFT_OUT = ("test", "tests", "site-packages", "dist-packages", "__pycache__", "config-*", "idlelib", "tkinter", "ensurepip", "lib2to3", "*.a")
-# Switches the loopback interface of a new network on (netdevice(7): SIOCSIFFLAGS, IFF_UP), and becomes the program that follows.
+_LEFT_OUT = (
+    "test",
+    "tests",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+    "config-*",
+    "idlelib",
+    "tkinter",
+    "ensurepip",
+    "lib2to3",
+    "*.a",
+)
+# Switches the loopback interface of a new network on (netdevice(7): SIOCSIFFLAGS, IFF_UP), and becomes the program that
+# follows.
 _WITH_LOOPBACK = """
 import fcntl, os, socket, struct, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
@@ -65,7 +78,18 @@ class ContainerTest(unittest.TestCase):
             context.mkdir()
             run("sh", str(TOP / "zipapp.sh"), str(context / "vex.pyz"), environment={"PYTHON": sys.executable})
             (context / "Dockerfile").write_text(vex("describe", "--dockerfile").stdout)
-            cls.buildah("build", *_limits(), "--isolation", "chroot", "--pull-never", "--format", "docker", "--tag", "localhost/vex", str(context))
+            cls.buildah(
+                "build",
+                *_limits(),
+                "--isolation",
+                "chroot",
+                "--pull-never",
+                "--format",
+                "docker",
+                "--tag",
+                "localhost/vex",
+                str(context),
+            )
             cls.container = cls.buildah("from", *_limits(), "--pull-never", "localhost/vex")
             cls.image = json.loads(cls.buildah("inspect", cls.container))["Docker"]["config"]
             cls.addClassCleanup(stack.pop_all().close)
@@ -78,7 +102,16 @@ class ContainerTest(unittest.TestCase):
     @classmethod
     def command(cls, *arguments: str) -> list[str]:
         """Return a command of buildah, with its files in the directory of these tests."""
-        return [cls.program, "--root", f"{cls.directory}/root", "--runroot", f"{cls.directory}/run", "--storage-driver", "vfs", *arguments]
+        return [
+            cls.program,
+            "--root",
+            f"{cls.directory}/root",
+            "--runroot",
+            f"{cls.directory}/run",
+            "--storage-driver",
+            "vfs",
+            *arguments,
+        ]
 
     @classmethod
     def inside(cls, *arguments: str) -> list[str]:
@@ -92,14 +125,26 @@ class ContainerTest(unittest.TestCase):
         self.assertEqual(kind, "CMD")
         with self.serving() as process:
             joined = [require("nsenter", "util-linux"), "--net", "--target", str(process.pid)]
-            ended = subprocess.run([*joined, *self.inside(*check)], capture_output=True, text=True, timeout=60, check=False)
+            ended = subprocess.run(
+                [*joined, *self.inside(*check)], capture_output=True, text=True, timeout=60, check=False
+            )
             self.assertEqual(ended.returncode, 0, ended.stderr)
             self.assertEqual(self.ask(joined, "GET", "http://127.0.0.1:8202/readyz"), "200 ready")
             self.assertEqual(self.ask(joined, "GET", "http://127.0.0.1:8200/v2/_catalog"), '200 {"repositories":[]}')
-            self.assertEqual(self.ask(joined, "POST", "http://127.0.0.1:8201/v2/app/blobs/uploads/", f"{USER}:{PASSWORD}"), "202")
-            numbers = run(*self.inside("python3", "-c", "import os; d = os.stat('/data/vex.db'); print(os.getuid(), os.getgid(), d.st_uid, d.st_gid)")).stdout
+            self.assertEqual(
+                self.ask(joined, "POST", "http://127.0.0.1:8201/v2/app/blobs/uploads/", f"{USER}:{PASSWORD}"), "202"
+            )
+            numbers = run(
+                *self.inside(
+                    "python3",
+                    "-c",
+                    "import os; d = os.stat('/data/vex.db'); print(os.getuid(), os.getgid(), d.st_uid, d.st_gid)",
+                )
+            ).stdout
             self.assertEqual(numbers.split(), ["8200"] * 4)
-        failed = subprocess.run(self.in_new_network(*self.inside(*check)), capture_output=True, text=True, timeout=60, check=False)
+        failed = subprocess.run(
+            self.in_new_network(*self.inside(*check)), capture_output=True, text=True, timeout=60, check=False
+        )
         self.assertNotEqual(failed.returncode, 0, "the health check fails where nothing serves")
 
     def test_the_image_says_what_it_needs(self) -> None:
@@ -119,7 +164,9 @@ class ContainerTest(unittest.TestCase):
     def serving(self) -> Iterator[subprocess.Popen[str]]:
         """Run what the image runs, until it is ready, and end it."""
         command = self.in_new_network(*self.inside(*self.image["Entrypoint"], *self.image["Cmd"]))
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
         assert process.stdout is not None
         with process.stdout:
             try:
@@ -130,7 +177,10 @@ class ContainerTest(unittest.TestCase):
                         break
                 self.assertEqual(lines[-1:], ["ready\n"], "".join(lines))
                 everywhere = r" \(and all other addresses of this machine\)"
-                self.assertRegex("".join(lines), f"public +http://localhost:8200{everywhere}\nauth +http://localhost:8201{everywhere}\ninternal +http://localhost:8202{everywhere}\n")
+                self.assertRegex(
+                    "".join(lines),
+                    f"public +http://localhost:8200{everywhere}\nauth +http://localhost:8201{everywhere}\ninternal +http://localhost:8202{everywhere}\n",
+                )
                 yield process
             finally:
                 os.killpg(process.pid, signal.SIGTERM)
@@ -145,11 +195,15 @@ def _limits() -> list[str]:
 
 
 def _make_base(root: Path) -> None:
-    """Copy the interpreter, its library, and the shared libraries of both; `python3` is in the same place as in the image that this stands for."""
+    """Copy the interpreter, its library, and the shared libraries of both; `python3` is in the same place as in the
+    image that this stands for.
+    """
     interpreter, library = Path(os.path.realpath(sys.executable)), Path(sysconfig.get_paths()["stdlib"])
     shutil.copytree(library, _below(root, library), ignore=shutil.ignore_patterns(*_LEFT_OUT))
     binaries = [interpreter, *library.glob("lib-dynload/*.so")]
-    listed = subprocess.run([require("ldd", "libc-bin"), *map(str, binaries)], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        [require("ldd", "libc-bin"), *map(str, binaries)], capture_output=True, text=True, check=True
+    ).stdout
     for file in {str(interpreter), *re.findall(r"(/\S+) \(0x", listed)}:
         target = _below(root, Path(file))
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -28,11 +28,19 @@ class HelpTest(unittest.TestCase):
     def test_it_prints_a_page_as_it_is_written(self) -> None:
         for subject in SUBJECTS:
             printed = vex("help", subject)
-            self.assertEqual((printed.returncode, printed.stdout), (0, (MANUAL / f"{subject}.md").read_text(encoding="utf-8")))
+            self.assertEqual(
+                (printed.returncode, printed.stdout), (0, (MANUAL / f"{subject}.md").read_text(encoding="utf-8"))
+            )
 
     def test_on_a_terminal_a_page_goes_through_the_pager(self) -> None:
-        paged = run_on_terminal(*VEX, "help", SUBJECTS[0], environment={"PAGER": "tr a-z A-Z", "MANPAGER": "", "TERM": "xterm"})
-        expected = (MANUAL / f"{SUBJECTS[0]}.md").read_text(encoding="utf-8").translate({ord(small): small.upper() for small in map(chr, range(97, 123))})
+        paged = run_on_terminal(
+            *VEX, "help", SUBJECTS[0], environment={"PAGER": "tr a-z A-Z", "MANPAGER": "", "TERM": "xterm"}
+        )
+        expected = (
+            (MANUAL / f"{SUBJECTS[0]}.md")
+            .read_text(encoding="utf-8")
+            .translate({ord(small): small.upper() for small in map(chr, range(97, 123))})
+        )
         self.assertEqual(paged.replace("\r\n", "\n"), expected)
 
     def test_an_unknown_subject_says_which_there_are(self) -> None:
@@ -48,5 +56,7 @@ class HelpTest(unittest.TestCase):
             build = ["sh", str(TOP / "zipapp.sh"), str(archive)]
             subprocess.run(build, capture_output=True, check=True, env={**os.environ, "PYTHON": sys.executable})
             for words in (("help",), ("help", SUBJECTS[0])):
-                printed = subprocess.run([sys.executable, str(archive), *words], cwd=directory, capture_output=True, text=True, check=False)
+                printed = subprocess.run(
+                    [sys.executable, str(archive), *words], cwd=directory, capture_output=True, text=True, check=False
+                )
                 self.assertEqual((printed.returncode, printed.stdout), (0, vex(*words).stdout), printed.stderr)

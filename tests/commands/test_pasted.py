@@ -1,4 +1,5 @@
-"""What `vex quickstart` prints, pasted: every command runs as it stands, on a machine of its own, with docker, podman and curl.
+"""What `vex quickstart` prints, pasted: every command runs as it stands, on a machine of its own, with docker, podman
+and curl.
 
 Left out are the lines with systemctl, since no systemd runs there.
 """
@@ -33,7 +34,13 @@ class PastedTests(unittest.TestCase):
     def setUpClass(cls) -> None:
         """Start both."""
         require_root()
-        for program, package in (("docker", "docker.io"), ("dockerd", "docker.io"), ("podman", "podman"), ("skopeo", "skopeo"), ("curl", "curl")):
+        for program, package in (
+            ("docker", "docker.io"),
+            ("dockerd", "docker.io"),
+            ("podman", "podman"),
+            ("skopeo", "skopeo"),
+            ("curl", "curl"),
+        ):
             require(program, package)
         with contextlib.ExitStack() as stack:
             directory = stack.enter_context(temporary_directory())
@@ -49,12 +56,18 @@ class PastedTests(unittest.TestCase):
             cls.addClassCleanup(stack.pop_all().close)
 
     def paste(self, line: str, *codes: int) -> str:
-        """Run a line in a shell on a terminal, with the password where it is asked for; check its exit code, 0 unless given, and return what came out."""
-        return run_on_terminal(*self.machine.command("sh", "-c", _SUDO + line), environment=self.environment, codes=codes or (0,))
+        """Run a line in a shell on a terminal, with the password where it is asked for; check its exit code, 0 unless
+        given, and return what came out.
+        """
+        return run_on_terminal(
+            *self.machine.command("sh", "-c", _SUDO + line), environment=self.environment, codes=codes or (0,)
+        )
 
     @contextlib.contextmanager
     def set_up(self, *hostname: str) -> Iterator[dict[str, list[str]]]:
-        """Run `vex quickstart`, start the registry with the command that it printed, and give all commands by the text above them."""
+        """Run `vex quickstart`, start the registry with the command that it printed, and give all commands by the text
+        above them.
+        """
         with temporary_directory() as top:
             directory = top / "it's here"
             directory.mkdir()
@@ -97,9 +110,13 @@ class PastedTests(unittest.TestCase):
     def test_pull_by_digest_with_the_certificate_verified(self) -> None:
         with self.set_up(NAME) as commands:
             self.paste_all(commands["Make docker trust the certificate"] + commands["Make podman"] + commands["Log in"])
-            inspected = json.loads(run(*self.machine.command("skopeo", "inspect", f"docker://{NAME}:8200/hello:v1")).stdout)
+            inspected = json.loads(
+                run(*self.machine.command("skopeo", "inspect", f"docker://{NAME}:8200/hello:v1")).stdout
+            )
             self.paste(f"docker image rm {NAME}:8200/hello:v1 {NAME}:8201/hello:v1")
-            self.assertIn(f"Digest: {inspected['Digest']}", self.paste(f"docker pull {NAME}:8200/hello@{inspected['Digest']}"))
+            self.assertIn(
+                f"Digest: {inspected['Digest']}", self.paste(f"docker pull {NAME}:8200/hello@{inspected['Digest']}")
+            )
 
     def test_an_ipv6_address_works_where_clients_take_one(self) -> None:
         # In the name of an image, docker and podman of today's Debian take none.

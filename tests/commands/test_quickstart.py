@@ -1,4 +1,6 @@
-"""`vex quickstart` and `vex certificate`: what they write and how, what is left when they do not end, and that clients go on trusting what is renewed."""
+"""`vex quickstart` and `vex certificate`: what they write and how, what is left when they do not end, and that clients
+go on trusting what is renewed.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ class Ends(QuickstartCase):
         """Run it on a terminal, and end it where it asks for the password; returns its exit code."""
         master, slave = pty.openpty()
         command = [sys.executable, str(TOP / "vex.py"), "quickstart", USER]
-        process = subprocess.Popen(command, cwd=self.directory, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=self.directory, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        )
         os.close(slave)
         shown = b""
         while b"Password: " not in shown:
@@ -94,7 +98,8 @@ class Ends(QuickstartCase):
         return process.wait(timeout=60)
 
     def test_ended_at_the_prompt_it_leaves_nothing(self) -> None:
-        # Whoever runs the tests may ignore it, as a shell has those do that it runs in the background; the program would inherit that.
+        # Whoever runs the tests may ignore it, as a shell has those do that it runs in the background; the program
+        # would inherit that.
         self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
         for number, code in ((signal.SIGINT, 1), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)):
             with self.subTest(number):
@@ -110,7 +115,17 @@ class Ends(QuickstartCase):
         script = "trap '' XFSZ; ulimit -f 1; exec \"$@\""
         # The database has more than the blocks of 512 or 1,024 bytes that files may have here.
         command = ["sh", "-c", script, "sh", sys.executable, str(TOP / "vex.py"), "quickstart", USER]
-        ended = subprocess.run(command, cwd=self.directory, input=PASSWORD + "\n", capture_output=True, text=True, timeout=60, check=False)
+        ended = subprocess.run(
+            command,
+            cwd=self.directory,
+            input=PASSWORD + "\n",
+            # Python would leave modules that it compiled cut off as well, for all that use them later.
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         self.assertEqual((ended.returncode, list(self.directory.iterdir())), (1, []), ended.stderr)
         self.assertNotIn("Traceback", ended.stderr)
 
@@ -139,8 +154,12 @@ class Units(QuickstartCase):
                 for part in ("vex.py", "vex"):
                     (directory / part).symlink_to(TOP / part)
                 command = [sys.executable, str(directory / "vex.py"), "quickstart", USER]
-                subprocess.run(command, cwd=directory, input=PASSWORD + "\n", capture_output=True, text=True, check=True)
-                verified = subprocess.run([analyze, "verify", str(directory / "vex.service")], capture_output=True, text=True, check=False)
+                subprocess.run(
+                    command, cwd=directory, input=PASSWORD + "\n", capture_output=True, text=True, check=True
+                )
+                verified = subprocess.run(
+                    [analyze, "verify", str(directory / "vex.service")], capture_output=True, text=True, check=False
+                )
                 self.assertEqual((verified.returncode, verified.stdout + verified.stderr), (0, ""))
                 unit = self.read_by_systemd(directory / "vex.service")
                 self.assertEqual(unit["WorkingDirectory"].rstrip("/"), str(directory))
@@ -148,22 +167,33 @@ class Units(QuickstartCase):
                 self.assertEqual(unit["InaccessiblePaths"], f"-{directory / 'ca.key.pem'}")
                 expected = [sys.executable, str(directory / "vex.py"), "serve", "--config", str(directory / "vex.conf")]
                 # It shows commands as a shell would take them.
-                words = subprocess.run(["sh", "-c", f"printf '%s\\n' {unit['Command Line']}"], capture_output=True, text=True, check=True).stdout
+                words = subprocess.run(
+                    ["sh", "-c", f"printf '%s\\n' {unit['Command Line']}"], capture_output=True, text=True, check=True
+                ).stdout
                 self.assertEqual(words.splitlines(), expected)
                 # systemd puts variables into commands only when it starts them, unless ":" says that there are none.
                 self.assertEqual("\nExecStart=:" in (directory / "vex.service").read_text(), "$" in str(directory))
 
     def read_by_systemd(self, path: Path) -> dict[str, str]:
-        """Have systemd load a unit, without starting anything, and tell what it read; it does that for others than root."""
+        """Have systemd load a unit, without starting anything, and tell what it read; it does that for others than
+        root.
+        """
         systemd = require("/lib/systemd/systemd", "systemd")
         with temporary_directory() as units:
             shutil.copy(path, units / "vex.service")
             units.chmod(0o755)
             (units / "vex.service").chmod(0o644)
-            environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{units}:", "XDG_RUNTIME_DIR": "/nonexistent", "SYSTEMD_LOG_TARGET": "console"}
+            environment = {
+                **os.environ,
+                "SYSTEMD_UNIT_PATH": f"{units}:",
+                "XDG_RUNTIME_DIR": "/nonexistent",
+                "SYSTEMD_LOG_TARGET": "console",
+            }
             others = [require("setpriv", "util-linux"), "--reuid=65534", "--regid=65534", "--clear-groups"]
             command = [*others, systemd, "--test", "--system", "--unit=vex.service"]
-            dumped = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60, check=False, env=environment)
+            dumped = subprocess.run(
+                command, cwd="/", capture_output=True, text=True, timeout=60, check=False, env=environment
+            )
         found = re.search(r"-> Unit vex\.service:\n(.*?)(?:-> Unit |\Z)", dumped.stdout, re.DOTALL)
         assert found, dumped.stderr
         settings: dict[str, str] = {}
@@ -173,12 +203,23 @@ class Units(QuickstartCase):
         return settings
 
     def test_paths_that_no_unit_can_name_are_refused(self) -> None:
-        for name in (b"line\nUser=root", b"bell\a", b"not utf-8 \xff", "next line \u0085".encode(), "separator \u2028".encode()):
+        for name in (
+            b"line\nUser=root",
+            b"bell\a",
+            b"not utf-8 \xff",
+            "next line \u0085".encode(),
+            "separator \u2028".encode(),
+        ):
             with self.subTest(name):
                 directory = os.path.join(os.fsencode(self.directory), name)
                 os.mkdir(directory)
                 ended = subprocess.run(
-                    [sys.executable, str(TOP / "vex.py"), "quickstart", USER], cwd=directory, input=PASSWORD + "\n", capture_output=True, text=True, check=False
+                    [sys.executable, str(TOP / "vex.py"), "quickstart", USER],
+                    cwd=directory,
+                    input=PASSWORD + "\n",
+                    capture_output=True,
+                    text=True,
+                    check=False,
                 )
                 self.assertEqual((ended.returncode, ended.stdout, ended.stderr.count("\n")), (1, "", 1))
                 self.assertIn("another name", ended.stderr)
@@ -190,7 +231,10 @@ class Units(QuickstartCase):
         self.assertIn("\nPrivateTmp=no\n", (self.directory / "vex.service").read_text())
         with tempfile.TemporaryDirectory(dir="/opt" if os.access("/opt", os.W_OK) else "/dev/shm") as elsewhere:
             self.run_vex("quickstart", USER, cwd=Path(elsewhere))
-            in_tmp = any(os.path.realpath(path).startswith(("/tmp/", "/var/tmp/")) for path in (TOP, sys.executable, sys.prefix, sys.base_prefix))
+            in_tmp = any(
+                os.path.realpath(path).startswith(("/tmp/", "/var/tmp/"))
+                for path in (TOP, sys.executable, sys.prefix, sys.base_prefix)
+            )
             self.assertIn(f"\nPrivateTmp={'no' if in_tmp else 'yes'}\n", (Path(elsewhere) / "vex.service").read_text())
 
 
@@ -198,7 +242,9 @@ class Renewal(QuickstartCase):
     """`vex certificate`."""
 
     def client(self, server: Server, trusted: str = "ca.crt.pem") -> Client:
-        """Return a client that was set up with a file, and trusts nothing else, with the flags that Python 3.13 sets."""
+        """Return a client that was set up with a file, and trusts nothing else, with the flags that Python 3.13
+        sets.
+        """
         context = ssl.create_default_context(cafile=str(self.directory / trusted))
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         return Client(("localhost", server.addresses["public"][1]), context=context)
@@ -226,14 +272,24 @@ class Renewal(QuickstartCase):
         self.assertNotIn("authority", server.log.read_text())
 
     def uv(self, trusted: str, server: Server) -> str:
-        """Have uv, which is built on rustls, ask for what is not there; returns why it did not trust the server, "" if it did."""
+        """Have uv, which is built on rustls, ask for what is not there; returns why it did not trust the server, "" if
+        it did.
+        """
         if os.environ.get("VEX_TEST_CLIENTS") is None and os.environ.get("VEX_TEST_REQUIRE") != "all":
             return ""
         environment = {**os.environ, **NO_PROXY, "SSL_CERT_FILE": str(self.directory / trusted), "UV_HTTP_RETRIES": "0"}
         environment["UV_CACHE_DIR"] = str(self.directory / "uv")
         environment.pop("SSL_CERT_DIR", None)
         index = f"https://localhost:{server.addresses['public'][1]}/simple"
-        options = ["--no-config", "--python", sys.executable, "--target", str(self.directory / "target"), "--index-url", index]
+        options = [
+            "--no-config",
+            "--python",
+            sys.executable,
+            "--target",
+            str(self.directory / "target"),
+            "--index-url",
+            index,
+        ]
         command = [require_client("bin/uv"), "pip", "install", *options, "nothing"]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
         if "was not found in the package registry" in ended.stderr:
@@ -265,16 +321,35 @@ class Renewal(QuickstartCase):
         self.assertEqual(self.uv("ca.crt.pem", server), "")
 
     def make_as_before(self) -> None:
-        """Put a certificate in place that is its own authority, as `vex quickstart` made them once, and take the authority away."""
+        """Put a certificate in place that is its own authority, as `vex quickstart` made them once, and take the
+        authority away.
+        """
         openssl = require("openssl", "openssl")
-        extensions = ["basicConstraints=critical,CA:TRUE,pathlen:0", "keyUsage=critical,digitalSignature,keyCertSign", "extendedKeyUsage=serverAuth"]
+        extensions = [
+            "basicConstraints=critical,CA:TRUE,pathlen:0",
+            "keyUsage=critical,digitalSignature,keyCertSign",
+            "extendedKeyUsage=serverAuth",
+        ]
         extensions.append("subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1")
         added = [word for extension in extensions for word in ("-addext", extension)]
         key, certificate = self.directory / "localhost.key.pem", self.directory / "localhost.crt.pem"
         # Of the extensions, those of the default configuration would be there twice.
         configuration = self.directory / "openssl.conf"
         configuration.write_text("[req]\ndistinguished_name = name\n[name]\n")
-        command = [openssl, "req", "-x509", "-config", str(configuration), "-key", str(key), "-subj", "/CN=localhost", "-days", "3650", *added]
+        command = [
+            openssl,
+            "req",
+            "-x509",
+            "-config",
+            str(configuration),
+            "-key",
+            str(key),
+            "-subj",
+            "/CN=localhost",
+            "-days",
+            "3650",
+            *added,
+        ]
         subprocess.run([*command, "-out", str(certificate)], check=True, capture_output=True)
         for name in ("ca.crt.pem", "ca.key.pem"):
             (self.directory / name).unlink()
@@ -292,7 +367,11 @@ class Renewal(QuickstartCase):
             ("ca.crt.pem", "nonsense", "cannot read the certificate in ca.crt.pem"),
             ("localhost.key.pem", "nonsense", "put back the files"),
             ("localhost.crt.pem", "nonsense", "cannot read the certificate"),
-            ("localhost.crt.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot read the certificate"),
+            (
+                "localhost.crt.pem",
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                "cannot read the certificate",
+            ),
         ):
             with self.subTest(words, name=name):
                 (self.directory / name).unlink()

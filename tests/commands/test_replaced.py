@@ -1,4 +1,6 @@
-"""`vex.pyz` replaced under a running server: nothing is read from it once the server has begun. And what Vex says where it cannot run."""
+"""`vex.pyz` replaced under a running server: nothing is read from it once the server has begun. And what Vex says where
+it cannot run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,19 @@ from pathlib import Path
 
 from tests.support.images import tar_of
 from tests.support.raw import basic
-from tests.support.server import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, PASSWORD, TOP, USER, Client, Server, descriptor, digest_of, write_certificate
+from tests.support.server import (
+    OCI_CONFIG,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    PASSWORD,
+    TOP,
+    USER,
+    Client,
+    Server,
+    descriptor,
+    digest_of,
+    write_certificate,
+)
 from vex.api import routes
 from vex.web import addresses
 
@@ -66,7 +80,9 @@ class Replaced(unittest.TestCase):
         self.replace(server)
         auth, public = server.auth, server.public
         layers = [gzip.compress(tar_of({"etc/passwd": b"root"})), b"\x28\xb5\x2f\xfd no zstd", b"no archive"]
-        config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+        config = json.dumps(
+            {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}
+        ).encode()
         manifests = []
         for number in range(2):
             manifest = {
@@ -79,9 +95,13 @@ class Replaced(unittest.TestCase):
                 auth.push_blob("app", content)
             manifests.append(auth.push_manifest("app", f"v{number}", manifest))
         self.visit_everything(server, manifests, layers)
-        (server.directory / "vex.conf").write_text("failed-logins = 7\ninternal-tls-cert = crt.pem\ninternal-tls-key = key.pem\nnonsense = 1\n")
+        (server.directory / "vex.conf").write_text(
+            "failed-logins = 7\ninternal-tls-cert = crt.pem\ninternal-tls-key = key.pem\nnonsense = 1\n"
+        )
         self.reload(server, "the configuration stays as it was")
-        (server.directory / "vex.conf").write_text("failed-logins = 7\ninternal-tls-cert = crt.pem\ninternal-tls-key = key.pem\n")
+        (server.directory / "vex.conf").write_text(
+            "failed-logins = 7\ninternal-tls-cert = crt.pem\ninternal-tls-key = key.pem\n"
+        )
         write_certificate(server.directory)
         self.reload(server, "new connections get the new certificate")
         self.assertEqual(auth.request("DELETE", "/v2/app/manifests/v0").status, 202)
@@ -96,26 +116,67 @@ class Replaced(unittest.TestCase):
         static = re.findall(r"/static/[^\"]+", public.get("/").body.decode())
         self.assertGreater(len(static), 1)
         wanted = [
-            *("/", "/?q=app", "/r/app/", page, f"{page}json/", f"/r/app/diff/{manifests[0]}...{manifests[1]}/", "/r/app/history:v0/", "/robots.txt"),
+            *(
+                "/",
+                "/?q=app",
+                "/r/app/",
+                page,
+                f"{page}json/",
+                f"/r/app/diff/{manifests[0]}...{manifests[1]}/",
+                "/r/app/history:v0/",
+                "/robots.txt",
+            ),
             *(f"{page}layer/{digest_of(layer)}/" for layer in layers),
             *static,
-            *("/help/", "/help/proof/", "/v2/", "/v2/_catalog", "/v2/app/tags/list", "/v2/app/manifests/v0", f"/v2/app/referrers/{manifests[0]}"),
+            *(
+                "/help/",
+                "/help/proof/",
+                "/v2/",
+                "/v2/_catalog",
+                "/v2/app/tags/list",
+                "/v2/app/manifests/v0",
+                f"/v2/app/referrers/{manifests[0]}",
+            ),
             *(f"/v2/app/blobs/{digest_of(layers[0])}", f"{page}image.tar", "/healthz", "/v1/_ping", "/v1/search?q=app"),
         ]
         for path in wanted:
             self.assertIn(public.get(path).status, (200, 422), path)
-        for path in ("/r/none/", "/r/app/m/wrong/", "/static/none.css", "/r/app/history:none/", f"/r/app/m/{digest_of(b'none')}/", "/%00"):
+        for path in (
+            "/r/none/",
+            "/r/app/m/wrong/",
+            "/static/none.css",
+            "/r/app/history:none/",
+            f"/r/app/m/{digest_of(b'none')}/",
+            "/%00",
+        ):
             self.assertIn(public.get(path).status, (400, 404), path)
         self.assertEqual(public.request("POST", "/").status, 405)
         self.assertEqual(auth.get(upload).status, 204)
-        self.assertEqual(Client(auth.address).get("/v2/_token?scope=repository:app:pull", {"Authorization": basic(USER, PASSWORD)}).status, 200)
+        self.assertEqual(
+            Client(auth.address)
+            .get("/v2/_token?scope=repository:app:pull", {"Authorization": basic(USER, PASSWORD)})
+            .status,
+            200,
+        )
         self.assertEqual(Client(auth.address, USER, "a wrong password").get("/v2/").status, 401)
         internal = server.internal
         internal.context = _unverified()
         for path in ("/", "/readyz", "/metrics", "/healthz"):
             self.assertEqual(internal.get(path).status, 200, path)
-        seen = set(re.findall(r'vex_request_duration_seconds_count{[^}]*op="([^"]+)"', internal.get("/metrics").body.decode()))
-        known = {route.op for route in (*routes.REGISTRY, routes.TOKEN, *routes.INTERNAL, routes.HEALTHZ, addresses.INDEX, *addresses.PAGES)}
+        seen = set(
+            re.findall(r'vex_request_duration_seconds_count{[^}]*op="([^"]+)"', internal.get("/metrics").body.decode())
+        )
+        known = {
+            route.op
+            for route in (
+                *routes.REGISTRY,
+                routes.TOKEN,
+                *routes.INTERNAL,
+                routes.HEALTHZ,
+                addresses.INDEX,
+                *addresses.PAGES,
+            )
+        }
         self.assertEqual(known - seen, set())
 
     def reload(self, server: PackedServer, said: str) -> None:
@@ -158,10 +219,15 @@ class Broken(unittest.TestCase):
             pack(archive, without="templates")
             server = BrokenServer(Path(directory))
             self.addCleanup(server.kill)
-            for path, status, said in (("/", 500, b"the registry failed on this request"), ("/nothing", 404, b"there is nothing at this path")):
+            for path, status, said in (
+                ("/", 500, b"the registry failed on this request"),
+                ("/nothing", 404, b"there is nothing at this path"),
+            ):
                 for _ in range(2):
                     answer = server.public.get(path)
-                    self.assertEqual((answer.status, answer.headers["Content-Type"]), (status, "text/plain; charset=utf-8"))
+                    self.assertEqual(
+                        (answer.status, answer.headers["Content-Type"]), (status, "text/plain; charset=utf-8")
+                    )
                     self.assertIn(said, answer.body)
             refused = server.public.request("POST", "/")
             self.assertEqual((refused.status, refused.headers["Allow"]), (405, "GET, HEAD, OPTIONS"))
@@ -182,7 +248,10 @@ class Elsewhere(unittest.TestCase):
     """Where Vex cannot run."""
 
     def test_a_python_without_a_needed_module_is_told_in_one_line_which(self) -> None:
-        script = "import runpy, sys; sys.modules[sys.argv[1]] = None; sys.argv[1:2] = []; runpy.run_path(sys.argv[1], run_name='__main__')"
+        script = (
+            "import runpy, sys; sys.modules[sys.argv[1]] = None; sys.argv[1:2] = []; runpy.run_path(sys.argv[1],"
+            " run_name='__main__')"
+        )
         with tempfile.TemporaryDirectory() as directory:
             archive = Path(directory) / "vex.pyz"
             pack(archive)
@@ -191,7 +260,9 @@ class Elsewhere(unittest.TestCase):
                     with self.subTest(module, program=program.name):
                         command = [sys.executable, "-c", script, module, str(program)]
                         ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=TOP)
-                        self.assertEqual((ran.returncode, ran.stdout, len(ran.stderr.splitlines())), (1, "", 1), ran.stderr)
+                        self.assertEqual(
+                            (ran.returncode, ran.stdout, len(ran.stderr.splitlines())), (1, "", 1), ran.stderr
+                        )
                         for part in (f"no module {module}", "POSIX", "WSL", "container"):
                             self.assertIn(part, ran.stderr)
 

@@ -11,7 +11,19 @@ import unittest
 from collections.abc import Iterator
 
 from tests.support.tars import archive, member
-from vex.formats.layer import DELETED, DEVICE, DIRECTORY, FILE, LINK, OPAQUE, SYMLINK, Entry, Incomplete, Limits, list_files
+from vex.formats.layer import (
+    DELETED,
+    DEVICE,
+    DIRECTORY,
+    FILE,
+    LINK,
+    OPAQUE,
+    SYMLINK,
+    Entry,
+    Incomplete,
+    Limits,
+    list_files,
+)
 
 HAS_ZSTD = importlib.util.find_spec("compression") is not None
 # The frame of `printf '' | zstd`: magic, an empty block, the checksum (RFC 8878, section 3.1.1).
@@ -73,7 +85,12 @@ class Files(unittest.TestCase):
         )
         self.assertEqual(
             [(entry.kind, entry.path, entry.size, entry.target) for entry in listed(content)],
-            [(SYMLINK, "bin", 0, "usr/bin"), (LINK, "a", 0, "b"), (DEVICE, "dev/null", 0, ""), (DIRECTORY, "var/", 0, "")],
+            [
+                (SYMLINK, "bin", 0, "usr/bin"),
+                (LINK, "a", 0, "b"),
+                (DEVICE, "dev/null", 0, ""),
+                (DIRECTORY, "var/", 0, ""),
+            ],
         )
 
     def test_whiteouts_are_what_they_delete(self) -> None:
@@ -89,7 +106,10 @@ class Files(unittest.TestCase):
         for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
             with self.subTest(form):
                 link = member("l", tarfile.SYMTYPE, linkname=name)
-                self.assertEqual([(e.path, e.target) for e in listed(archive(member(name, content=b"x"), link, form=form))], [(name, ""), ("l", name)])
+                self.assertEqual(
+                    [(e.path, e.target) for e in listed(archive(member(name, content=b"x"), link, form=form))],
+                    [(name, ""), ("l", name)],
+                )
 
     def test_names_that_are_not_ascii_are_kept(self) -> None:
         self.assertEqual(paths(archive(member("größe/日本"))), ["größe/日本"])
@@ -98,7 +118,9 @@ class Files(unittest.TestCase):
         # What stands behind a file of 8 GiB and more is found by that size; a small one shows the same.
         info = member("a", content=b"x" * 600)
         info[0].pax_headers = {"size": "600"}
-        self.assertEqual([(entry.path, entry.size) for entry in listed(archive(info, member("b")))], [("a", 600), ("b", 0)])
+        self.assertEqual(
+            [(entry.path, entry.size) for entry in listed(archive(info, member("b")))], [("a", 600), ("b", 0)]
+        )
 
     def test_an_empty_archive_has_no_files(self) -> None:
         for content in (b"", archive(), gzip.compress(archive())):
@@ -120,7 +142,10 @@ class Compression(unittest.TestCase):
         count, reason = cut(whole[: len(whole) // 2])
         self.assertTrue(0 < count < 200)
         self.assertIn("damaged", reason)
-        self.assertEqual(cut(whole[:10] + b"\xff" * 100), (0, "This list is cut: the layer is damaged, its compression is broken here."))
+        self.assertEqual(
+            cut(whole[:10] + b"\xff" * 100),
+            (0, "This list is cut: the layer is damaged, its compression is broken here."),
+        )
 
     @unittest.skipIf(HAS_ZSTD, "this Python reads zstd")
     def test_zstd_is_said_to_be_unreadable_where_python_has_none(self) -> None:
@@ -138,7 +163,9 @@ class Compression(unittest.TestCase):
 class LimitsOfReading(unittest.TestCase):
     def test_headers_are_limited(self) -> None:
         content = archive(*(member(str(number)) for number in range(11)))
-        self.assertEqual(cut(content, Limits(headers=10)), (10, "This list is cut: the layer has more than 10 headers."))
+        self.assertEqual(
+            cut(content, Limits(headers=10)), (10, "This list is cut: the layer has more than 10 headers.")
+        )
         self.assertEqual(len(listed(content, Limits(headers=11))), 11)
 
     def test_headers_of_headers_and_of_what_is_not_shown_count(self) -> None:
@@ -158,9 +185,14 @@ class LimitsOfReading(unittest.TestCase):
         self.assertIn("4 MiB", reason)
 
     def test_zeros_are_listed_however_well_they_are_packed(self) -> None:
-        content = gzip.compress(archive(member("first"), member("zeros", content=bytes(64 * 1024 * 1024)), member("last")))
+        content = gzip.compress(
+            archive(member("first"), member("zeros", content=bytes(64 * 1024 * 1024)), member("last"))
+        )
         self.assertGreater(64 * 1024 * 1024 / len(content), 1000)
-        self.assertEqual([(entry.path, entry.size) for entry in listed(content)], [("first", 0), ("zeros", 64 * 1024 * 1024), ("last", 0)])
+        self.assertEqual(
+            [(entry.path, entry.size) for entry in listed(content)],
+            [("first", 0), ("zeros", 64 * 1024 * 1024), ("last", 0)],
+        )
 
     def test_time_is_limited(self) -> None:
         content = archive(*(member(str(number), content=bytes(100_000)) for number in range(20)))

@@ -1,6 +1,8 @@
-"""Manifests: what the image specification, Docker's schema 2 and real clients write is understood; everything else is refused with a reason.
+"""Manifests: what the image specification, Docker's schema 2 and real clients write is understood; everything else is
+refused with a reason.
 
-The documents are under `tests/support/data/manifests`, one a file: those that must be taken and those that must be refused.
+The documents are under `tests/support/data/manifests`, one a file: those that must be taken and those that must be
+refused.
 """
 
 from __future__ import annotations
@@ -13,7 +15,14 @@ from typing import NamedTuple
 
 from tests.support.server import TOP
 from vex.errors import MANIFEST_INVALID, MANIFEST_TOO_LARGE, RegistryError
-from vex.formats.manifest import Descriptor, Manifest, ManifestLimits, parse_manifest, parse_stored, referrer_fallback_tag
+from vex.formats.manifest import (
+    Descriptor,
+    Manifest,
+    ManifestLimits,
+    parse_manifest,
+    parse_stored,
+    referrer_fallback_tag,
+)
 from vex.names import Digest
 
 DOCUMENTS = TOP / "tests" / "support" / "data" / "manifests"
@@ -41,7 +50,9 @@ class Expected(NamedTuple):
 
 
 VALID = {
-    "artifact-without-type-of-its-own": Expected(OCI_MANIFEST, "application/vnd.example.sbom.config.v1+json", layers=1, blobs=2, subject=True),
+    "artifact-without-type-of-its-own": Expected(
+        OCI_MANIFEST, "application/vnd.example.sbom.config.v1+json", layers=1, blobs=2, subject=True
+    ),
     "buildkit-attestation": Expected(OCI_MANIFEST, OCI_CONFIG, layers=2, blobs=3),
     "buildkit-cache-image": Expected(OCI_MANIFEST, BUILDKIT_CONFIG, layers=1, blobs=2),
     "buildkit-cache-index": Expected(OCI_INDEX, manifests=3, required_manifests=3),
@@ -56,7 +67,9 @@ VALID = {
     "image-without-layers": Expected(OCI_MANIFEST, OCI_CONFIG, blobs=1),
     "index-with-foreign-children": Expected(OCI_INDEX, manifests=2, required_manifests=1),
     "index-with-null-manifests": Expected(OCI_INDEX),
-    "index-with-subject": Expected(OCI_INDEX, "application/vnd.example.bundle.v1", manifests=1, required_manifests=1, subject=True),
+    "index-with-subject": Expected(
+        OCI_INDEX, "application/vnd.example.bundle.v1", manifests=1, required_manifests=1, subject=True
+    ),
     "index-with-subject-without-type": Expected(OCI_INDEX, subject=True),
     "inline-data": Expected(OCI_MANIFEST, "application/vnd.example.note", layers=1, blobs=2),
     "largest-size": Expected(OCI_MANIFEST, OCI_CONFIG, blobs=1),
@@ -68,7 +81,9 @@ VALID = {
     "oci-nondistributable-layers": Expected(OCI_MANIFEST, OCI_CONFIG, layers=6, blobs=3),
     "repeated-blobs": Expected(OCI_MANIFEST, "application/vnd.example.thing", layers=3, blobs=2),
     "sha512": Expected(OCI_MANIFEST, OCI_CONFIG, layers=1, blobs=2),
-    "signature-with-subject": Expected(OCI_MANIFEST, "application/vnd.cncf.notary.signature", layers=1, blobs=2, subject=True),
+    "signature-with-subject": Expected(
+        OCI_MANIFEST, "application/vnd.cncf.notary.signature", layers=1, blobs=2, subject=True
+    ),
     "unknown-fields": Expected(OCI_MANIFEST, OCI_CONFIG, layers=1, blobs=2),
     "wasm": Expected(OCI_MANIFEST, "application/vnd.wasm.config.v0+json", layers=1, blobs=2),
     "zero-byte-layer": Expected(OCI_MANIFEST, OCI_CONFIG, layers=1, blobs=2),
@@ -77,9 +92,15 @@ VALID = {
 
 # What the sentence must say, and the invalid documents that it must be said of.
 INVALID = {
-    DOCKER_MANIFEST: "schema1-signed schema1-without-media-type oci-config-as-manifest artifact-manifest media-type-in-capitals no-fields layers-only",
+    DOCKER_MANIFEST: (
+        "schema1-signed schema1-without-media-type oci-config-as-manifest artifact-manifest media-type-in-capitals"
+        " no-fields layers-only"
+    ),
     "mediaType must be": "media-type-not-a-string",
-    "schemaVersion must be 2": "schema-version-missing schema-version-1 schema-version-3 schema-version-string schema-version-float schema-version-true",
+    "schemaVersion must be 2": (
+        "schema-version-missing schema-version-1 schema-version-3 schema-version-string schema-version-float"
+        " schema-version-true"
+    ),
     "manifests must not be in an image": "layers-and-manifests untyped-with-config-and-manifests",
     "layers must not be in an index": "index-with-layers index-with-empty-layers docker-list-with-layers",
     "config must not be in an index": "index-with-config",
@@ -95,8 +116,10 @@ INVALID = {
     "layers[0].digest must be": "digest-short digest-newline digest-path digest-number",
     "layers[0].size must be": "size-missing size-negative size-over-63-bits size-float size-string size-true size-null",
     "two sizes": "two-sizes-for-one-layer two-sizes-for-config-and-layer two-sizes-for-one-child",
-    "layers[0].mediaType must be": "layer-media-type-missing layer-media-type-empty layer-media-type-without-slash layer-media-type-with-markup"
-    " layer-media-type-with-newline layer-media-type-number",
+    "layers[0].mediaType must be": (
+        "layer-media-type-missing layer-media-type-empty layer-media-type-without-slash layer-media-type-with-markup"
+        " layer-media-type-with-newline layer-media-type-number"
+    ),
     "artifactType must be": "artifact-type-with-space artifact-type-object",
     "annotations must be": "annotations-list annotation-number annotation-null",
     "layers[0].annotations must be": "layer-annotation-object",
@@ -105,8 +128,10 @@ INVALID = {
     "layers[0].artifactType must be": "layer-artifact-type-with-space",
     "layers[0].data must be": "data-number",
     "must be a JSON object": "top-level-list top-level-string top-level-null",
-    "not valid JSON": "empty white-space text truncated two-documents trailing-comma single-quotes comment leading-zero plus-sign"
-    " bad-escape nul-byte nul-after-end line-break-in-string utf-16-without-mark",
+    "not valid JSON": (
+        "empty white-space text truncated two-documents trailing-comma single-quotes comment leading-zero plus-sign"
+        " bad-escape nul-byte nul-after-end line-break-in-string utf-16-without-mark"
+    ),
     "not JSON": "nan infinity minus-infinity",
     "too large": "number-too-large number-too-small",
     "twice": "duplicate-field duplicate-field-escaped duplicate-annotation duplicate-unknown-field",
@@ -144,7 +169,9 @@ class ManifestCase(unittest.TestCase):
             parse_manifest(content, content_type, limits)
         self.assertEqual((caught.exception.kind.code, caught.exception.kind.status), ("MANIFEST_INVALID", 400))
         sentence = caught.exception.message
-        self.assertNotEqual(sentence, MANIFEST_INVALID.message, "the sentence must say what is wrong with this document")
+        self.assertNotEqual(
+            sentence, MANIFEST_INVALID.message, "the sentence must say what is wrong with this document"
+        )
         self.assertLess(len(sentence), 1000)
         self.assertTrue(sentence.isprintable(), sentence)
         return sentence
@@ -186,7 +213,10 @@ class ValidDocumentsTest(ManifestCase):
 
     def test_hex_digits_in_capitals_that_were_accepted_before_are_still_read(self) -> None:
         stored = parse_stored(read("invalid/digest-in-capitals"), DOCKER_MANIFEST)
-        self.assertEqual([blob.digest for blob in stored.blobs], ["sha256:d0f631ca1ddba8db3bcfcb9e057cdc98d0379f1bee00e75a545147a27dadd982"])
+        self.assertEqual(
+            [blob.digest for blob in stored.blobs],
+            ["sha256:d0f631ca1ddba8db3bcfcb9e057cdc98d0379f1bee00e75a545147a27dadd982"],
+        )
 
     def test_children_of_an_index_keep_platform_and_annotations(self) -> None:
         image, _, attestation, _ = valid("buildkit-index-with-attestations").manifests
@@ -199,7 +229,10 @@ class ValidDocumentsTest(ManifestCase):
     def test_annotations_are_those_of_the_document(self) -> None:
         self.assertEqual(
             valid("oci-image").annotations,
-            {"org.opencontainers.image.created": "2024-05-01T12:00:00Z", "org.opencontainers.image.title": "Beispiel für ein Abbild"},
+            {
+                "org.opencontainers.image.created": "2024-05-01T12:00:00Z",
+                "org.opencontainers.image.title": "Beispiel für ein Abbild",
+            },
         )
         self.assertEqual(valid("image-with-null-layers").annotations, {})
 
@@ -211,7 +244,10 @@ class ValidDocumentsTest(ManifestCase):
             valid("oci-image").annotations["a"] = "b"  # type: ignore[index]
 
     def test_layers_that_need_not_be_here_are_those_not_distributable_and_those_with_urls(self) -> None:
-        self.assertEqual([layer.required for layer in valid("oci-nondistributable-layers").layers], [False, False, False, False, True, True])
+        self.assertEqual(
+            [layer.required for layer in valid("oci-nondistributable-layers").layers],
+            [False, False, False, False, True, True],
+        )
         self.assertEqual([layer.required for layer in valid("docker-foreign-layer").layers], [False, True])
 
     def test_a_config_and_a_child_manifest_must_be_here_even_with_urls(self) -> None:
@@ -244,20 +280,35 @@ class InvalidDocumentsTest(ManifestCase):
 
 class MediaTypeTest(ManifestCase):
     def test_content_type_stands_in_for_a_missing_media_type(self) -> None:
-        untyped_image, untyped_index = read("valid/oci-image-without-media-type"), read("valid/oci-index-without-media-type")
-        for content, media_type in ((untyped_image, OCI_MANIFEST), (untyped_image, DOCKER_MANIFEST), (untyped_index, OCI_INDEX), (untyped_index, DOCKER_LIST)):
+        untyped_image, untyped_index = (
+            read("valid/oci-image-without-media-type"),
+            read("valid/oci-index-without-media-type"),
+        )
+        for content, media_type in (
+            (untyped_image, OCI_MANIFEST),
+            (untyped_image, DOCKER_MANIFEST),
+            (untyped_index, OCI_INDEX),
+            (untyped_index, DOCKER_LIST),
+        ):
             with self.subTest(media_type):
                 self.assertEqual(parse_manifest(content, media_type, LIMITS).media_type, media_type)
 
     def test_parameters_case_and_white_space_of_content_type_are_dropped(self) -> None:
-        for content_type in (OCI_INDEX + "; charset=utf-8", OCI_INDEX + ";v=1;w=2", "  " + OCI_INDEX + "\t", OCI_INDEX.upper()):
+        for content_type in (
+            OCI_INDEX + "; charset=utf-8",
+            OCI_INDEX + ";v=1;w=2",
+            "  " + OCI_INDEX + "\t",
+            OCI_INDEX.upper(),
+        ):
             with self.subTest(content_type):
                 self.assertEqual(parse_manifest(index_document(), content_type, LIMITS).media_type, OCI_INDEX)
 
     def test_a_missing_or_empty_content_type_is_inferred_from_the_document(self) -> None:
         for content_type in (None, "", " ", "; charset=utf-8"):
             with self.subTest(content_type):
-                self.assertEqual(parse_manifest(read("valid/docker-list"), content_type, LIMITS).media_type, DOCKER_LIST)
+                self.assertEqual(
+                    parse_manifest(read("valid/docker-list"), content_type, LIMITS).media_type, DOCKER_LIST
+                )
 
     def test_a_content_type_that_contradicts_the_document_is_refused(self) -> None:
         for content_type in (OCI_MANIFEST, DOCKER_MANIFEST, DOCKER_LIST):
@@ -282,8 +333,13 @@ class MediaTypeTest(ManifestCase):
                     self.assertIn(accepted, sentence)
 
     def test_a_document_is_not_taken_for_the_other_kind(self) -> None:
-        self.assertIn("config must not be in an index", self.assert_refused(read("valid/oci-image-without-media-type"), OCI_INDEX))
-        self.assertIn("manifests must not be in an image", self.assert_refused(read("valid/oci-index-without-media-type"), OCI_MANIFEST))
+        self.assertIn(
+            "config must not be in an index", self.assert_refused(read("valid/oci-image-without-media-type"), OCI_INDEX)
+        )
+        self.assertIn(
+            "manifests must not be in an image",
+            self.assert_refused(read("valid/oci-index-without-media-type"), OCI_MANIFEST),
+        )
 
 
 class LimitsTest(ManifestCase):
@@ -299,12 +355,16 @@ class LimitsTest(ManifestCase):
         self.assertIn("4194304", caught.exception.message)
 
     def test_20000_descriptors_are_taken_and_one_more_is_refused(self) -> None:
-        self.assertEqual(len(parse_manifest(index_document(manifests=descriptors(20_000)), None, LIMITS).manifests), 20_000)
+        self.assertEqual(
+            len(parse_manifest(index_document(manifests=descriptors(20_000)), None, LIMITS).manifests), 20_000
+        )
         self.assertIn("20000", self.assert_refused(index_document(manifests=descriptors(20_001))))
 
     def test_config_and_subject_count_as_descriptors(self) -> None:
         config, subject, *layers = descriptors(4)
-        image = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers, "subject": subject}).encode()
+        image = json.dumps(
+            {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers, "subject": subject}
+        ).encode()
         self.assertEqual(len(parse_manifest(image, None, LIMITS._replace(descriptors=4)).layers), 2)
         self.assertIn("descriptors", self.assert_refused(image, None, LIMITS._replace(descriptors=3)))
 
@@ -370,7 +430,10 @@ class ReferrerFallbackTagTest(unittest.TestCase):
             "test+algorithm+using+algorithm+separators+and+lots+of+characters+to+excercise+overall+truncation:"
             "alsoSome=InTheEncodedSectionToShowHyphenReplacementAndLotsAndLotsOfCharactersToExcerciseEncodedTruncation"
         )
-        self.assertEqual(referrer_fallback_tag(digest), "test-algorithm-using-algorithm-s-alsoSome-InTheEncodedSectionToShowHyphenReplacementAndLotsAndLot")
+        self.assertEqual(
+            referrer_fallback_tag(digest),
+            "test-algorithm-using-algorithm-s-alsoSome-InTheEncodedSectionToShowHyphenReplacementAndLotsAndLot",
+        )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ def read_parts(media_type: str, body: bytes) -> list[tuple[str, bytes]]:
     for part in parts:
         head, _, content = part.partition(b"\r\n\r\n")
         fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
-        assert fields.keys() == {b"Content-Type", b"Content-Range"} and fields[b"Content-Type"] == b"application/octet-stream", fields
+        assert (
+            fields.keys() == {b"Content-Type", b"Content-Range"}
+            and fields[b"Content-Type"] == b"application/octet-stream"
+        ), fields
         found.append((fields[b"Content-Range"].decode(), content))
     return found
 
@@ -49,15 +52,34 @@ class RangeTest(unittest.TestCase):
                 self.assertEqual(parse_ranges(value, 10), [expected])
 
     def test_what_lies_outside_is_refused_with_the_size(self) -> None:
-        for value in ("bytes=10-", "bytes=10-10", "bytes=11-20", "bytes=5-2", "bytes=-0", "bytes=" + "9" * 5000 + "-", "bytes=99999999999999999999-5"):
+        for value in (
+            "bytes=10-",
+            "bytes=10-10",
+            "bytes=11-20",
+            "bytes=5-2",
+            "bytes=-0",
+            "bytes=" + "9" * 5000 + "-",
+            "bytes=99999999999999999999-5",
+        ):
             with self.subTest(value[:40]), self.assertRaises(RegistryError) as caught:
                 parse_ranges(value, 10)
-            self.assertEqual((caught.exception.kind, caught.exception.headers), (RANGE_INVALID, (("Content-Range", "bytes */10"),)))
+            self.assertEqual(
+                (caught.exception.kind, caught.exception.headers), (RANGE_INVALID, (("Content-Range", "bytes */10"),))
+            )
 
     def test_what_are_no_ranges_of_bytes_selects_the_whole(self) -> None:
         nonsense = ("", "bytes", "bytes=", "bytes=-", "bytes=1", "bytes 0-1", "bytes=0-1\n", "bytes=1 -2")
         odd_numbers = ("bytes=a-b", "bytes=+1-2", "bytes=1--2", "bytes=1_0-20", "bytes=0x1-2", "bytes=\u0661-\u0662")
-        lists = ("bytes=,", "bytes= , ,", "bytes=0-1,5-2", "bytes=0-1,x", "bytes=0-1,-", "bytes=0-1;3-4", "bytes=0-1, bytes=3-4", "bytes=0-1,3 - 4")
+        lists = (
+            "bytes=,",
+            "bytes= , ,",
+            "bytes=0-1,5-2",
+            "bytes=0-1,x",
+            "bytes=0-1,-",
+            "bytes=0-1;3-4",
+            "bytes=0-1, bytes=3-4",
+            "bytes=0-1,3 - 4",
+        )
         for value in (None, *nonsense, *odd_numbers, *lists, "items=0-1", "xbytes=0-1"):
             with self.subTest(value):
                 self.assertIsNone(parse_ranges(value, 10))
@@ -101,11 +123,15 @@ class RangeTest(unittest.TestCase):
     def test_several_that_all_lie_outside_are_refused_with_the_size(self) -> None:
         with self.assertRaises(RegistryError) as caught:
             parse_ranges("bytes=10-11,20-,-0", 10)
-        self.assertEqual((caught.exception.kind, caught.exception.headers), (RANGE_INVALID, (("Content-Range", "bytes */10"),)))
+        self.assertEqual(
+            (caught.exception.kind, caught.exception.headers), (RANGE_INVALID, (("Content-Range", "bytes */10"),))
+        )
 
     def test_a_thousand_ranges_are_taken_and_more_select_the_whole(self) -> None:
         specs = [f"{at}-{at}" for at in range(0, 2002, 2)]
-        self.assertEqual(parse_ranges("bytes=" + ",".join(specs[:1000]), 10_000), [(at, at + 1) for at in range(0, 2000, 2)])
+        self.assertEqual(
+            parse_ranges("bytes=" + ",".join(specs[:1000]), 10_000), [(at, at + 1) for at in range(0, 2000, 2)]
+        )
         self.assertIsNone(parse_ranges("bytes=" + ",".join(specs), 10_000))
 
 
@@ -118,7 +144,10 @@ class MultipartTest(unittest.TestCase):
         assert found
         body = b"".join(before + self.content[part.first : part.end] for before, part in found.parts)
         self.assertEqual(len(body), found.length)
-        self.assertEqual(read_parts(found.media_type, body), [(f"bytes {part.first}-{part.end - 1}/10240", self.content[slice(*part)]) for part in ranges])
+        self.assertEqual(
+            read_parts(found.media_type, body),
+            [(f"bytes {part.first}-{part.end - 1}/10240", self.content[slice(*part)]) for part in ranges],
+        )
 
     def test_no_two_answers_have_the_same_boundary(self) -> None:
         found = {getattr(multipart([Range(0, 1), Range(5, 6)], 10_000, "a/b"), "media_type", "") for _ in range(100)}

@@ -1,4 +1,6 @@
-"""The query, conditions and credentials: RFC 3986, 9110 and 7617, and what the OCI distribution specification says of Content-Range."""
+"""The query, conditions and credentials: RFC 3986, 9110 and 7617, and what the OCI distribution specification says of
+Content-Range.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,12 @@ class QueryTest(unittest.TestCase):
 
 class ContentRangeTest(unittest.TestCase):
     def test_first_and_last_offsets_are_inclusive(self) -> None:
-        for value, expected in {"0-0": (0, 0), "0-1023": (0, 1023), "1024-2047": (1024, 2047), "0-9223372036854775807": (0, 2**63 - 1)}.items():
+        for value, expected in {
+            "0-0": (0, 0),
+            "0-1023": (0, 1023),
+            "1024-2047": (1024, 2047),
+            "0-9223372036854775807": (0, 2**63 - 1),
+        }.items():
             with self.subTest(value):
                 self.assertEqual(parse_content_range(value), expected)
 
@@ -80,7 +87,19 @@ class ConditionTest(unittest.TestCase):
                 self.assertTrue(etag_matches(value, f"W/{ETAG}"))
 
     def test_other_entity_tags_do_not_match(self) -> None:
-        for value in ("", '""', '"sha256:abd"', '"SHA256:ABC"', '"xsha256:abc"', '"sha256:abcd"', '"*"', "**", "sha256:abc", '"sha256:abc', 'sha256:abc"'):
+        for value in (
+            "",
+            '""',
+            '"sha256:abd"',
+            '"SHA256:ABC"',
+            '"xsha256:abc"',
+            '"sha256:abcd"',
+            '"*"',
+            "**",
+            "sha256:abc",
+            '"sha256:abc',
+            'sha256:abc"',
+        ):
             with self.subTest(value):
                 self.assertFalse(etag_matches(value, ETAG))
 

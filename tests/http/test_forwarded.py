@@ -1,4 +1,6 @@
-"""What trusted proxies say, and who is believed: RFC 7239 and the X-Forwarded fields, as functions and over connections."""
+"""What trusted proxies say, and who is believed: RFC 7239 and the X-Forwarded fields, as functions and over
+connections.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class FromFields(unittest.TestCase):
     def check(self, expected: Mapping[str, str | tuple[str, ...]]) -> None:
         for client, fields in expected.items():
             with self.subTest(fields):
-                self.assertEqual(origin(*([fields] if isinstance(fields, str) else fields)).client, client.partition(" ")[0])
+                self.assertEqual(
+                    origin(*([fields] if isinstance(fields, str) else fields)).client, client.partition(" ")[0]
+                )
 
     def test_the_right_most_address_that_is_no_trusted_proxy_is_the_client(self) -> None:
         self.check(
@@ -50,7 +54,9 @@ class FromFields(unittest.TestCase):
                 "2001:db8::7": "X-Forwarded-For: 2001:DB8:0::7",
                 "2001:db8::7 with a port": "X-Forwarded-For: [2001:db8::7]:4711",
                 "10.1.1.1 as all are trusted": "X-Forwarded-For: 10.1.1.1, 10.1.1.2",
-                "198.51.100.7 standard": 'Forwarded: for=203.0.113.9, For="198.51.100.7:80";proto=https;by=10.1.1.1 , for=10.1.1.1',
+                "198.51.100.7 standard": (
+                    'Forwarded: for=203.0.113.9, For="198.51.100.7:80";proto=https;by=10.1.1.1 , for=10.1.1.1'
+                ),
                 "2001:db8::7 standard": 'Forwarded: for="[2001:db8::7]:4711"',
                 "198.51.100.8 escaped": 'Forwarded: for="198.51.100.\\8"',
                 "198.51.100.7 said twice": ("Forwarded: for=198.51.100.7", "X-Forwarded-For: 198.51.100.7"),
@@ -81,10 +87,21 @@ class FromFields(unittest.TestCase):
     def test_scheme_and_host_are_what_the_outermost_trusted_proxy_said(self) -> None:
         for expected, fields in (
             (("https", "a.example"), ("X-Forwarded-Proto: https", "X-Forwarded-Host: a.example")),
-            (("https", "a.example:8443"), ("X-Forwarded-Proto: http, HTTPS", "X-Forwarded-Host: evil.example, a.example:8443")),
+            (
+                ("https", "a.example:8443"),
+                ("X-Forwarded-Proto: http, HTTPS", "X-Forwarded-Host: evil.example, a.example:8443"),
+            ),
             (("https", ""), ("X-Forwarded-For: 198.51.100.7, 10.0.0.1", "X-Forwarded-Proto: https, http")),
             (("https", ""), ("X-Forwarded-For: 198.51.100.7, 10.0.0.1", "X-Forwarded-Proto: https")),
-            (("https", "a.example"), ("Forwarded: for=1.1.1.1;host=evil.example, for=198.51.100.7;proto=https;host=a.example, for=10.0.0.1;proto=http",)),
+            (
+                ("https", "a.example"),
+                (
+                    (
+                        "Forwarded: for=1.1.1.1;host=evil.example, for=198.51.100.7;proto=https;host=a.example,"
+                        " for=10.0.0.1;proto=http"
+                    ),
+                ),
+            ),
             (("https", "[2001:db8::1]:8443"), ('Forwarded: proto=https;host="[2001:db8::1]:8443"',)),
             (("", ""), ("X-Forwarded-Proto: ftp", "X-Forwarded-Host: a.example/x")),
             (("https", ""), ("X-Forwarded-Proto: https", "Forwarded: proto=http;host=a b")),
@@ -113,13 +130,19 @@ class Behind(ServerTestCase):
         self.assertEqual(self.refused(self.server, "198.51.100.9, 198.51.100.7"), 429)
 
     def test_wrong_passwords_are_counted_for_the_proxy_if_it_says_nonsense(self) -> None:
-        self.assertEqual([self.refused(self.server, f"nonsense-{number}", "trent") for number in range(3)], [401, 401, 429])
+        self.assertEqual(
+            [self.refused(self.server, f"nonsense-{number}", "trent") for number in range(3)], [401, 401, 429]
+        )
 
     def test_nobody_else_is_believed(self) -> None:
         for flags in ((), ("--trusted-proxies", "10.0.0.0/8,unix")):
             with running("--failed-logins", "2", *flags) as server:
                 self.assertEqual([self.refused(server, f"198.51.100.{number}") for number in range(3)], [401, 401, 429])
-                page = Page(server.public.get("/", {"Host": "a.example", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "b.example"}).body.decode())
+                page = Page(
+                    server.public.get(
+                        "/", {"Host": "a.example", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "b.example"}
+                    ).body.decode()
+                )
                 self.assertIn("a.example", page.text)
                 self.assertNotIn("b.example", page.text)
 
@@ -138,8 +161,14 @@ class Behind(ServerTestCase):
     def test_a_write_may_come_from_a_page_of_the_host_that_the_proxy_names(self) -> None:
         path, origin = "/v2/cross/blobs/uploads/", {"Origin": "https://r.example:8443"}
         self.assert_error(self.server.auth.request("POST", path, headers=origin), 403, "DENIED")
-        self.assertEqual(self.server.auth.request("POST", path, headers={**origin, "X-Forwarded-Host": "r.example:8443"}).status, 202)
-        self.assert_error(self.server.auth.request("POST", path, headers={**origin, "X-Forwarded-Host": "other.example"}), 403, "DENIED")
+        self.assertEqual(
+            self.server.auth.request("POST", path, headers={**origin, "X-Forwarded-Host": "r.example:8443"}).status, 202
+        )
+        self.assert_error(
+            self.server.auth.request("POST", path, headers={**origin, "X-Forwarded-Host": "other.example"}),
+            403,
+            "DENIED",
+        )
 
     def test_the_log_names_the_client_also_for_an_answer_that_was_given_before(self) -> None:
         self.server.auth.push_image("logged", "v1", b"layer")
@@ -149,14 +178,21 @@ class Behind(ServerTestCase):
         deadline = time.monotonic() + 30
         # A request is logged once it is answered.
         while len(clients) < 3 and time.monotonic() < deadline:
-            lines = [line for line in self.server.log.read_text().splitlines() if " GET /v2/logged/manifests/v1" in line]
+            lines = [
+                line for line in self.server.log.read_text().splitlines() if " GET /v2/logged/manifests/v1" in line
+            ]
             clients = [line.partition("public ")[2].split()[0] for line in lines]
         # Each was on a connection of its own: their threads may log in another order.
         self.assertEqual(sorted(clients), ["198.51.100.21", "198.51.100.21", "198.51.100.22"])
 
     def test_answers_that_are_kept_do_not_depend_on_what_a_proxy_says(self) -> None:
         self.server.auth.push_image("kept", "v1", b"layer")
-        forged = {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https", "Forwarded": "host=evil.example"}
+        forged = {
+            "X-Forwarded-For": "198.51.100.7",
+            "X-Forwarded-Host": "evil.example",
+            "X-Forwarded-Proto": "https",
+            "Forwarded": "host=evil.example",
+        }
         for path in ("/v2/kept/manifests/v1", "/v2/kept/tags/list?n=1", "/v2/_catalog?n=1"):
             plain, first, second = (self.server.public.get(path, headers) for headers in ({}, forged, forged))
             for answer in (first, second):
@@ -164,7 +200,10 @@ class Behind(ServerTestCase):
                 self.assertNotIn("evil", str(answer.headers))
 
     def test_the_right_password_works_whatever_the_proxy_says(self) -> None:
-        self.assertEqual(Client(self.server.addresses["auth"], USER, PASSWORD).get("/v2/", {"X-Forwarded-For": "nonsense"}).status, 200)
+        self.assertEqual(
+            Client(self.server.addresses["auth"], USER, PASSWORD).get("/v2/", {"X-Forwarded-For": "nonsense"}).status,
+            200,
+        )
 
 
 if __name__ == "__main__":

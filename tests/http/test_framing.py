@@ -1,7 +1,8 @@
 """Where a request ends: hostile bytes over a socket to each listener of the real server, and what must come out.
 
-Every hostile request has a well-formed one behind it on the same connection, which must never be taken for a request, and is
-followed by a well-formed one on a fresh connection, which must be answered. RFC 9112, and stricter where two readers could disagree.
+Every hostile request has a well-formed one behind it on the same connection, which must never be taken for a request,
+and is followed by a well-formed one on a fresh connection, which must be answered. RFC 9112, and stricter where two
+readers could disagree.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ FULL_WIDTH_FIVE = "\uff15".encode()
 def head(*fields: str | bytes, line: str | bytes = "GET /v2/ HTTP/1.1", host: str = "Host: registry.example") -> bytes:
     """Write a head with credentials; with an empty `host`, one without Host."""
     lines = [line, *([host] if host else []), f"Authorization: {basic()}", *fields]
-    return b"".join(text + b"\r\n" for text in (text if isinstance(text, bytes) else text.encode() for text in lines)) + b"\r\n"
+    return (
+        b"".join(text + b"\r\n" for text in (text if isinstance(text, bytes) else text.encode() for text in lines))
+        + b"\r\n"
+    )
 
 
 def post(*fields: str | bytes) -> bytes:
@@ -168,7 +172,9 @@ class FramingCase(ServerTestCase):
     """Raw requests, and what must hold after each."""
 
     def send(self, listener: str, data: bytes) -> tuple[Answer, bytes]:
-        """Send bytes with a well-formed request behind them; returns the first answer and what came after it until the server closed."""
+        """Send bytes with a well-formed request behind them; returns the first answer and what came after it until the
+        server closed.
+        """
         with connected(self.server.addresses[listener]) as wire:
             wire.send(data + head(line=f"GET {TARGETS[listener]} HTTP/1.1"))
             answer = wire.answer()
@@ -272,7 +278,9 @@ class Chunks(FramingCase):
     def test_too_many_or_too_large_trailers_are_431(self) -> None:
         many = b"".join(b"X%d: a\r\n" % number for number in range(100))
         for trailers in (many, b"X: " + b"a" * 33000 + b"\r\n"):
-            self.assert_refused("auth", self.patch(b"5\r\n01234\r\n0\r\n" + trailers + b"\r\n"), 431, "HEADERS_TOO_LARGE")
+            self.assert_refused(
+                "auth", self.patch(b"5\r\n01234\r\n0\r\n" + trailers + b"\r\n"), 431, "HEADERS_TOO_LARGE"
+            )
             self.server.auth.request("DELETE", self.location)
 
     def test_bodies_that_are_well_formed_are_taken_whole(self) -> None:
@@ -312,7 +320,11 @@ class Targets(FramingCase):
 
     def test_targets_outside_of_the_grammar_are_never_written_to(self) -> None:
         names = ("..", "../a", "%2e%2e", "A", "a%252fb", "a%2f%2fb", "a//b", "a" * 256)
-        for target in (*(f"/v2/{name}/blobs/uploads/" for name in names), "//evil/v2/a/blobs/uploads/", "/v2/a/blobs/uploads/%2e%2e/"):
+        for target in (
+            *(f"/v2/{name}/blobs/uploads/" for name in names),
+            "//evil/v2/a/blobs/uploads/",
+            "/v2/a/blobs/uploads/%2e%2e/",
+        ):
             with self.subTest(target), connected(self.server.addresses["auth"]) as wire:
                 wire.send(head("Content-Length: 0", line=f"POST {target} HTTP/1.1"))
                 answer = wire.answer("POST")
@@ -331,7 +343,10 @@ class Pipelines(FramingCase):
     """Several requests on one connection."""
 
     def test_requests_in_one_packet_are_answered_in_order(self) -> None:
-        for listener, paths in (("public", ("/v2/", "/v2/nothing/here", "/v2/_catalog")), ("internal", ("/healthz", "/nothing", "/readyz"))):
+        for listener, paths in (
+            ("public", ("/v2/", "/v2/nothing/here", "/v2/_catalog")),
+            ("internal", ("/healthz", "/nothing", "/readyz")),
+        ):
             with connected(self.server.addresses[listener]) as wire:
                 wire.send(b"".join(head(line=f"GET {path} HTTP/1.1") for path in paths))
                 self.assertEqual([wire.answer().status for _ in paths], [200, 404, 200])
@@ -345,7 +360,10 @@ class Pipelines(FramingCase):
                 self.assertNotIn("Connection", answer.headers)
 
     def test_what_follows_a_body_is_the_next_request(self) -> None:
-        push = head("Content-Length: 5", line=f"POST /v2/next/blobs/uploads/?digest={digest_of(b'01234')} HTTP/1.1") + b"01234"
+        push = (
+            head("Content-Length: 5", line=f"POST /v2/next/blobs/uploads/?digest={digest_of(b'01234')} HTTP/1.1")
+            + b"01234"
+        )
         with connected(self.server.addresses["auth"]) as wire:
             wire.send(push + head() + push)
             self.assertEqual([wire.answer().status for _ in range(3)], [201, 200, 201])
@@ -357,7 +375,10 @@ class Pipelines(FramingCase):
                 (f"Content-Length: {len(smuggled)}", smuggled),
                 ("Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(smuggled), smuggled)),
             ):
-                with self.subTest(listener=listener, framing=framing), connected(self.server.addresses[listener]) as wire:
+                with (
+                    self.subTest(listener=listener, framing=framing),
+                    connected(self.server.addresses[listener]) as wire,
+                ):
                     first = head(framing, line="POST /v2/next/blobs/uploads/ HTTP/1.1")
                     first = first if credentials else first.replace(b"Authorization", b"X-Nothing")
                     wire.send(first + body + head(line=f"GET {TARGETS[listener]} HTTP/1.1"))
@@ -413,7 +434,17 @@ class Pipelines(FramingCase):
     def test_head_has_the_length_of_get_and_no_body(self) -> None:
         self.server.auth.push_image("head", "v1", b"layer")
         for listener, paths in (
-            ("public", ("/v2/", "/v2/_catalog", "/v2/head/manifests/v1", f"/v2/head/blobs/{digest_of(b'layer')}", "/v2/head/tags/list", "/v2/head/nothing")),
+            (
+                "public",
+                (
+                    "/v2/",
+                    "/v2/_catalog",
+                    "/v2/head/manifests/v1",
+                    f"/v2/head/blobs/{digest_of(b'layer')}",
+                    "/v2/head/tags/list",
+                    "/v2/head/nothing",
+                ),
+            ),
             ("internal", ("/healthz", "/readyz", "/nothing")),
         ):
             for path in paths:
@@ -457,13 +488,35 @@ class Continue(FramingCase):
 
     def test_what_is_refused_is_refused_without_100_and_closed(self) -> None:
         location = self.begin()
-        nobody = head("Content-Length: 5", "Expect: 100-continue", line=f"PATCH {location} HTTP/1.1").replace(b"Authorization", b"X-Nothing")
+        nobody = head("Content-Length: 5", "Expect: 100-continue", line=f"PATCH {location} HTTP/1.1").replace(
+            b"Authorization", b"X-Nothing"
+        )
         for name, listener, request, status in (
             ("no credentials", "auth", nobody, 401),
-            ("too large", "auth", head("Content-Length: 11", "Expect: 100-continue", line=f"PATCH {location} HTTP/1.1"), 413),
-            ("no such session", "auth", head("Content-Length: 5", "Expect: 100-continue", line="PATCH /v2/expect/blobs/uploads/0 HTTP/1.1"), 404),
-            ("read-only", "public", head("Content-Length: 5", "Expect: 100-continue", line="PUT /v2/expect/manifests/v1 HTTP/1.1"), 405),
-            ("other digest", "auth", head("Content-Length: 5", "Expect: 100-continue", line=f"PUT {location}?digest=md5:00 HTTP/1.1"), 400),
+            (
+                "too large",
+                "auth",
+                head("Content-Length: 11", "Expect: 100-continue", line=f"PATCH {location} HTTP/1.1"),
+                413,
+            ),
+            (
+                "no such session",
+                "auth",
+                head("Content-Length: 5", "Expect: 100-continue", line="PATCH /v2/expect/blobs/uploads/0 HTTP/1.1"),
+                404,
+            ),
+            (
+                "read-only",
+                "public",
+                head("Content-Length: 5", "Expect: 100-continue", line="PUT /v2/expect/manifests/v1 HTTP/1.1"),
+                405,
+            ),
+            (
+                "other digest",
+                "auth",
+                head("Content-Length: 5", "Expect: 100-continue", line=f"PUT {location}?digest=md5:00 HTTP/1.1"),
+                400,
+            ),
         ):
             with self.subTest(name), connected(self.server.addresses[listener]) as wire:
                 wire.send(request)
@@ -474,7 +527,9 @@ class Continue(FramingCase):
 
     def test_a_body_that_comes_at_once_is_taken_without_waiting(self) -> None:
         with connected(self.server.addresses["auth"]) as wire:
-            wire.send(head("Content-Length: 5", "Expect: 100-continue", line=f"PATCH {self.begin()} HTTP/1.1") + b"01234")
+            wire.send(
+                head("Content-Length: 5", "Expect: 100-continue", line=f"PATCH {self.begin()} HTTP/1.1") + b"01234"
+            )
             answer = wire.answer()
             answer = wire.answer() if answer.status == 100 else answer
             self.assertEqual(answer.status, 202)

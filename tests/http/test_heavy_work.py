@@ -1,4 +1,6 @@
-"""Heavy work of all kinds that is under way or waits for its turn: it ends with the process, and when nobody waits for it any more."""
+"""Heavy work of all kinds that is under way or waits for its turn: it ends with the process, and when nobody waits for
+it any more.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from vex.http.turns import HeavyWork, Turns
 
 ANNOTATIONS = 320_000
 AT_ONCE = 12
-# What is under way ends at its next step, the longest of which is the parsing of a manifest of 4 MiB: a second, where nothing else is done.
-# All of it would take 15.
+# What is under way ends at its next step, the longest of which is the parsing of a manifest of 4 MiB: a second, where
+# nothing else is done. All of it would take 15.
 SOON_SECONDS = 6
 
 
@@ -27,8 +29,16 @@ class EndOfTheProcess(unittest.TestCase):
     def test_pages_lists_and_searches_that_are_made_or_wait_end_with_it(self) -> None:
         with running_crowded() as server:
             server.auth.push_blob("app", b"{}")
-            digest = server.auth.push_manifest("app", "v1", image(annotations={f"{number:x}": "" for number in range(ANNOTATIONS)}))
-            paths = (f"/r/app/m/{digest}/", f"/r/app/m/{digest}/json/", "/v2/tags/tags/list", "/?q=zzz", "/v1/search?q=zzz")
+            digest = server.auth.push_manifest(
+                "app", "v1", image(annotations={f"{number:x}": "" for number in range(ANNOTATIONS)})
+            )
+            paths = (
+                f"/r/app/m/{digest}/",
+                f"/r/app/m/{digest}/json/",
+                "/v2/tags/tags/list",
+                "/?q=zzz",
+                "/v1/search?q=zzz",
+            )
             clients = [threading.Thread(target=_ask_on, args=(server, path)) for path in paths for _ in range(AT_ONCE)]
             for client in clients:
                 client.start()

@@ -61,7 +61,11 @@ class Admission(unittest.TestCase):
         self.assertEqual(len(made), 2)
 
     def test_small_answers_files_and_streams_do_not_count(self) -> None:
-        for response in (Response(200, body=bytes(LARGE_BYTES)), Response(200, length=2**40), Response(200, stream=iter([body("a")]))):
+        for response in (
+            Response(200, body=bytes(LARGE_BYTES)),
+            Response(200, length=2**40),
+            Response(200, stream=iter([body("a")])),
+        ):
             self.assertIs(self.answers.admit(lambda response=response: response), response)  # type: ignore[misc]
             self.assertIsNone(response.on_sent)
 

@@ -50,7 +50,9 @@ class Lines(unittest.TestCase):
 
     def test_text_is_a_time_a_level_a_message_and_pairs(self) -> None:
         line = self.format(_text, "manifest %s", "pushed", user="alice", tag=None, size=12, name="a b", empty="")
-        self.assertRegex(line, r'^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO manifest pushed user=alice size=12 name="a b" empty=""$')
+        self.assertRegex(
+            line, r'^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO manifest pushed user=alice size=12 name="a b" empty=""$'
+        )
 
     def test_json_is_an_object_with_the_same(self) -> None:
         document = json.loads(self.format(_json, "manifest %s", "pushed", user="alice", tag=None, size=12))
@@ -122,7 +124,9 @@ class Events(ServerTestCase):
     def test_a_push_of_the_same_again_is_no_change_of_the_tag(self) -> None:
         for _ in range(2):
             self.server.auth.push_image("again", "v1", b"one")
-        self.assertEqual([event[0] for event in self.events("again")], ["manifest pushed", "tag set", "manifest pushed"])
+        self.assertEqual(
+            [event[0] for event in self.events("again")], ["manifest pushed", "tag set", "manifest pushed"]
+        )
 
     def test_a_manifest_that_is_deleted_is_removed_once_and_its_tags_before(self) -> None:
         digest = self.server.auth.push_image("untag", "a", b"one", config=b"[]")
@@ -172,7 +176,10 @@ class Formats(unittest.TestCase):
     def test_text_can_be_asked_for(self) -> None:
         with running("--log-format", "text") as server:
             digest = server.auth.push_image("app", "v1", b"layer")
-            pushed = rf"^20\S+ \S+ INFO manifest pushed user=alice address=127\.0\.0\.1 repository=app tag=v1 digest={digest} size=\d+\n"
+            pushed = (
+                r"^20\S+ \S+ INFO manifest pushed user=alice address=127\.0\.0\.1 repository=app tag=v1"
+                rf" digest={digest} size=\d+\n"
+            )
             self.assertRegex(server.log.read_text(), pushed)
 
     def test_debug_adds_requests(self) -> None:
@@ -185,7 +192,17 @@ class Formats(unittest.TestCase):
     def test_on_a_terminal_the_default_is_text(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
             ours, theirs = pty.openpty()
-            command = [sys.executable, f"{TOP}/vex.py", "serve", "--data-dir", f"{directory}/data", "--access-log", "stderr", "--auth-addr", "off"]
+            command = [
+                sys.executable,
+                f"{TOP}/vex.py",
+                "serve",
+                "--data-dir",
+                f"{directory}/data",
+                "--access-log",
+                "stderr",
+                "--auth-addr",
+                "off",
+            ]
             command += ["--public-addr", "127.0.0.1:0", "--internal-addr", "off"]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True)
             os.close(theirs)
@@ -194,7 +211,10 @@ class Formats(unittest.TestCase):
                 host, port = process.stdout.readline().split("//")[1].strip().split(":")
                 process.stdout.readline()
                 Client((host, int(port))).get("/")
-                self.assertRegex(terminal.read(4096), rb"^20\S+ \S+ INFO request listener=public address=127\.0\.0\.1 method=GET path=/ status=200 ")
+                self.assertRegex(
+                    terminal.read(4096),
+                    rb"^20\S+ \S+ INFO request listener=public address=127\.0\.0\.1 method=GET path=/ status=200 ",
+                )
                 process.terminate()
                 self.assertEqual(process.wait(30), 0)
 
@@ -225,7 +245,15 @@ class Access(ServerTestCase):
         self.assertRegex(line.pop("time"), "Z$")
         size = line.pop("received")
         self.assertGreater(size, 300)
-        wanted = {"listener": "auth", "user": USER, "address": "127.0.0.1", "method": "PUT", "path": "/v2/app/manifests/v1", "status": 201, "sent": 0}
+        wanted = {
+            "listener": "auth",
+            "user": USER,
+            "address": "127.0.0.1",
+            "method": "PUT",
+            "path": "/v2/app/manifests/v1",
+            "status": 201,
+            "sent": 0,
+        }
         self.assertEqual(line, {"level": "info", "message": "request", **wanted})
         self.assertEqual(self.file.stat().st_mode & 0o777, 0o640)
 
@@ -235,7 +263,10 @@ class Access(ServerTestCase):
             self.server.public.get("/v2/repeated/tags/list")
         lines = self.requests("/v2/repeated/tags/list", 3)
         size = len('{"name":"repeated","tags":["v1"]}\n')
-        self.assertEqual({(line["status"], line["sent"], line["listener"], line.get("user")) for line in lines}, {(200, size, "public", None)})
+        self.assertEqual(
+            {(line["status"], line["sent"], line["listener"], line.get("user")) for line in lines},
+            {(200, size, "public", None)},
+        )
 
     def test_behind_a_trusted_proxy_the_address_is_that_of_the_client(self) -> None:
         self.server.auth.push_image("proxied", "v1", b"layer")
@@ -259,7 +290,10 @@ class Access(ServerTestCase):
     def test_a_client_that_leaves_before_its_answer_is_a_line_with_499(self) -> None:
         credentials = base64.b64encode(f"{USER}:correct horse battery".encode()).decode()
         with connected(self.server.addresses["auth"]) as wire:
-            wire.send(f"POST /v2/left/blobs/uploads/?digest={digest_of(b'x')} HTTP/1.1\r\nHost: a\r\nAuthorization: Basic {credentials}\r\n".encode())
+            wire.send(
+                f"POST /v2/left/blobs/uploads/?digest={digest_of(b'x')} HTTP/1.1\r\nHost: a\r\nAuthorization: Basic"
+                f" {credentials}\r\n".encode()
+            )
             wire.send(b"Content-Length: 1000\r\n\r\nfew")
         line = self.requests("/v2/left/blobs/uploads/")[0]
         self.assertEqual((line["status"], line["user"], line["received"], line.get("sent")), (499, USER, 3, None))
@@ -295,7 +329,9 @@ class Files(unittest.TestCase):
         for thread in threads:
             thread.join()
         paths = [line["path"] for file in self.directory.iterdir() for line in lines_of(file)]
-        self.assertEqual(sorted(paths), sorted(f"/{writer}/{number}" for writer in range(2) for number in range(written[writer])))
+        self.assertEqual(
+            sorted(paths), sorted(f"/{writer}/{number}" for writer in range(2) for number in range(written[writer]))
+        )
 
     def test_where_none_can_be_opened_it_goes_on_in_the_old_one(self) -> None:
         log = AccessLog(self.path, "json")
@@ -317,11 +353,15 @@ class Files(unittest.TestCase):
         self.assertIn("cannot write the access log: No space left on device", said.output[0])
 
     def test_a_file_that_cannot_be_opened_is_a_failure_with_a_remedy(self) -> None:
-        with self.assertRaisesRegex(Failure, "cannot write the access log .*nowhere.*: No such file or directory; .* access-log"):
+        with self.assertRaisesRegex(
+            Failure, "cannot write the access log .*nowhere.*: No such file or directory; .* access-log"
+        ):
             AccessLog(self.directory / "nowhere" / "access.log", "json")
 
     def test_a_server_that_cannot_write_it_does_not_start(self) -> None:
-        result = vex("serve", "--data-dir", f"{self.directory}/data", "--access-log", f"{self.directory}/nowhere/access.log")
+        result = vex(
+            "serve", "--data-dir", f"{self.directory}/data", "--access-log", f"{self.directory}/nowhere/access.log"
+        )
         self.assertEqual((result.returncode, result.stdout), (1, ""))
         self.assertTrue(result.stderr.startswith("vex: cannot write the access log"), result.stderr)
 
@@ -337,7 +377,10 @@ class Debugging(unittest.TestCase):
                 wire.send(f"GET /v2/\x1b[2J?secret HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\n\r\n".encode())
                 wire.rest()
             with connected(server.addresses["auth"]) as wire:
-                wire.send(f"GET /v2/ HTTP/1.1\r\nHost: a\r\nAuthorization: {basic(user='no ' + chr(27) + '[2J body')}\r\n\r\n".encode())
+                wire.send(
+                    "GET /v2/ HTTP/1.1\r\nHost: a\r\nAuthorization:"
+                    f" {basic(user='no ' + chr(27) + '[2J body')}\r\n\r\n".encode()
+                )
                 self.assertEqual(wire.answer().status, 401)
             self.assertEqual(server.stop(), 0)
             text = server.log.read_text(encoding="utf-8")

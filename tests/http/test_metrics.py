@@ -33,7 +33,10 @@ class FormatTest(unittest.TestCase):
 
     def test_a_counter_is_there_from_the_start_with_help_and_type(self) -> None:
         self.metrics.counter("vex_panic_total", "Failures.")
-        self.assertEqual(self.metrics.render(), "# HELP vex_panic_total Failures.\n# TYPE vex_panic_total counter\nvex_panic_total 0\n")
+        self.assertEqual(
+            self.metrics.render(),
+            "# HELP vex_panic_total Failures.\n# TYPE vex_panic_total counter\nvex_panic_total 0\n",
+        )
 
     def test_help_has_backslash_and_line_feed_escaped_and_quotes_not(self) -> None:
         self.metrics.gauge("g", 'a\\b\nc "d"')
@@ -103,7 +106,14 @@ class ValueTest(unittest.TestCase):
             thread.start()
         for thread in threads:
             thread.join()
-        expected = ["c_total 20000", 'd_total{k="x"} 20000', 'h_bucket{le="1"} 0', 'h_bucket{le="+Inf"} 20000', "h_sum 40000", "h_count 20000"]
+        expected = [
+            "c_total 20000",
+            'd_total{k="x"} 20000',
+            'h_bucket{le="1"} 0',
+            'h_bucket{le="+Inf"} 20000',
+            "h_sum 40000",
+            "h_count 20000",
+        ]
         self.assertEqual(lines(metrics), expected)
 
 
@@ -120,7 +130,11 @@ class LabelsTest(unittest.TestCase):
         self.family("public", "200").add()
         self.family("nobody", "200").add()
         self.family("auth", "999").add()
-        expected = ['c_total{listener="auth",code="other"} 1', 'c_total{listener="other",code="200"} 1', 'c_total{listener="public",code="200"} 1']
+        expected = [
+            'c_total{listener="auth",code="other"} 1',
+            'c_total{listener="other",code="200"} 1',
+            'c_total{listener="public",code="200"} 1',
+        ]
         self.assertEqual(lines(self.metrics), expected)
 
     def test_a_hundred_thousand_values_add_one_series(self) -> None:
@@ -184,7 +198,10 @@ class HistogramTest(unittest.TestCase):
         part, other = series.part(), series.part()
         for buckets, value in ((series, 1), (part, 2), (other, 2), (part, 4)):
             buckets.observe(value)
-        self.assertEqual(lines(metrics), ['h_bucket{le="1"} 1', 'h_bucket{le="2"} 3', 'h_bucket{le="+Inf"} 4', "h_sum 9", "h_count 4"])
+        self.assertEqual(
+            lines(metrics),
+            ['h_bucket{le="1"} 1', 'h_bucket{le="2"} 3', 'h_bucket{le="+Inf"} 4', "h_sum 9", "h_count 4"],
+        )
         self.assertEqual(series.counts(), (1, 3))
 
     def test_a_histogram_that_is_counted_elsewhere_is_written_too(self) -> None:
@@ -216,7 +233,11 @@ class CollectorTest(unittest.TestCase):
 
     def test_samples_of_a_name_are_one_group(self) -> None:
         def collector() -> Iterable[Sample]:
-            return [Sample("a", "gauge", "A.", 1, {"k": 'x"'}), Sample("b", "counter", "B.", 2), Sample("a", "gauge", "A.", 3, {"k": "y"})]
+            return [
+                Sample("a", "gauge", "A.", 1, {"k": 'x"'}),
+                Sample("b", "counter", "B.", 2),
+                Sample("a", "gauge", "A.", 3, {"k": "y"}),
+            ]
 
         self.metrics.collect(collector)
         expected = '# HELP a A.\n# TYPE a gauge\na{k="x\\""} 1\na{k="y"} 3\n# HELP b B.\n# TYPE b counter\nb 2\n'

@@ -1,4 +1,6 @@
-"""Which peers are too slow, in a simulation: one that reads at the slowest rate allowed never is, in whatever steps its system takes the bytes."""
+"""Which peers are too slow, in a simulation: one that reads at the slowest rate allowed never is, in whatever steps its
+system takes the bytes.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,17 @@ LOOK_SECONDS = 0.5
 
 
 def in_steps(rate: float, step: int, buffer: int, seconds: float) -> Iterator[tuple[float, int]]:
-    """Give the time and what has arrived at a peer that reads at a rate: it takes a buffer at once, and then a step whenever that has room again."""
+    """Give the time and what has arrived at a peer that reads at a rate: it takes a buffer at once, and then a step
+    whenever that has room again.
+    """
     for look in range(int(seconds / LOOK_SECONDS)):
         now = look * LOOK_SECONDS
         yield now, buffer + int(rate * now) // step * step
 
 
-def ended(arrivals: Iterable[tuple[float, int]], *, told: bool = True, outstanding: bool = True, rate: int = RATE_BYTES) -> tuple[str, float]:
+def ended(
+    arrivals: Iterable[tuple[float, int]], *, told: bool = True, outstanding: bool = True, rate: int = RATE_BYTES
+) -> tuple[str, float]:
     """Watch a transfer; returns why and when it was found to be too slow, or ("", 0)."""
     pace = Pace(0)
     for now, count in arrivals:
@@ -33,12 +39,24 @@ def ended(arrivals: Iterable[tuple[float, int]], *, told: bool = True, outstandi
 class Sending(unittest.TestCase):
     def test_who_reads_at_the_slowest_rate_or_faster_goes_on(self) -> None:
         for rate in (RATE_BYTES, 2 * KIB, 16 * KIB, 64 * KIB, 200 * KIB):
-            for step, buffer in ((1448, 64 * KIB), (64 * KIB, 64 * KIB), (64 * KIB, 128 * KIB), (384 * KIB, 6 * 1024 * KIB), (500 * KIB, 500 * KIB)):
+            for step, buffer in (
+                (1448, 64 * KIB),
+                (64 * KIB, 64 * KIB),
+                (64 * KIB, 128 * KIB),
+                (384 * KIB, 6 * 1024 * KIB),
+                (500 * KIB, 500 * KIB),
+            ):
                 with self.subTest(rate=rate, step=step):
                     self.assertEqual(ended(in_steps(rate, step, buffer, 3600)), ("", 0))
 
     def test_who_reads_nothing_is_too_slow_once_what_it_was_sent_would_be_read(self) -> None:
-        for buffer, seconds in ((0, STALL_SECONDS), (1448, STALL_SECONDS), (20 * KIB, STALL_SECONDS), (64 * KIB, 64), (2**30, 512)):
+        for buffer, seconds in (
+            (0, STALL_SECONDS),
+            (1448, STALL_SECONDS),
+            (20 * KIB, STALL_SECONDS),
+            (64 * KIB, 64),
+            (2**30, 512),
+        ):
             with self.subTest(buffer):
                 reason, at = ended((look * LOOK_SECONDS, buffer) for look in range(10_000))
                 self.assertEqual(reason, STALL)
@@ -61,7 +79,10 @@ class Sending(unittest.TestCase):
 
     def test_without_a_rate_only_a_stall_counts(self) -> None:
         self.assertEqual(ended(((look * LOOK_SECONDS, look // 40) for look in range(10_000)), rate=0), ("", 0))
-        self.assertEqual(ended(((look * LOOK_SECONDS, 64 * KIB) for look in range(10_000)), rate=0), (STALL, STALL_SECONDS + LOOK_SECONDS))
+        self.assertEqual(
+            ended(((look * LOOK_SECONDS, 64 * KIB) for look in range(10_000)), rate=0),
+            (STALL, STALL_SECONDS + LOOK_SECONDS),
+        )
 
     def test_where_the_system_does_not_tell_the_average_since_the_beginning_counts(self) -> None:
         for step in (64 * KIB, 200 * KIB):
@@ -92,7 +113,9 @@ class Receiving(unittest.TestCase):
 
     def test_a_byte_a_second_is_too_slow_for_both_in_the_end(self) -> None:
         for patience, at in ((0.0, 60), (300.0, 360)):
-            self.assertEqual(self.ended(((look * LOOK_SECONDS, look // 2) for look in range(10_000)), patience), (RATE, at))
+            self.assertEqual(
+                self.ended(((look * LOOK_SECONDS, look // 2) for look in range(10_000)), patience), (RATE, at)
+            )
 
 
 if __name__ == "__main__":

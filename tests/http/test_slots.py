@@ -90,7 +90,18 @@ class Order(unittest.TestCase):
 class Crowds(ServerTestCase):
     """Eight places, and somebody who takes all of them and more, for longer than the test takes."""
 
-    flags = ("--public-connections", "8", "--auth-connections", "8", "--backlog", "8", "--head-timeout", "30s", "--trusted-proxies", "127.0.0.3")
+    flags = (
+        "--public-connections",
+        "8",
+        "--auth-connections",
+        "8",
+        "--backlog",
+        "8",
+        "--head-timeout",
+        "30s",
+        "--trusted-proxies",
+        "127.0.0.3",
+    )
 
     def setUp(self) -> None:
         """Wait until what the last test held is gone."""
@@ -105,7 +116,9 @@ class Crowds(ServerTestCase):
         with contextlib.ExitStack() as stack:
             held = []
             for _ in range(count):
-                held.append(stack.enter_context(socket.create_connection(self.server.addresses[listener], 20, (source, 0))))
+                held.append(
+                    stack.enter_context(socket.create_connection(self.server.addresses[listener], 20, (source, 0)))
+                )
                 held[-1].sendall(REQUEST[:-2])
             yield held
 

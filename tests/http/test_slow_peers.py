@@ -1,4 +1,5 @@
-"""Peers that read or send slowly, and steadily enough: they get all of it. And peers that speak no TLS where they should.
+"""Peers that read or send slowly, and steadily enough: they get all of it. And peers that speak no TLS where they
+should.
 
 `VEX_TEST_SLOW` is for how many seconds each reads slowly; the times that the server allows are far shorter.
 """
@@ -17,7 +18,17 @@ import unittest
 from collections.abc import Iterator
 
 from tests.support.raw import basic, connected
-from tests.support.server import USER, Client, ServerTestCase, digest_of, image, running, tls_flags, trusting, write_certificate
+from tests.support.server import (
+    USER,
+    Client,
+    ServerTestCase,
+    digest_of,
+    image,
+    running,
+    tls_flags,
+    trusting,
+    write_certificate,
+)
 
 KIB, MIB = 2**10, 2**20
 SECONDS = float(os.environ.get("VEX_TEST_SLOW", "4"))
@@ -41,11 +52,17 @@ class SlowReaders(ServerTestCase):
         client = Client(cls.server.addresses["auth"], USER, context=cls.context)
         digest = client.push_image("slow", "v1", LAYER)
         large = client.push_manifest("slow", "large", image(LAYER, annotations={"a": "b" * (MANIFEST_BYTES - 1000)}))
-        cls.paths = (f"/v2/slow/blobs/{digest_of(LAYER)}", f"/r/slow/m/{digest}/image.tar", f"/v2/slow/manifests/{large}")
+        cls.paths = (
+            f"/v2/slow/blobs/{digest_of(LAYER)}",
+            f"/r/slow/m/{digest}/image.tar",
+            f"/v2/slow/manifests/{large}",
+        )
 
     def test_who_reads_slowly_gets_all_of_it(self) -> None:
         problems: list[str] = []
-        threads = [threading.Thread(target=self.read, args=(path, rate, problems)) for path in self.paths for rate in RATES]
+        threads = [
+            threading.Thread(target=self.read, args=(path, rate, problems)) for path in self.paths for rate in RATES
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -99,7 +116,9 @@ class SlowReadersOfUnixSockets(unittest.TestCase):
                 with socket.socket(socket.AF_UNIX) as sock:
                     sock.settimeout(20)
                     sock.connect(path)
-                    sock.sendall(f"GET /v2/slow/blobs/{digest} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+                    sock.sendall(
+                        f"GET /v2/slow/blobs/{digest} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+                    )
                     response = http.client.HTTPResponse(sock)
                     response.begin()
                     received, until = 0, time.monotonic() + SECONDS
@@ -135,10 +154,15 @@ class QuietSenders(ServerTestCase):
     def test_a_session_goes_on_where_its_quiet_client_stopped(self) -> None:
         location = self.server.auth.request("POST", "/v2/quiet/blobs/uploads/").headers["Location"]
         with connected(self.server.addresses["auth"]) as wire:
-            wire.send(f"PATCH {location} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n".encode())
+            wire.send(
+                f"PATCH {location} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nTransfer-Encoding:"
+                " chunked\r\n\r\n5\r\n01234\r\n".encode()
+            )
             self.assertEqual(wire.answer().status, 408)
         self.assertEqual(self.server.auth.get(location).headers["Range"], "0-4")
-        self.assertEqual(self.server.auth.request("PUT", f"{location}?digest={digest_of(b'0123456789')}", b"56789").status, 201)
+        self.assertEqual(
+            self.server.auth.request("PUT", f"{location}?digest={digest_of(b'0123456789')}", b"56789").status, 201
+        )
 
     def test_who_did_not_log_in_may_not_pause_for_long(self) -> None:
         started = time.monotonic()
@@ -152,7 +176,11 @@ class UnwantedBodies(ServerTestCase):
     """Bodies of requests that were refused."""
 
     def test_the_rest_of_one_is_waited_for_a_second_at_most(self) -> None:
-        cases = (("auth", "POST", "/v2/a/blobs/uploads/", 401), ("public", "PUT", "/v2/a/manifests/v1", 405), ("public", "GET", "/v2/", 200))
+        cases = (
+            ("auth", "POST", "/v2/a/blobs/uploads/", 401),
+            ("public", "PUT", "/v2/a/manifests/v1", 405),
+            ("public", "GET", "/v2/", 200),
+        )
         for listener, method, path, status in cases:
             for framing in ("Content-Length: 60000", "Transfer-Encoding: chunked"):
                 with self.subTest(listener=listener, framing=framing):
@@ -189,7 +217,13 @@ class InTheClear(unittest.TestCase):
 
     def test_they_are_told_so_and_pages_are_where_they_can_be_read(self) -> None:
         with self.serving() as (addresses, context):
-            no_pages = (("public", "/v2/"), ("public", "/healthz"), ("auth", "/v2/a/manifests/v1"), ("auth", "/"), ("internal", "/metrics"))
+            no_pages = (
+                ("public", "/v2/"),
+                ("public", "/healthz"),
+                ("auth", "/v2/a/manifests/v1"),
+                ("auth", "/"),
+                ("internal", "/metrics"),
+            )
             for listener, path in no_pages:
                 url = f"https://127.0.0.1:{addresses[listener][1]}{path}"
                 for method in ("GET", "HEAD", "PUT"):
@@ -197,18 +231,33 @@ class InTheClear(unittest.TestCase):
                     self.assertEqual((answer.status, answer.headers["Connection"]), (400, "close"), (listener, path))
                     self.assertEqual(answer.headers["Content-Type"], "text/plain; charset=utf-8")
                     if method != "HEAD":
-                        self.assertEqual(answer.body.decode(), f"this port serves HTTPS, and the request was not encrypted; ask {url}\n")
-            for listener, path in (("public", "/"), ("public", "/r/app/?n=1"), ("public", "/r/a%2Fb/"), ("internal", "/")):
+                        self.assertEqual(
+                            answer.body.decode(),
+                            f"this port serves HTTPS, and the request was not encrypted; ask {url}\n",
+                        )
+            for listener, path in (
+                ("public", "/"),
+                ("public", "/r/app/?n=1"),
+                ("public", "/r/a%2Fb/"),
+                ("internal", "/"),
+            ):
                 for method in ("GET", "HEAD"):
                     answer = Client(addresses[listener]).request(method, path)
-                    self.assertEqual((answer.status, answer.headers["Location"]), (308, f"https://127.0.0.1:{addresses[listener][1]}{path}"))
+                    self.assertEqual(
+                        (answer.status, answer.headers["Location"]),
+                        (308, f"https://127.0.0.1:{addresses[listener][1]}{path}"),
+                    )
                 self.assertEqual(Client(addresses[listener]).request("POST", path).status, 400)
             self.assertEqual(Client(addresses["public"], context=context).get("/v2/").status, 200)
 
     def test_what_is_not_well_formed_is_told_so_too_and_leads_nowhere_else(self) -> None:
         with self.serving() as (addresses, _):
             hosts = (b"", b"Host: a/b\r\n", b"Host: \r\n")
-            for request in (*(b"GET /v2/ HTTP/1.1\r\n%b\r\n" % host for host in hosts), b"SSH-2.0-OpenSSH_9.2\r\n", b"\r\nGET\r\n\r\n"):
+            for request in (
+                *(b"GET /v2/ HTTP/1.1\r\n%b\r\n" % host for host in hosts),
+                b"SSH-2.0-OpenSSH_9.2\r\n",
+                b"\r\nGET\r\n\r\n",
+            ):
                 with self.subTest(request), connected(addresses["public"]) as wire:
                     wire.send(request)
                     answer = wire.answer()

@@ -132,7 +132,9 @@ class TurnsTests(unittest.TestCase):
                 self.assertGreater(self.rested(turn, turn.resume), 5)
 
     def rested(self, turn: Turn, told: Callable[[], None]) -> float:
-        """Work for a while in small pieces, each of which the turn is told of; returns how many times as long it rested."""
+        """Work for a while in small pieces, each of which the turn is told of; returns how many times as long it
+        rested.
+        """
         started, used = time.monotonic(), time.thread_time()
         while time.thread_time() - used < WORK_SECONDS:
             told()

@@ -59,7 +59,13 @@ class UnixSocketTest(unittest.TestCase):
             cls.addClassCleanup(stack.pop_all().close)
 
     def curl(self, listener: str, path: str, *options: str) -> str:
-        command = [require("curl", "curl"), "--silent", "--show-error", "--unix-socket", str(self.directory / f"{listener}.sock")]
+        command = [
+            require("curl", "curl"),
+            "--silent",
+            "--show-error",
+            "--unix-socket",
+            str(self.directory / f"{listener}.sock"),
+        ]
         return run(*command, *options, f"http://registry.test{path}").stdout
 
     def code(self, listener: str, path: str, *options: str) -> str:
@@ -78,11 +84,16 @@ class UnixSocketTest(unittest.TestCase):
         content = os.urandom(300_000)
         (self.directory / "blob").write_bytes(content)
         pushed = f"/v2/sock/blobs/uploads/?digest={digest_of(content)}"
-        self.assertEqual(self.code("auth", pushed, *user, "--request", "POST", "--data-binary", f"@{self.directory}/blob"), "201")
+        self.assertEqual(
+            self.code("auth", pushed, *user, "--request", "POST", "--data-binary", f"@{self.directory}/blob"), "201"
+        )
         self.assertEqual(self.code("auth", "/v2/"), "401")
         manifest = json.dumps({"schemaVersion": 2, "manifests": []})
         kind = ("--header", "Content-Type: application/vnd.oci.image.index.v1+json")
-        self.assertEqual(self.code("auth", "/v2/sock/manifests/v1", *user, *kind, "--request", "PUT", "--data-binary", manifest), "201")
+        self.assertEqual(
+            self.code("auth", "/v2/sock/manifests/v1", *user, *kind, "--request", "PUT", "--data-binary", manifest),
+            "201",
+        )
         self.assertEqual(self.curl("public", "/v2/sock/manifests/v1"), manifest)
         self.assertEqual(json.loads(self.curl("public", "/v2/sock/tags/list")), {"name": "sock", "tags": ["v1"]})
         self.curl("public", f"/v2/sock/blobs/{digest_of(content)}", "--output", str(self.directory / "pulled"))
@@ -102,13 +113,17 @@ class UnixSocketTest(unittest.TestCase):
         user = "user root;" if os.geteuid() == 0 else ""
         configuration.write_text(user + _NGINX.format(directory=self.directory, public=public[1], auth=auth[1]))
         with open(self.directory / "nginx.log", "wb") as log:
-            process = subprocess.Popen([program, "-p", str(self.directory), "-e", "stderr", "-c", str(configuration)], stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [program, "-p", str(self.directory), "-e", "stderr", "-c", str(configuration)], stdout=log, stderr=log
+            )
         try:
             _await_port(public, process)
             digest = Client(auth, USER).push_image("proxied", "v1", b"layer" * 100_000)
             answer = Client(public).get("/v2/proxied/manifests/v1")
             self.assertEqual((answer.status, answer.headers["Docker-Content-Digest"]), (200, digest))
-            self.assertEqual(Client(public).get(f"/v2/proxied/blobs/{digest_of(b'layer' * 100_000)}").body, b"layer" * 100_000)
+            self.assertEqual(
+                Client(public).get(f"/v2/proxied/blobs/{digest_of(b'layer' * 100_000)}").body, b"layer" * 100_000
+            )
         finally:
             process.terminate()
             process.wait(timeout=20)
@@ -151,9 +166,23 @@ class SocketFileTest(unittest.TestCase):
 
     def test_one_in_use_is_left_alone(self) -> None:
         server = self.server()
-        result = vex("serve", "--data-dir", str(self.directory / "other"), "--public-addr", f"unix:{self.path}", "--auth-addr=off", "--internal-addr=off")
+        result = vex(
+            "serve",
+            "--data-dir",
+            str(self.directory / "other"),
+            "--public-addr",
+            f"unix:{self.path}",
+            "--auth-addr=off",
+            "--internal-addr=off",
+        )
         self.assertEqual((result.returncode, result.stdout), (1, ""))
-        self.assertRegex(result.stderr, r"\Avex: cannot listen on unix:.*/public\.sock for public: Address already in use; end what listens .*public-addr\n\Z")
+        self.assertRegex(
+            result.stderr,
+            (
+                r"\Avex: cannot listen on unix:.*/public\.sock for public: Address already in use; end what listens"
+                r" .*public-addr\n\Z"
+            ),
+        )
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(self.path))
         self.assertEqual(server.stop(), 0)

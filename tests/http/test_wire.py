@@ -9,7 +9,15 @@ import unittest
 from collections.abc import Iterable
 from typing import Any
 
-from vex.errors import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, VERSION_NOT_SUPPORTED, Disconnected, Kind, MalformedRequest
+from vex.errors import (
+    BAD_REQUEST,
+    HEADERS_TOO_LARGE,
+    URI_TOO_LONG,
+    VERSION_NOT_SUPPORTED,
+    Disconnected,
+    Kind,
+    MalformedRequest,
+)
 from vex.http.bodies import Body, ChunkedBody, Input, NoBody, SizedBody, body_of
 from vex.http.heads import Head, HeadLimits, encode_head, head_end, parse_head
 
@@ -99,14 +107,34 @@ class WireCase(unittest.TestCase):
 
 
 VALID_HEADS: dict[str, tuple[bytes, dict[str, object]]] = {
-    "get": (head_of(), {"method": "GET", "target": "/v2/", "minor": 1, "length": None, "chunked": False, "keep_alive": True, "has_body": False}),
+    "get": (
+        head_of(),
+        {
+            "method": "GET",
+            "target": "/v2/",
+            "minor": 1,
+            "length": None,
+            "chunked": False,
+            "keep_alive": True,
+            "has_body": False,
+        },
+    ),
     "query": (head_of(line="GET /v2/_catalog?n=10&last=a%2Fb HTTP/1.1"), {"target": "/v2/_catalog?n=10&last=a%2Fb"}),
     "absolute-form": (head_of(line="GET http://registry.example/v2/?n=1 HTTP/1.1"), {"target": "/v2/?n=1"}),
-    "absolute-form in capitals, with a port": (head_of(line="GET HTTPS://A.B:8200/v2/ HTTP/1.1", host="Host: a.b:8200"), {"target": "/v2/"}),
+    "absolute-form in capitals, with a port": (
+        head_of(line="GET HTTPS://A.B:8200/v2/ HTTP/1.1", host="Host: a.b:8200"),
+        {"target": "/v2/"},
+    ),
     "absolute-form without a path": (head_of(line="GET http://registry.example HTTP/1.1"), {"target": "/"}),
-    "absolute-form of an IPv6 address": (head_of(line="GET http://[::1]:8200/ HTTP/1.1", host="Host: [::1]:8200"), {"target": "/"}),
+    "absolute-form of an IPv6 address": (
+        head_of(line="GET http://[::1]:8200/ HTTP/1.1", host="Host: [::1]:8200"),
+        {"target": "/"},
+    ),
     "one empty line before it": (b"\r\n" + head_of(), {"method": "GET", "target": "/v2/"}),
-    "target of every visible character": (head_of(line='GET /%00..//\\"<>^`{|}~#? HTTP/1.1'), {"target": '/%00..//\\"<>^`{|}~#?'}),
+    "target of every visible character": (
+        head_of(line='GET /%00..//\\"<>^`{|}~#? HTTP/1.1'),
+        {"target": '/%00..//\\"<>^`{|}~#?'},
+    ),
     "trace": (head_of(line="TRACE / HTTP/1.1"), {"method": "TRACE"}),
     "unknown method": (head_of(line="M-SEARCH / HTTP/1.1"), {"method": "M-SEARCH"}),
     "method in lower case": (head_of(line="get / HTTP/1.1"), {"method": "get"}),
@@ -123,7 +151,10 @@ VALID_HEADS: dict[str, tuple[bytes, dict[str, object]]] = {
     "length 0": (head_of("content-length: 0"), {"length": 0, "has_body": False}),
     "length of 19 digits": (head_of("CONTENT-LENGTH: 9223372036854775807"), {"length": 2**63 - 1}),
     "length with leading zeros": (head_of("Content-Length: 0005"), {"length": 5}),
-    "chunked": (head_of("Transfer-Encoding: chunked", line="PATCH / HTTP/1.1"), {"length": None, "chunked": True, "has_body": True}),
+    "chunked": (
+        head_of("Transfer-Encoding: chunked", line="PATCH / HTTP/1.1"),
+        {"length": None, "chunked": True, "has_body": True},
+    ),
     "chunked in capitals": (head_of("TRANSFER-ENCODING: Chunked"), {"chunked": True}),
     "close": (head_of("Connection: close"), {"keep_alive": False}),
     "close in capitals": (head_of("Connection: CLOSE"), {"keep_alive": False}),
@@ -131,14 +162,26 @@ VALID_HEADS: dict[str, tuple[bytes, dict[str, object]]] = {
     "close on a second line": (head_of("Connection: foo", "Connection: close"), {"keep_alive": False}),
     "not quite close": (head_of("Connection: closed, disclose"), {"keep_alive": True}),
     "1.0 keep-alive": (head_of("Connection: Keep-Alive", line="GET / HTTP/1.0"), {"keep_alive": True}),
-    "1.0 keep-alive and close": (head_of("Connection: keep-alive, close", line="GET / HTTP/1.0"), {"keep_alive": False}),
+    "1.0 keep-alive and close": (
+        head_of("Connection: keep-alive, close", line="GET / HTTP/1.0"),
+        {"keep_alive": False},
+    ),
     "continue": (head_of("Expect: 100-Continue", "Content-Length: 5"), {"expects_continue": True}),
-    "continue before chunks": (head_of("Expect: 100-continue", "Transfer-Encoding: chunked"), {"expects_continue": True}),
+    "continue before chunks": (
+        head_of("Expect: 100-continue", "Transfer-Encoding: chunked"),
+        {"expects_continue": True},
+    ),
     "continue without a body": (head_of("Expect: 100-continue"), {"expects_continue": False}),
-    "continue on 1.0": (head_of("Expect: 100-continue", "Content-Length: 5", line="PUT / HTTP/1.0"), {"expects_continue": False}),
+    "continue on 1.0": (
+        head_of("Expect: 100-continue", "Content-Length: 5", line="PUT / HTTP/1.0"),
+        {"expects_continue": False},
+    ),
     "another expectation": (head_of("Expect: 200-ok", "Content-Length: 5"), {"expects_continue": False}),
     "no expectation": (head_of("Content-Length: 5"), {"expects_continue": False}),
-    "names that only look like framing": (head_of("X-Content-Length: 7", "Content-Length-: 7", "X: Content-Length: 7"), {"length": None}),
+    "names that only look like framing": (
+        head_of("X-Content-Length: 7", "Content-Length-: 7", "X: Content-Length: 7"),
+        {"length": None},
+    ),
 }
 
 BAD_HEADS: dict[str, bytes] = {
@@ -254,7 +297,11 @@ BAD_BEGINNINGS: dict[str, bytes] = {
 class HeadTest(WireCase):
     def test_valid_heads_are_understood_however_they_arrive(self) -> None:
         for name, (data, expected) in VALID_HEADS.items():
-            ways = {"whole": ([data], b""), "byte by byte": (single_bytes(data), b""), "with bytes behind it": ([data + BEHIND], BEHIND)}
+            ways = {
+                "whole": ([data], b""),
+                "byte by byte": (single_bytes(data), b""),
+                "with bytes behind it": ([data + BEHIND], BEHIND),
+            }
             for way, (pieces, rest) in ways.items():
                 with self.subTest(name, way=way):
                     parsed, behind = read_head(pieces)
@@ -263,7 +310,11 @@ class HeadTest(WireCase):
 
     def test_malformed_heads_are_refused_however_they_arrive(self) -> None:
         for name, data in BAD_HEADS.items():
-            for way, pieces in {"whole": [data], "byte by byte": single_bytes(data), "with bytes behind it": [data + BEHIND]}.items():
+            for way, pieces in {
+                "whole": [data],
+                "byte by byte": single_bytes(data),
+                "with bytes behind it": [data + BEHIND],
+            }.items():
                 with self.subTest(name, way=way):
                     self.assert_refused(BAD_REQUEST, read_head, pieces)
 
@@ -280,7 +331,11 @@ class HeadTest(WireCase):
                     self.assert_refused(BAD_REQUEST, read_head, pieces)
 
     def test_later_major_versions_are_not_supported(self) -> None:
-        for data in (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", head_of(line="GET / HTTP/2.0"), head_of(line="GET / HTTP/3.1")):
+        for data in (
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            head_of(line="GET / HTTP/2.0"),
+            head_of(line="GET / HTTP/3.1"),
+        ):
             with self.subTest(data):
                 self.assert_refused(VERSION_NOT_SUPPORTED, read_head, [data])
 
@@ -290,7 +345,11 @@ class HeadTest(WireCase):
         self.assertEqual((first.target, second.target, rest), ("/a", "/b", b"GET /c"))
 
     def test_nothing_of_the_request_is_repeated_in_the_error(self) -> None:
-        for data in (head_of("<script>alert(1)"), head_of(line="<script> / HTTP/1.1"), head_of("Content-Length: <script>")):
+        for data in (
+            head_of("<script>alert(1)"),
+            head_of(line="<script> / HTTP/1.1"),
+            head_of("Content-Length: <script>"),
+        ):
             with self.subTest(data), self.assertRaises(MalformedRequest) as caught:
                 read_head([data])
             self.assertNotIn("script", caught.exception.message)
@@ -326,14 +385,23 @@ class HeadLimitsTest(WireCase):
 
     def test_a_request_line_past_the_limit_is_too_long(self) -> None:
         line = "GET /aaaaa HTTP/1.1"
-        self.assert_limit(URI_TOO_LONG, head_of(line=line), head_of(line=line.replace("/", "/a", 1)), HeadLimits(request_line=len(line)))
+        self.assert_limit(
+            URI_TOO_LONG,
+            head_of(line=line),
+            head_of(line=line.replace("/", "/a", 1)),
+            HeadLimits(request_line=len(line)),
+        )
 
     def test_header_bytes_past_the_limit_are_too_large(self) -> None:
         within, past = head_of("X: aaa"), head_of("X: aaaa")
-        self.assert_limit(HEADERS_TOO_LARGE, within, past, HeadLimits(header_bytes=len("Host: registry.example\r\nX: aaa\r\n")))
+        self.assert_limit(
+            HEADERS_TOO_LARGE, within, past, HeadLimits(header_bytes=len("Host: registry.example\r\nX: aaa\r\n"))
+        )
 
     def test_more_fields_than_the_limit_are_too_many(self) -> None:
-        self.assert_limit(HEADERS_TOO_LARGE, head_of("A: 1", "B: 2"), head_of("A: 1", "B: 2", "C: 3"), HeadLimits(fields=3))
+        self.assert_limit(
+            HEADERS_TOO_LARGE, head_of("A: 1", "B: 2"), head_of("A: 1", "B: 2", "C: 3"), HeadLimits(fields=3)
+        )
 
     def test_too_many_fields_are_refused_before_the_head_ends(self) -> None:
         begun = bytearray(head_of("A: 1", "B: 2", "C: 3").rstrip() + b"\r\n")
@@ -377,7 +445,10 @@ class InputTest(WireCase):
         for pieces in ([b"one\r\ntwo\r\nthree"], single_bytes(b"one\r\ntwo\r\nthree")):
             source = source_of(*pieces)
             view = memoryview(bytearray(1))
-            self.assertEqual((source.read_line(10), source.read_into(view), bytes(view), source.read_line(4)), (b"one\r\n", 1, b"t", b"wo\r\n"))
+            self.assertEqual(
+                (source.read_line(10), source.read_into(view), bytes(view), source.read_line(4)),
+                (b"one\r\n", 1, b"t", b"wo\r\n"),
+            )
 
     def test_what_was_not_read_is_the_rest(self) -> None:
         source = source_of(b"one\r\ntwo")
@@ -431,7 +502,11 @@ class SizedBodyTest(WireCase):
         self.assertEqual(states, [(2, False, 2), (2, True, 4), (0, True, 4)])
 
     def test_a_stream_that_ends_early_is_a_disconnection(self) -> None:
-        for name, source in {"in a piece": source_of(b"hell"), "at once": source_of(), "behind the head": source_of(buffered=b"h")}.items():
+        for name, source in {
+            "in a piece": source_of(b"hell"),
+            "at once": source_of(),
+            "behind the head": source_of(buffered=b"h"),
+        }.items():
             body = SizedBody(source, 5)
             with self.subTest(name), self.assertRaises(Disconnected):
                 read_body(body)
@@ -508,7 +583,10 @@ class ChunkedBodyTest(WireCase):
 
     def test_bytes_behind_the_last_chunk_are_left_for_the_next_request(self) -> None:
         for name, (data, content) in VALID_CHUNKS.items():
-            for way, source in {"received": source_of(data + BEHIND), "behind the head": source_of(buffered=data + BEHIND)}.items():
+            for way, source in {
+                "received": source_of(data + BEHIND),
+                "behind the head": source_of(buffered=data + BEHIND),
+            }.items():
                 with self.subTest(name, way=way):
                     self.assertEqual((read_body(ChunkedBody(source), view_bytes=3), source.rest()), (content, BEHIND))
 
@@ -577,13 +655,39 @@ class BodyOfTest(WireCase):
 class EncodeHeadTest(unittest.TestCase):
     def test_a_head_is_a_status_line_and_the_fields_in_order(self) -> None:
         encoded = encode_head(200, [("Content-Type", "text/plain"), ("Link", "<a>"), ("Link", "<b>"), ("X", "caf\xe9")])
-        self.assertEqual(encoded, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nLink: <a>\r\nLink: <b>\r\nX: caf\xe9\r\n\r\n")
+        self.assertEqual(
+            encoded, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nLink: <a>\r\nLink: <b>\r\nX: caf\xe9\r\n\r\n"
+        )
 
     def test_a_head_without_fields_is_a_status_line(self) -> None:
         self.assertEqual(encode_head(404, []), b"HTTP/1.1 404 Not Found\r\n\r\n")
 
     def test_every_status_of_the_error_table_can_be_written(self) -> None:
-        for status in (200, 201, 202, 204, 206, 301, 304, 400, 401, 403, 404, 405, 408, 413, 414, 416, 429, 431, 500, 501, 503, 505, 507):
+        for status in (
+            200,
+            201,
+            202,
+            204,
+            206,
+            301,
+            304,
+            400,
+            401,
+            403,
+            404,
+            405,
+            408,
+            413,
+            414,
+            416,
+            429,
+            431,
+            500,
+            501,
+            503,
+            505,
+            507,
+        ):
             with self.subTest(status):
                 self.assertRegex(encode_head(status, ()), rb"\AHTTP/1\.1 %d [A-Za-z -]+\r\n\r\n\Z" % status)
 

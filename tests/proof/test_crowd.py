@@ -1,7 +1,7 @@
 """Anonymous readers who ask for what costs most, many at once: those who push and pull hardly notice.
 
-VEX_TEST_CROWD is the number of repositories, without which nothing is tested: with few, nothing costs much. VEX_TEST_CROWD_SECONDS is how long the readers
-are there. Rates and times are compared with those of the same run.
+VEX_TEST_CROWD is the number of repositories, without which nothing is tested: with few, nothing costs much.
+VEX_TEST_CROWD_SECONDS is how long the readers are there. Rates and times are compared with those of the same run.
 """
 
 from __future__ import annotations
@@ -65,13 +65,17 @@ class Crowd(unittest.TestCase):
         self.paths = [f"/r/crowd/layers/m/{image}/layer/{digest_of(layer)}/" for layer in layers]
 
     def test_those_who_push_and_pull_hardly_notice_a_crowd_of_readers(self) -> None:
-        # Twice at most, each time compared with what goes without the crowd just before: other programs may need the machine during one of both alone.
+        # Twice at most, each time compared with what goes without the crowd just before: other programs may need the
+        # machine during one of both alone.
         for attempt in range(2):
             idle = self._measure(SECONDS / 4)
             with self._crowd() as readers:
                 busy = self._measure(SECONDS)
             self._check(readers)
-            told = f"{idle.seconds * 1000:.2f} ms became {busy.seconds * 1000:.2f}, {idle.pushes:.0f} pushes a second {busy.pushes:.0f}"
+            told = (
+                f"{idle.seconds * 1000:.2f} ms became {busy.seconds * 1000:.2f}, {idle.pushes:.0f} pushes a second"
+                f" {busy.pushes:.0f}"
+            )
             print(told, file=sys.stderr)
             if attempt or (busy.seconds < _SLOWER * idle.seconds and busy.pushes > idle.pushes / _FEWER):
                 break
@@ -136,7 +140,9 @@ class Crowd(unittest.TestCase):
 
 
 def _layers() -> Iterator[bytes]:
-    """Make layers of 20 MB and 5,000 files, which differ in the time of their gzip header alone: the same work, and nothing that is known already."""
+    """Make layers of 20 MB and 5,000 files, which differ in the time of their gzip header alone: the same work, and
+    nothing that is known already.
+    """
     buffer = BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for number in range(FILES):

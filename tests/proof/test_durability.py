@@ -1,4 +1,6 @@
-"""What was acknowledged survives, and what was not leaves nothing behind: crashes, races and broken storage, with the real program."""
+"""What was acknowledged survives, and what was not leaves nothing behind: crashes, races and broken storage, with the
+real program.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ class UploadOrderTest(DurabilityTestCase):
             server.auth.push_blob("app", b"{}")
             with traced(strace, server) as calls:
                 server.auth.push_manifest("app", "1", image())
-            self.assert_order(calls, r"(fsync|fdatasync)\(\d+<[^>]*/vex\.db-wal>", r'sendto\(\d+<[^>]*>, "HTTP/1\.1 201 ')
+            self.assert_order(
+                calls, r"(fsync|fdatasync)\(\d+<[^>]*/vex\.db-wal>", r'sendto\(\d+<[^>]*>, "HTTP/1\.1 201 '
+            )
 
     def test_a_chunk_is_synced_before_it_is_acknowledged(self) -> None:
         strace = require("strace", "strace")
@@ -114,14 +118,20 @@ class SyncTest(DurabilityTestCase):
         self.assertEqual(self.server.points.sprung, 1)
 
     def test_what_a_client_that_vanished_left_is_synced_before_anybody_is_told(self) -> None:
-        for method, headers, status in (("GET", {}, 204), ("PATCH", {"Content-Range": "7-8"}, 416), ("PUT", {"Content-Range": "7-8"}, 416)):
+        for method, headers, status in (
+            ("GET", {}, 204),
+            ("PATCH", {"Content-Range": "7-8"}, 416),
+            ("PUT", {"Content-Range": "7-8"}, 416),
+        ):
             with self.subTest(method):
                 location = self.start(self.server.auth)
                 with half_sent(self.server.auth, location, bytes(1000), 600):
                     pass
                 self.server.wait_until_counted()
                 self.count()
-                answer = self.server.auth.request(method, f"{location}&digest={digest_of(b'')}", None if method == "GET" else b"xx", headers)
+                answer = self.server.auth.request(
+                    method, f"{location}&digest={digest_of(b'')}", None if method == "GET" else b"xx", headers
+                )
                 self.assertEqual((answer.status, answer.headers["Range"]), (status, "0-599"))
                 self.assertEqual(self.server.points.sprung, 1)
                 self.server.points.disarm()
@@ -177,7 +187,9 @@ class FilesTest(DurabilityTestCase):
             (server.data / "blobs/sha256" / digest_of(b"litter")[7:]).write_bytes(b"litter")
             (server.data / "uploads/removed-0123").write_bytes(b"set aside")
             server.start()
-            self.wait_for(lambda: server.files() == {kept} and not any((server.data / "uploads").iterdir()), "litter stays")
+            self.wait_for(
+                lambda: server.files() == {kept} and not any((server.data / "uploads").iterdir()), "litter stays"
+            )
 
     def test_a_session_goes_on_after_a_restart(self) -> None:
         with running() as server:
@@ -198,7 +210,11 @@ class FilesTest(DurabilityTestCase):
             server.kill()
             (file,) = (server.data / "uploads").iterdir()
             self.assertEqual(file.read_bytes(), b"first second third")
-            for left, offset in ((b"first second third\0\0\0", 18), (b"first second \0\0\0\0\0\0", 13), (b"first second thi", 13)):
+            for left, offset in (
+                (b"first second third\0\0\0", 18),
+                (b"first second \0\0\0\0\0\0", 13),
+                (b"first second thi", 13),
+            ):
                 with self.subTest(left):
                     file.write_bytes(left)
                     server.start()
@@ -207,7 +223,9 @@ class FilesTest(DurabilityTestCase):
                     self.assertEqual(file.read_bytes(), b"first second third"[:offset])
             server.start()
             self.assertEqual(server.auth.request("PATCH", location, b"last", {"Content-Range": "13-16"}).status, 202)
-            self.assertEqual(server.auth.request("PUT", f"{location}?digest={digest_of(b'first second last')}").status, 201)
+            self.assertEqual(
+                server.auth.request("PUT", f"{location}?digest={digest_of(b'first second last')}").status, 201
+            )
 
     @unittest.skipUnless(sys.platform == "linux", "needs extended attributes of files")
     def test_without_attributes_the_size_of_a_file_is_believed(self) -> None:
@@ -219,7 +237,9 @@ class FilesTest(DurabilityTestCase):
             os.removexattr(file, "user.vex.received")
             server.start()
             self.assertEqual(received(server.auth, location), 6)
-            self.assertEqual(server.auth.request("PUT", f"{location}?digest={digest_of(b'first second')}", b"second").status, 201)
+            self.assertEqual(
+                server.auth.request("PUT", f"{location}?digest={digest_of(b'first second')}", b"second").status, 201
+            )
 
     @unittest.skipUnless(sys.platform == "linux", "needs extended attributes of files")
     def test_uploads_work_where_files_cannot_have_attributes(self) -> None:
@@ -233,7 +253,9 @@ class FilesTest(DurabilityTestCase):
                     self.assertEqual(server.auth.request("PATCH", location, b"first ").status, 202)
                     self.assertGreater(server.points.sprung, 1)
                     content = f"first {error}".encode()
-                    self.assertEqual(server.auth.request("PUT", f"{location}?digest={digest_of(content)}", content[6:]).status, 201)
+                    self.assertEqual(
+                        server.auth.request("PUT", f"{location}?digest={digest_of(content)}", content[6:]).status, 201
+                    )
 
     def test_a_session_goes_on_where_get_says_after_a_kill_in_the_middle_of_a_chunk(self) -> None:
         content = random.Random(3).getrandbits(8 * 24 * MIB).to_bytes(24 * MIB, "little")
@@ -246,7 +268,9 @@ class FilesTest(DurabilityTestCase):
             offset = received(server.auth, location)
             self.assertGreaterEqual(offset, 16 * MIB)
             self.assertLessEqual(offset, 20 * MIB)
-            answer = server.auth.request("PATCH", location, content[offset:], {"Content-Range": f"{offset}-{len(content) - 1}"})
+            answer = server.auth.request(
+                "PATCH", location, content[offset:], {"Content-Range": f"{offset}-{len(content) - 1}"}
+            )
             self.assertEqual(answer.status, 202, answer)
             blob = digest_of(content)
             self.assertEqual(server.auth.request("PUT", f"{location}?digest={blob}").status, 201)
@@ -331,7 +355,9 @@ class RaceTest(DurabilityTestCase):
         with running() as server, ThreadPoolExecutor(4) as pool:
             for number in range(20):
                 content = b"%d " % number * 50_000
-                digests = list(pool.map(lambda name, body=content: server.auth.push_blob(name, body), ("one", "two", "one", "two")))
+                digests = list(
+                    pool.map(lambda name, body=content: server.auth.push_blob(name, body), ("one", "two", "one", "two"))
+                )
                 self.assertEqual(set(digests), {digest_of(content)})
                 for name in ("one", "two"):
                     self.assertEqual(server.public.get(f"/v2/{name}/blobs/{digests[0]}").body, content)
@@ -344,7 +370,9 @@ class RaceTest(DurabilityTestCase):
             with half_sent(server.auth, location, bytes(MIB), MIB // 4 * 3) as first:
                 self.wait_for(lambda: received(server.auth, location) > 0, "nothing arrives")
                 refused = server.auth.request("PATCH", location, b"second")
-                self.assertEqual((refused.status, refused.codes, refused.headers["Location"]), (416, ["RANGE_INVALID"], location))
+                self.assertEqual(
+                    (refused.status, refused.codes, refused.headers["Location"]), (416, ["RANGE_INVALID"], location)
+                )
                 self.assertRegex(refused.headers["Range"], r"^0-[1-9][0-9]*$")
                 first.sendall(bytes(MIB // 4))
                 self.assertTrue(first.recv(4096).startswith(b"HTTP/1.1 202 "))
@@ -352,14 +380,23 @@ class RaceTest(DurabilityTestCase):
             self.assertEqual(server.auth.request("PUT", f"{location}?digest={digest_of(bytes(MIB))}").status, 201)
 
     def test_a_push_during_the_removal_of_the_same_blob_never_loses_it(self) -> None:
-        with directory_in_memory() as directory, contextlib.closing(InProcess(Path(directory), Options(), 1_700_000_000)) as site:
+        with (
+            directory_in_memory() as directory,
+            contextlib.closing(InProcess(Path(directory), Options(), 1_700_000_000)) as site,
+        ):
             blob = digest_of(b"layer")
             for number in range(300):
                 site.request("POST", f"/v2/one/blobs/uploads/?digest={blob}", b"layer")
                 statuses: list[int] = []
                 barrier = threading.Barrier(2)
 
-                def run(method: str, path: str, body: bytes, barrier: threading.Barrier = barrier, statuses: list[int] = statuses) -> None:
+                def run(
+                    method: str,
+                    path: str,
+                    body: bytes,
+                    barrier: threading.Barrier = barrier,
+                    statuses: list[int] = statuses,
+                ) -> None:
                     barrier.wait()
                     statuses.append(site.request(method, path, body).status)
 
@@ -403,10 +440,26 @@ class CommitFailureTest(DurabilityTestCase):
 
 @contextlib.contextmanager
 def traced(strace: str, server: Server) -> Iterator[list[str]]:
-    """Record the server's calls that sync, rename and send, in the order in which they ended; sends in which they began."""
+    """Record the server's calls that sync, rename and send, in the order in which they ended; sends in which they
+    began.
+    """
     log = server.directory / "strace"
     names = "trace=fsync,fdatasync,rename,renameat,renameat2,sendto"
-    command = [strace, "-f", "-y", "-s", "32", "-e", names, "-e", "signal=none", "-o", str(log), "-p", str(server.process.pid)]
+    command = [
+        strace,
+        "-f",
+        "-y",
+        "-s",
+        "32",
+        "-e",
+        names,
+        "-e",
+        "signal=none",
+        "-o",
+        str(log),
+        "-p",
+        str(server.process.pid),
+    ]
     calls: list[str] = []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -1,4 +1,6 @@
-"""Out of file descriptors, threads, memory, or of the room that a limit or a quota leaves: refused with 503 or 507, and over when the want is over."""
+"""Out of file descriptors, threads, memory, or of the room that a limit or a quota leaves: refused with 503 or 507, and
+over when the want is over.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,10 @@ class ExhaustionTestCase(DurabilityTestCase):
 
     def crowd(self, stack: contextlib.ExitStack, request: bytes = _GET) -> list[socket.socket]:
         """Connect many clients, and have each send a request."""
-        connections = [stack.enter_context(socket.create_connection(self.server.addresses["public"], timeout=20)) for _ in range(_CONNECTIONS)]
+        connections = [
+            stack.enter_context(socket.create_connection(self.server.addresses["public"], timeout=20))
+            for _ in range(_CONNECTIONS)
+        ]
         for connection in connections:
             connection.sendall(request)
         return connections
@@ -105,7 +110,9 @@ class MemoryTest(ExhaustionTestCase):
         self.assertGreaterEqual(self.server.metric('vex_connections_refused_total{listener="public"}'), len(refused))
 
     def push(self, connection: http.client.HTTPConnection, content: bytes) -> None:
-        connection.request("POST", f"/v2/app/blobs/uploads/?digest={digest_of(content)}", content, {"Authorization": basic()})
+        connection.request(
+            "POST", f"/v2/app/blobs/uploads/?digest={digest_of(content)}", content, {"Authorization": basic()}
+        )
         response = connection.getresponse()
         body = response.read()
         self.assertEqual(response.status, 201, body)
@@ -120,7 +127,9 @@ class RoomTest(ExhaustionTestCase):
         self.assert_full(self.server.auth.request("PATCH", location, bytes(3 * MIB)))
         self.assertEqual(received(self.server.auth, location), 0)
         self.assertEqual(_pull(self.server), LAYER)
-        self.assertEqual(self.server.auth.request("PUT", f"{location}?digest={digest_of(bytes(MIB))}", bytes(MIB)).status, 201)
+        self.assertEqual(
+            self.server.auth.request("PUT", f"{location}?digest={digest_of(bytes(MIB))}", bytes(MIB)).status, 201
+        )
         self.limit(resource.RLIMIT_FSIZE, -1)
         self.assert_works()
 

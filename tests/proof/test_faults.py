@@ -1,7 +1,8 @@
-"""Calls that fail: the Nth open, write, sync, rename, accept, statement and so on, with each error, once and from then on, for N from 1 until none is left.
+"""Calls that fail: the Nth open, write, sync, rename, accept, statement and so on, with each error, once and from then
+on, for N from 1 until none is left.
 
-VEX_TEST_FAULTS=all tries everything, a number that many kinds of faults in each scenario with all their N, and where each try is a process of its own,
-with some of their N; VEX_TEST_SEED repeats the choice.
+VEX_TEST_FAULTS=all tries everything, a number that many kinds of faults in each scenario with all their N, and where
+each try is a process of its own, with some of their N; VEX_TEST_SEED repeats the choice.
 """
 
 from __future__ import annotations
@@ -31,7 +32,18 @@ from tests.support.server import Answer, digest_of
 
 FAULTS = os.environ.get("VEX_TEST_FAULTS") or "2"
 SEED = os.environ.get("VEX_TEST_SEED") or "1"
-POINTS = ("open *", "write *", "fsync *", "rename *", "unlink *", "truncate *", "setxattr *", "accept", "sendfile *", "database *")
+POINTS = (
+    "open *",
+    "write *",
+    "fsync *",
+    "rename *",
+    "unlink *",
+    "truncate *",
+    "setxattr *",
+    "accept",
+    "sendfile *",
+    "database *",
+)
 # Calls that do what they should, and then say that they failed: the outcome is unknown.
 UNKNOWN = ("rename *", "fsync *", "database commit")
 # No space is 507, exhaustion 503. SQLite reports a lack of descriptors as a file that cannot be opened.
@@ -46,9 +58,12 @@ def faults(scenario: str) -> list[Trap]:
     """List all that there are in a scenario, or a sample."""
     points = [(point, False) for point in POINTS] + [(point, True) for point in UNKNOWN]
     listed = [
-        Trap(point, error, after=after, forever=forever) for (point, after), error, forever in itertools.product(points, ANSWERS, (False, True))
+        Trap(point, error, after=after, forever=forever)
+        for (point, after), error, forever in itertools.product(points, ANSWERS, (False, True))
     ]
-    return listed if FAULTS == "all" else random.Random(f"{SEED} {scenario}").sample(listed, min(int(FAULTS), len(listed)))
+    return (
+        listed if FAULTS == "all" else random.Random(f"{SEED} {scenario}").sample(listed, min(int(FAULTS), len(listed)))
+    )
 
 
 class FaultTestCase(unittest.TestCase):
@@ -74,7 +89,9 @@ class RequestTest(FaultTestCase):
         self.cases = 0
 
     def test_every_scenario_has_its_test(self) -> None:
-        self.assertEqual({name for name in SCENARIOS if not hasattr(self, f"test_{name.replace(' ', '_').lower()}")}, set())
+        self.assertEqual(
+            {name for name in SCENARIOS if not hasattr(self, f"test_{name.replace(' ', '_').lower()}")}, set()
+        )
 
     def test_push_by_put(self) -> None:
         self._try_all("push by PUT")
@@ -205,7 +222,9 @@ def some(choose: random.Random) -> Iterator[int]:
 
 @unittest.skipUnless(Path("/proc/self/fd").exists(), "needs /proc, which Linux has")
 class StartTest(FaultTestCase):
-    """A start that finds much to do: files without a row, what was set aside, an old upload, a blob that nobody wants any more, too little ballast."""
+    """A start that finds much to do: files without a row, what was set aside, an old upload, a blob that nobody wants
+    any more, too little ballast.
+    """
 
     def test_a_start_that_fails_says_why_and_the_next_one_works(self) -> None:
         choose = random.Random(SEED)
@@ -296,8 +315,16 @@ class BackupTest(FaultTestCase):
                         break
 
     def _backup(self) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(RUNNER), str(self.directory / "backup-points"), "backup", str(self.directory / "backup")]
-        return subprocess.run([*command, "--data-dir", str(self.server.data)], capture_output=True, text=True, timeout=60, check=False)
+        command = [
+            sys.executable,
+            str(RUNNER),
+            str(self.directory / "backup-points"),
+            "backup",
+            str(self.directory / "backup"),
+        ]
+        return subprocess.run(
+            [*command, "--data-dir", str(self.server.data)], capture_output=True, text=True, timeout=60, check=False
+        )
 
     def _check_backup(self) -> None:
         """Make another one, and compare its files with its rows and their digests."""
@@ -309,6 +336,12 @@ class BackupTest(FaultTestCase):
         self.assertEqual(rows, set(files))
         for digest, path in files.items():
             self.assertEqual(digest_of(path.read_bytes()), digest)
-        left = {path.name for path in (self.directory / "backup").iterdir()} - {"vex.db", "blobs", "uploads", "lock", "backup"}
+        left = {path.name for path in (self.directory / "backup").iterdir()} - {
+            "vex.db",
+            "blobs",
+            "uploads",
+            "lock",
+            "backup",
+        }
         self.assertLessEqual(left, {"vex.db-wal", "vex.db-shm"})
         self.assertEqual(list((self.directory / "backup/uploads").iterdir()), [])

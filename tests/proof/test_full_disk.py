@@ -1,4 +1,6 @@
-"""Full disks, for real: a small file system in memory, which the registry or something else fills. Needs root, to mount it."""
+"""Full disks, for real: a small file system in memory, which the registry or something else fills. Needs root, to mount
+it.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class SmallDiskTestCase(DurabilityTestCase):
         """Run a server on the small disk."""
         server = Server(self.directory, *flags)
         self.addCleanup(server.kill)
-        self.wait_for(lambda: server.internal.get("/readyz").status == 200 and self.has_ballast(server), "there is no ballast")
+        self.wait_for(
+            lambda: server.internal.get("/readyz").status == 200 and self.has_ballast(server), "there is no ballast"
+        )
         return server
 
     def has_ballast(self, server: Server) -> bool:
@@ -50,8 +54,13 @@ class SmallDiskTestCase(DurabilityTestCase):
         return status.f_bavail * status.f_frsize
 
     def push_too_much(self, client: Client, location: str, body: bytes | Iterator[bytes]) -> Answer:
-        """Send a chunk, with its length or, piece by piece, without; the registry may hang up while it is sent, once it has answered."""
-        headers = {"Authorization": authorization(), **({} if isinstance(body, bytes) else {"Transfer-Encoding": "chunked"})}
+        """Send a chunk, with its length or, piece by piece, without; the registry may hang up while it is sent, once it
+        has answered.
+        """
+        headers = {
+            "Authorization": authorization(),
+            **({} if isinstance(body, bytes) else {"Transfer-Encoding": "chunked"}),
+        }
         with contextlib.closing(http.client.HTTPConnection(*client.address, timeout=60)) as connection:
             with contextlib.suppress(ConnectionError):
                 connection.request("PATCH", location, body, headers, encode_chunked=not isinstance(body, bytes))
@@ -94,7 +103,9 @@ class AnySizeTest(SmallDiskTestCase):
     def push_one(self, client: Client, number: int, size: int) -> bytes | None:
         """Push an image of a layer of its own; returns that, or None when there is no space for it."""
         layer = random.Random(number).getrandbits(8 * size).to_bytes(size, "little") + b"%d" % number
-        requests = [("POST", f"/v2/app/blobs/uploads/?digest={digest_of(content)}", content, "") for content in (b"{}", layer)]
+        requests = [
+            ("POST", f"/v2/app/blobs/uploads/?digest={digest_of(content)}", content, "") for content in (b"{}", layer)
+        ]
         requests.append(("PUT", f"/v2/app/manifests/{number}", json.dumps(image(layer)).encode(), OCI_MANIFEST))
         for method, path, body, media_type in requests:
             answer = client.request(method, path, body, {"Content-Type": media_type} if media_type else {})
@@ -133,15 +144,23 @@ class FullDiskTest(SmallDiskTestCase):
         self.assertGreaterEqual(self.free(), before - MIB)
         self.assertEqual(server.auth.get(location).headers["Range"], "0-5")
         self.assertEqual(server.public.get(f"/v2/app/blobs/{digest_of(b'layer')}").body, b"layer")
-        self.assertEqual(server.auth.request("PUT", f"{location}?digest={digest_of(b'first second')}", b"second").status, 201)
+        self.assertEqual(
+            server.auth.request("PUT", f"{location}?digest={digest_of(b'first second')}", b"second").status, 201
+        )
 
     def test_a_disk_that_something_else_filled_is_read_and_recovers(self) -> None:
         server = self.serve("--free-space", "0")
         stored = server.auth.push_image("app", "1", b"layer")
         filler = self.directory / "filler"
         _fill(filler)
-        self.assert_full(server.auth.request("POST", f"/v2/app/blobs/uploads/?digest={digest_of(bytes(MIB))}", bytes(MIB)))
-        answer = server.auth.request("PUT", "/v2/app/manifests/2", b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}')
+        self.assert_full(
+            server.auth.request("POST", f"/v2/app/blobs/uploads/?digest={digest_of(bytes(MIB))}", bytes(MIB))
+        )
+        answer = server.auth.request(
+            "PUT",
+            "/v2/app/manifests/2",
+            b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}',
+        )
         self.assertIn(answer.status, (201, 507), answer)
         self.assertEqual(server.public.get(f"/v2/app/manifests/{stored}").status, 200)
         self.assertEqual(server.public.get(f"/v2/app/blobs/{digest_of(b'layer')}").body, b"layer")

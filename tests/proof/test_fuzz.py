@@ -1,7 +1,9 @@
-"""Requests that were changed at random, well-formed ones and hostile ones: no failure, no traceback, no hang, and nothing is ever answered that was not asked.
+"""Requests that were changed at random, well-formed ones and hostile ones: no failure, no traceback, no hang, and
+nothing is ever answered that was not asked.
 
-A request with a path of its own follows each changed one on the same connection. A reader of RFC 9112 that shares nothing with Vex says
-whether it is one; the server's log says which requests it took. VEX_TEST_FUZZ is the number of inputs, VEX_TEST_SEED the seed.
+A request with a path of its own follows each changed one on the same connection. A reader of RFC 9112 that shares
+nothing with Vex says whether it is one; the server's log says which requests it took. VEX_TEST_FUZZ is the number of
+inputs, VEX_TEST_SEED the seed.
 """
 
 from __future__ import annotations
@@ -33,10 +35,56 @@ _LINE = re.compile(rb"(?P<method>" + _TOKEN + rb") " + _TARGET + rb" HTTP/1\.(?P
 _FIELD = re.compile(rb"(?P<name>" + _TOKEN + rb"):[ \t]*(?P<value>[\t\x20-\x7e\x80-\xff]*?)[ \t]*")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _PIECES = (
-    *(b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b",", b";", b"/", b"..", b"%0d%0a", b"%00", b"?", b"\xff", b"\x0b", b"\x85"),
-    *(b"0", b"+", b"-", b"_", b"99999999999999999999", b"\xef\xbc\x95", b'{"a":', b"[[[[", b"sha256:", b"chunked", b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0"),
-    *(b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: identity\r\n", b"Expect: 100-continue\r\n"),
-    *(b"Host: a\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n", b"Range: bytes=0-1\r\n", b"X: y\r\n", b" folded\r\n"),
+    *(
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\0",
+        b" ",
+        b"\t",
+        b":",
+        b",",
+        b";",
+        b"/",
+        b"..",
+        b"%0d%0a",
+        b"%00",
+        b"?",
+        b"\xff",
+        b"\x0b",
+        b"\x85",
+    ),
+    *(
+        b"0",
+        b"+",
+        b"-",
+        b"_",
+        b"99999999999999999999",
+        b"\xef\xbc\x95",
+        b'{"a":',
+        b"[[[[",
+        b"sha256:",
+        b"chunked",
+        b"HTTP/1.0",
+        b"HTTP/1.1",
+        b"HTTP/2.0",
+    ),
+    *(
+        b"Content-Length: 5\r\n",
+        b"Content-Length: 0\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: identity\r\n",
+        b"Expect: 100-continue\r\n",
+    ),
+    *(
+        b"Host: a\r\n",
+        b"Connection: close\r\n",
+        b"Connection: keep-alive\r\n",
+        b"Range: bytes=0-1\r\n",
+        b"X: y\r\n",
+        b" folded\r\n",
+    ),
     *(b"GET /v2/ HTTP/1.1\r\n", b"5\r\n01234\r\n", b"0\r\n\r\n"),
 )
 
@@ -72,7 +120,9 @@ class Fuzz(ServerTestCase):
         begun = 0
         for sent, came in zip(inputs, received):
             with self.subTest(sent.marker, listener=sent.listener, data=sent.data):
-                asked = any(request.taken and sent.marker.encode() in request.target for request in _requests(sent.data))
+                asked = any(
+                    request.taken and sent.marker.encode() in request.target for request in _requests(sent.data)
+                )
                 begun += asked
                 if sent.marker in taken:
                     self.assertTrue(asked, "what is no request was taken for one")
@@ -110,7 +160,8 @@ def _statuses(received: bytes, heads: list[bool]) -> list[int]:
     while received:
         end = received.find(b"\r\n\r\n") + 4
         head = len(statuses) < len(heads) and heads[len(statuses)]
-        # A HEAD that is refused as malformed may have a body, since what it is cannot be trusted; the connection is then closed.
+        # A HEAD that is refused as malformed may have a body, since what it is cannot be trusted; the connection is
+        # then closed.
         head = head and (b"\r\nConnection: close\r\n" not in received[:end] or len(received) == end)
         found = answers(received[:end] if head else _one(received, end), head=head)[0]
         received = received[end + len(found.body) :]
@@ -235,7 +286,9 @@ def _read_fields(data: bytes, position: int, lines: list[bytes], request: re.Mat
     if not (len(values.get(b"host", [])) == 1 or (old and b"host" not in values)):
         return -1, False
     # RFC 9112 section 3.2.2: the two are the same, or one of them is not what the client meant.
-    if request["authority"] is not None and [request["authority"].lower()] != [value.lower() for value in values.get(b"host", [])]:
+    if request["authority"] is not None and [request["authority"].lower()] != [
+        value.lower() for value in values.get(b"host", [])
+    ]:
         return -1, False
     return _body_end(data, position, values, old), kept
 

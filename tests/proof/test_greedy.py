@@ -1,6 +1,8 @@
-"""Slow and greedy clients, many of each kind at once: others pull and push as if they were not there, and nothing of them stays behind.
+"""Slow and greedy clients, many of each kind at once: others pull and push as if they were not there, and nothing of
+them stays behind.
 
-VEX_TEST_GREEDY is the number of each kind: silent on a listener with TLS, a byte of a head in a second, a byte of a body in a second, readers that never read.
+VEX_TEST_GREEDY is the number of each kind: silent on a listener with TLS, a byte of a head in a second, a byte of a
+body in a second, readers that never read.
 """
 
 from __future__ import annotations
@@ -32,11 +34,25 @@ _READER_FILES = 2
 _SLACK_MEBIBYTES = 16 + OF_EACH_KIND // 20
 _FILES = 3 * 2 * 4 * OF_EACH_KIND
 _FLAGS = (
-    *("--public-connections", f"{2 * OF_EACH_KIND + 50}", "--auth-connections", f"{OF_EACH_KIND + 50}", "--internal-connections", f"{OF_EACH_KIND + 50}"),
+    *(
+        "--public-connections",
+        f"{2 * OF_EACH_KIND + 50}",
+        "--auth-connections",
+        f"{OF_EACH_KIND + 50}",
+        "--internal-connections",
+        f"{OF_EACH_KIND + 50}",
+    ),
     # Housekeeping, which gives memory back, comes round twice in this time.
     *("--pull-grace", "4s"),
     *("--backlog", "1000", "--upload-sessions", f"{OF_EACH_KIND + 50}"),
-    *("--handshake-timeout", f"{TIMEOUT_SECONDS}s", "--head-timeout", f"{TIMEOUT_SECONDS}s", "--stall-timeout", f"{TIMEOUT_SECONDS}s"),
+    *(
+        "--handshake-timeout",
+        f"{TIMEOUT_SECONDS}s",
+        "--head-timeout",
+        f"{TIMEOUT_SECONDS}s",
+        "--stall-timeout",
+        f"{TIMEOUT_SECONDS}s",
+    ),
 )
 
 
@@ -49,7 +65,11 @@ class Footprint(NamedTuple):
 
     def within(self, before: Footprint) -> bool:
         """Tell whether it is no more than before, but for what is kept."""
-        return self.threads <= before.threads and self.files <= before.files + _READER_FILES and self.mebibytes <= before.mebibytes + _SLACK_MEBIBYTES
+        return (
+            self.threads <= before.threads
+            and self.files <= before.files + _READER_FILES
+            and self.mebibytes <= before.mebibytes + _SLACK_MEBIBYTES
+        )
 
 
 class Greedy(unittest.TestCase):
@@ -97,10 +117,13 @@ class Greedy(unittest.TestCase):
             for count, _ in done:
                 self.assertGreater(count, 5)
             # Not each of them: this machine may have other things to do for a moment.
-            self.assertLess(sorted(self.scraped)[len(self.scraped) * 9 // 10], METRICS_SECONDS, "/metrics took too long")
+            self.assertLess(
+                sorted(self.scraped)[len(self.scraped) * 9 // 10], METRICS_SECONDS, "/metrics took too long"
+            )
             self._assert_ended(silent, heads, readers)
             # A byte a second is progress: these are only cut after a minute.
-            # Not by the number of threads: the one of a connection that has just been closed may still have been among those before.
+            # Not by the number of threads: the one of a connection that has just been closed may still have been among
+            # those before.
             self.assertEqual(self._metrics()["vex_uploads_open"], OF_EACH_KIND)
         self._assert_back(before)
         self.assertNotIn("Traceback", self.server.log.read_text())
@@ -120,11 +143,16 @@ class Greedy(unittest.TestCase):
 
     def _metrics(self) -> dict[str, float]:
         lines = self.internal.get("/metrics").body.decode().splitlines()
-        return {series: float(value) for series, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+        return {
+            series: float(value)
+            for series, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        }
 
     def _footprint(self) -> Footprint:
         metrics = self._metrics()
-        return Footprint(metrics["process_threads"], metrics["process_open_fds"], metrics["process_resident_memory_bytes"] / 2**20)
+        return Footprint(
+            metrics["process_threads"], metrics["process_open_fds"], metrics["process_resident_memory_bytes"] / 2**20
+        )
 
     @contextlib.contextmanager
     def _connected(self, listener: str) -> Iterator[socket.socket]:
@@ -145,11 +173,16 @@ class Greedy(unittest.TestCase):
         """Begin to push a blob."""
         with self._connected("auth") as connection:
             path = f"/v2/slow/blobs/uploads/?digest={digest_of(LARGE)}"
-            connection.sendall(f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: {len(LARGE)}\r\n\r\n".encode())
+            connection.sendall(
+                f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length:"
+                f" {len(LARGE)}\r\n\r\n".encode()
+            )
             yield connection
 
     def _wait_for_ends(self, listeners: dict[str, str]) -> None:
-        """Wait until the server has ended as many connections as there are of a kind, for each reason on its listener."""
+        """Wait until the server has ended as many connections as there are of a kind, for each reason on its
+        listener.
+        """
         patience = time.monotonic() + 3 * TIMEOUT_SECONDS
         for reason, listener in listeners.items():
             series = f'vex_connections_ended_total{{listener="{listener}",reason="{reason}"}}'
@@ -157,7 +190,9 @@ class Greedy(unittest.TestCase):
                 time.sleep(0.2)
             self.assertEqual(ended, OF_EACH_KIND, reason)
 
-    def _assert_ended(self, silent: list[socket.socket], heads: list[socket.socket], readers: list[socket.socket]) -> None:
+    def _assert_ended(
+        self, silent: list[socket.socket], heads: list[socket.socket], readers: list[socket.socket]
+    ) -> None:
         """Check what the clients that were cut see: nothing, 408, and the beginning of a blob."""
         for connection in silent:
             self.assertEqual(connection.recv(1), b"")
@@ -199,7 +234,9 @@ def _dripping(bodies: list[socket.socket], heads: list[socket.socket]) -> Iterat
 
 @contextlib.contextmanager
 def _repeating(*actions: Callable[[], None]) -> Iterator[list[tuple[int, list[str]]]]:
-    """Repeat each action in a thread of its own during the block; afterwards the list holds how often each worked, and what went wrong."""
+    """Repeat each action in a thread of its own during the block; afterwards the list holds how often each worked, and
+    what went wrong.
+    """
     over = threading.Event()
     done: list[tuple[int, list[str]]] = []
 
@@ -214,7 +251,10 @@ def _repeating(*actions: Callable[[], None]) -> Iterator[list[tuple[int, list[st
         return count
 
     results: list[tuple[list[int], list[str]]] = [([], []) for _ in actions]
-    threads = [threading.Thread(target=lambda a=action, r=result: r[0].append(repeat(a, r[1]))) for action, result in zip(actions, results)]
+    threads = [
+        threading.Thread(target=lambda a=action, r=result: r[0].append(repeat(a, r[1])))
+        for action, result in zip(actions, results)
+    ]
     for thread in threads:
         thread.start()
     try:

@@ -1,8 +1,9 @@
-"""Hostile requests at each listener of the real server, in the clear and over TLS: each gets the answer that it must, and a well-formed one then its own.
+"""Hostile requests at each listener of the real server, in the clear and over TLS: each gets the answer that it must,
+and a well-formed one then its own.
 
-With VEX_TEST_HOSTILE=all every case meets every listener over TLS too; otherwise each meets one or two of them there. The requests are
-in `tests/support/data/hostile/`; `tests/support/hostile_requests.py` says how they are written. Their answers are those of RFC 9110
-and 9112, and of the OCI specifications.
+With VEX_TEST_HOSTILE=all every case meets every listener over TLS too; otherwise each meets one or two of them there.
+The requests are in `tests/support/data/hostile/`; `tests/support/hostile_requests.py` says how they are written. Their
+answers are those of RFC 9110 and 9112, and of the OCI specifications.
 """
 
 from __future__ import annotations
@@ -15,7 +16,18 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.hostile_requests import LISTENERS, PATIENCE_SECONDS, Case, Expected, Received, answers, cases, exchange, seed, well_formed
+from tests.support.hostile_requests import (
+    LISTENERS,
+    PATIENCE_SECONDS,
+    Case,
+    Expected,
+    Received,
+    answers,
+    cases,
+    exchange,
+    seed,
+    well_formed,
+)
 from tests.support.server import USER, Client, ServerTestCase, tls_flags, trusting, write_certificate
 
 CASES = cases()
@@ -111,7 +123,11 @@ def _document(expected: Expected, answer: Received) -> str:
         return f"nosniff is missing: {answer}"
     media_type = answer.fields["content-type"]
     if expected.code == "page":
-        return "" if media_type == "text/html; charset=utf-8" and answer.body.startswith(b"<!DOCTYPE html>") else f"it must be a page: {answer}"
+        return (
+            ""
+            if media_type == "text/html; charset=utf-8" and answer.body.startswith(b"<!DOCTYPE html>")
+            else f"it must be a page: {answer}"
+        )
     if media_type != "application/json":
         return f"it must be an error document: {answer}"
     errors = json.loads(answer.body)["errors"]

@@ -1,4 +1,5 @@
-"""The server is killed at random moments and at each named point while clients work, and keeps every promise that it made.
+"""The server is killed at random moments and at each named point while clients work, and keeps every promise that it
+made.
 
 VEX_TEST_KILLS says how many times, and VEX_TEST_SEED repeats the choices.
 """
@@ -59,7 +60,9 @@ class KillTest(unittest.TestCase):
                     trap = traps[cycle // 2 % len(traps)]._replace(nth=choose.randrange(1, 20)) if cycle % 2 else None
                     self._crash(server, journal, trap, choose.uniform(0.02, 0.5), f"{SEED} {cycle}")
                     server.start()
-                    self.assertEqual(losses(server, journal), [], f"cycle {cycle}, killed at {trap or 'a random moment'}")
+                    self.assertEqual(
+                        losses(server, journal), [], f"cycle {cycle}, killed at {trap or 'a random moment'}"
+                    )
                     self.assertNotIn("Traceback", server.log.read_text())
 
     def _crash(self, server: TrapServer, journal: Journal, trap: Trap | None, seconds: float, seed: str) -> None:

@@ -1,4 +1,5 @@
-"""Memory does not depend on the size of a blob, on how many clients push and pull at once beyond a limit, or on what was asked for.
+"""Memory does not depend on the size of a blob, on how many clients push and pull at once beyond a limit, or on what
+was asked for.
 
 VEX_TEST_BLOB_GIB says how large the large blob is, VEX_TEST_PATHS how many random paths are asked for.
 """
@@ -29,7 +30,13 @@ PEAK_BYTES = 96 * 2**20
 CROWD, CROWD_BLOCKS, CROWD_PEAK_BYTES = 64, 3, 192 * 2**20
 # answers.py keeps at most 8 MiB of what was answered.
 GROWTH_BYTES = (8 + 4) * 2**20
-_SHAPES = ("/{0}", "/v2/{0}/manifests/{0}", "/v2/{0}/tags/list", f"/v2/{{0}}/blobs/sha256:{'0' * 48}{{0:0>16}}", "/v2/_catalog?last={0}")
+_SHAPES = (
+    "/{0}",
+    "/v2/{0}/manifests/{0}",
+    "/v2/{0}/tags/list",
+    f"/v2/{{0}}/blobs/sha256:{'0' * 48}{{0:0>16}}",
+    "/v2/_catalog?last={0}",
+)
 
 
 @unittest.skipUnless(Path("/proc/self/status").exists(), "needs /proc, which Linux has")
@@ -41,7 +48,9 @@ class MemoryTest(unittest.TestCase):
         headers = {"Content-Length": str(BLOCKS * len(BLOCK))}
         with running() as server:
             auth = server.auth
-            self.assertEqual(auth.request("PUT", f"{self._start(auth)}?digest={digest}", _blocks(), headers).status, 201)
+            self.assertEqual(
+                auth.request("PUT", f"{self._start(auth)}?digest={digest}", _blocks(), headers).status, 201
+            )
             location = self._start(auth)
             answer = auth.request("PATCH", location, _blocks(), {"Transfer-Encoding": "chunked"}, chunked=True)
             self.assertEqual((answer.status, answer.headers["Range"]), (202, f"0-{BLOCKS * len(BLOCK) - 1}"))
@@ -56,7 +65,10 @@ class MemoryTest(unittest.TestCase):
             for content in contents[: CROWD // 2]:
                 server.auth.push_blob("app", content)
             pushes = [pool.submit(server.auth.push_blob, "app", content) for content in contents]
-            pulls = [pool.submit(server.public.get, f"/v2/app/blobs/{digest_of(content)}") for content in contents[: CROWD // 2] * 2]
+            pulls = [
+                pool.submit(server.public.get, f"/v2/app/blobs/{digest_of(content)}")
+                for content in contents[: CROWD // 2] * 2
+            ]
             self.assertEqual([push.result() for push in pushes], [digest_of(content) for content in contents])
             for pull, content in zip(pulls, contents[: CROWD // 2] * 2):
                 self.assertTrue(pull.result().body == content)
@@ -95,7 +107,12 @@ class CacheTest(unittest.TestCase):
         self.addCleanup(tracemalloc.stop)
         before = tracemalloc.get_traced_memory()[0]
         for head in heads:
-            answers.keep(head, Answer(b"HTTP/1.1 200 OK\r\n" * 5, bytes(len(head)), "GET", "/v2/_catalog", "catalog", 200, 20, Basis(0, 0)))
+            answers.keep(
+                head,
+                Answer(
+                    b"HTTP/1.1 200 OK\r\n" * 5, bytes(len(head)), "GET", "/v2/_catalog", "catalog", 200, 20, Basis(0, 0)
+                ),
+            )
         self.assertLess(tracemalloc.get_traced_memory()[0] - before, GROWTH_BYTES)
         self.assertIsNotNone(answers.find(heads[-1]))
         self.assertIsNone(answers.find(heads[0]))
@@ -136,8 +153,13 @@ def _series(server: Server, asked: int) -> set[str]:
     deadline = time.monotonic() + 20
     while True:
         lines = server.internal.get("/metrics").body.decode().splitlines()
-        values = {series: float(value) for series, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
-        counts = {series: value for series, value in values.items() if series.startswith("vex_request_duration_seconds_count")}
+        values = {
+            series: float(value)
+            for series, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        }
+        counts = {
+            series: value for series, value in values.items() if series.startswith("vex_request_duration_seconds_count")
+        }
         of_metrics = [value for series, value in counts.items() if 'op="metrics"' in series]
         if of_metrics and sum(counts.values()) - sum(of_metrics) >= asked:
             return set(values)

@@ -1,5 +1,5 @@
-"""Power cuts: everything that was not synced is dropped while clients work or a backup has just ended, and every promise is kept; and a proof that this
-test sees a missing sync.
+"""Power cuts: everything that was not synced is dropped while clients work or a backup has just ended, and every
+promise is kept; and a proof that this test sees a missing sync.
 
 VEX_TEST_POWER_CUTS says how many, and VEX_TEST_SEED repeats the choices.
 """
@@ -37,7 +37,9 @@ class PowerTestCase(unittest.TestCase):
     def site(self, trap: Trap | None = None) -> Iterator[tuple[TrapServer, Disk, Journal]]:
         """Run a server on a disk, with a trap armed from its start on."""
         with directory_in_memory() as name, disk_in(Path(name)) as disk:
-            server = TrapServer(disk.mounted, "--free-space", "0", "--shutdown-timeout", "1s", points=Path(name) / "points")
+            server = TrapServer(
+                disk.mounted, "--free-space", "0", "--shutdown-timeout", "1s", points=Path(name) / "points"
+            )
             with contextlib.closing(Journal(Path(name) / "journal")) as journal:
                 try:
                     if trap:
@@ -68,7 +70,8 @@ class PowerTest(PowerTestCase):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     server.process.wait(choose.uniform(0.05, 0.4))
                 clients.expect_the_end()
-                # After the ioctl the server goes on for a moment, and a sync that comes behind the commit it waits for is told of success.
+                # After the ioctl the server goes on for a moment, and a sync that comes behind the commit it waits for
+                # is told of success.
                 with journal.silenced():
                     self.cut(server, disk)
                     clients.join()
@@ -170,7 +173,15 @@ class BackupPowerTest(unittest.TestCase):
         return again.stderr if again.returncode else ""
 
     def back_up(self, target: Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(RUNNER), str(self.directory / "backup-points"), "backup", str(target), "--data-dir", str(self.server.data)]
+        command = [
+            sys.executable,
+            str(RUNNER),
+            str(self.directory / "backup-points"),
+            "backup",
+            str(target),
+            "--data-dir",
+            str(self.server.data),
+        ]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 

@@ -1,6 +1,8 @@
-"""Two requests at once, again and again: whatever the order, both are answered as one order or the other would have it, and nothing is lost.
+"""Two requests at once, again and again: whatever the order, both are answered as one order or the other would have it,
+and nothing is lost.
 
-In this process, without sockets, with threads that are switched as often as Python can. VEX_TEST_RACES says how many rounds each.
+In this process, without sockets, with threads that are switched as often as Python can. VEX_TEST_RACES says how many
+rounds each.
 """
 
 from __future__ import annotations
@@ -88,7 +90,9 @@ class RaceTest(unittest.TestCase):
 
     def assert_read(self, repository: str, content: bytes) -> None:
         """Read a blob, as one who only reads: for one who may push it would be held."""
-        answer = self.must(200, lambda: self.site.request("GET", f"/v2/{repository}/blobs/{digest_of(content)}", user=""))
+        answer = self.must(
+            200, lambda: self.site.request("GET", f"/v2/{repository}/blobs/{digest_of(content)}", user="")
+        )
         self.assertEqual(answer.body, content)
 
     def empty(self, *repositories: str) -> None:
@@ -120,7 +124,8 @@ class RaceTest(unittest.TestCase):
         for _ in range(ROUNDS):
             self.must(201, self.push("one"))
             deleted, mounted = self.race(
-                self.ask("DELETE", f"/v2/one/blobs/{BLOB}"), self.ask("POST", f"/v2/two/blobs/uploads/?mount={BLOB}&from=one")
+                self.ask("DELETE", f"/v2/one/blobs/{BLOB}"),
+                self.ask("POST", f"/v2/two/blobs/uploads/?mount={BLOB}&from=one"),
             )
             self.assertEqual(deleted.status, 202)
             if mounted.status == 201:
@@ -136,7 +141,9 @@ class RaceTest(unittest.TestCase):
             for content in (LAYER, CONFIG):
                 self.must(201, self.push("one", content))
             self.must(201, self.put("one", "1", LAYER))
-            deleted, held = self.race(self.ask("DELETE", "/v2/one/manifests/1"), self.ask("HEAD", f"/v2/two/blobs/{BLOB}"))
+            deleted, held = self.race(
+                self.ask("DELETE", "/v2/one/manifests/1"), self.ask("HEAD", f"/v2/two/blobs/{BLOB}")
+            )
             self.assertEqual(deleted.status, 202)
             self.assertIn(held.status, (200, 404))
             if held.status == 200:
@@ -233,5 +240,3 @@ class RaceTest(unittest.TestCase):
             self.assert_read("app", layer)
             self.must(202, self.ask("DELETE", f"/v2/app/blobs/{digest_of(layer)}"))
             self.assert_sound()
-
-

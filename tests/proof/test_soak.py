@@ -1,4 +1,6 @@
-"""A mixed load of pushes, pulls, moves and deletions for VEX_TEST_SOAK seconds: what a server holds at its end is what it held in its middle."""
+"""A mixed load of pushes, pulls, moves and deletions for VEX_TEST_SOAK seconds: what a server holds at its end is what
+it held in its middle.
+"""
 
 from __future__ import annotations
 
@@ -107,4 +109,9 @@ def _held(server: Server) -> Held:
     process = Path(f"/proc/{server.process.pid}")
     fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
     log = server.data / "vex.db-wal"
-    return Held(int(fields["VmRSS"].split()[0]) * 1024, int(fields["Threads"]), len(os.listdir(process / "fd")), log.stat().st_size if log.exists() else 0)
+    return Held(
+        int(fields["VmRSS"].split()[0]) * 1024,
+        int(fields["Threads"]),
+        len(os.listdir(process / "fd")),
+        log.stat().st_size if log.exists() else 0,
+    )

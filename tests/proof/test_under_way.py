@@ -1,7 +1,8 @@
-"""Pulls and pushes under way while the same tags are moved and deleted: whatever was answered can be relied on until its pull or push has ended.
+"""Pulls and pushes under way while the same tags are moved and deleted: whatever was answered can be relied on until
+its pull or push has ended.
 
-Ten kinds of clients at once, in this process, without sockets, with threads that are switched as often as Python can, beside a clock that goes
-on and housekeeping. VEX_TEST_RACES says how many times each client works.
+Ten kinds of clients at once, in this process, without sockets, with threads that are switched as often as Python can,
+beside a clock that goes on and housekeeping. VEX_TEST_RACES says how many times each client works.
 """
 
 from __future__ import annotations
@@ -44,12 +45,25 @@ class UnderWay(unittest.TestCase):
         sys.setswitchinterval(_SWITCH_SECONDS)
 
     def test_ten_kinds_of_clients_on_the_same_tags(self) -> None:
-        pulls = (self.pull_by_tag, self.pull_after_head, self.pull_index, self.pull_repeated, self.pull_unchanged, self.pull_referrers)
+        pulls = (
+            self.pull_by_tag,
+            self.pull_after_head,
+            self.pull_index,
+            self.pull_repeated,
+            self.pull_unchanged,
+            self.pull_referrers,
+        )
         pushes = (self.push_after_head, self.push_with_mount, self.push_index_of_children, self.push_in_chunks)
         for number in range(LAYERS):
             self.push_image(random.Random(f"{SEED} {number}"), "app", TAGS[number % len(TAGS)], *_image(number))
         with self.subTest(VEX_TEST_SEED=SEED):
-            works: list[Callable[[random.Random], object]] = [*pulls, *pushes, self.delete_tag, self.delete_tag, self.tick]
+            works: list[Callable[[random.Random], object]] = [
+                *pulls,
+                *pushes,
+                self.delete_tag,
+                self.delete_tag,
+                self.tick,
+            ]
             threads = [threading.Thread(target=self.repeat, args=(work, number)) for number, work in enumerate(works)]
             for thread in threads:
                 thread.start()
@@ -96,7 +110,10 @@ class UnderWay(unittest.TestCase):
                 found |= _blobs(answer.json)
                 todo += [f"{name}:{child['digest']}" for child in answer.json.get("manifests", [])]
                 subject = answer.headers["Docker-Content-Digest"]
-                todo += [f"{name}:{row['digest']}" for row in self.site.request("GET", f"/v2/{name}/referrers/{subject}", user="").json["manifests"]]
+                todo += [
+                    f"{name}:{row['digest']}"
+                    for row in self.site.request("GET", f"/v2/{name}/referrers/{subject}", user="").json["manifests"]
+                ]
         return found
 
     # Pulls: each begins with a tag, and must come to its end
@@ -224,19 +241,25 @@ class UnderWay(unittest.TestCase):
         for content in (CONFIG, *layers):
             digest = digest_of(content)
             if self.site.request(choose.choice(["HEAD", "GET"]), f"/v2/{name}/blobs/{digest}").status != 200:
-                self.assertEqual(self.site.request("POST", f"/v2/{name}/blobs/uploads/?digest={digest}", content).status, 201)
+                self.assertEqual(
+                    self.site.request("POST", f"/v2/{name}/blobs/uploads/?digest={digest}", content).status, 201
+                )
         self.put(name, reference, image(*layers, **fields))
 
     def put(self, name: str, reference: str, document: dict[str, Any], media_type: str = OCI_MANIFEST) -> None:
         """Push a manifest, whose content is there; "" for its digest."""
         content = json.dumps(document).encode()
-        answer = self.site.request("PUT", f"/v2/{name}/manifests/{reference or digest_of(content)}", content, {"Content-Type": media_type})
+        answer = self.site.request(
+            "PUT", f"/v2/{name}/manifests/{reference or digest_of(content)}", content, {"Content-Type": media_type}
+        )
         self.assertEqual(answer.status, 201, answer.body)
         self.ended += 1
 
     def finish(self, location: str, content: bytes, digest: str = "") -> None:
         """End an upload."""
-        answer = self.site.request("PUT", f"{location}{'&' if '?' in location else '?'}digest={digest or digest_of(content)}", content)
+        answer = self.site.request(
+            "PUT", f"{location}{'&' if '?' in location else '?'}digest={digest or digest_of(content)}", content
+        )
         self.assertEqual(answer.status, 201, answer.body)
 
     # What happens meanwhile

@@ -27,7 +27,9 @@ class TrailTestCase(InProcessTestCase):
         return [json.loads(line) for line in lines]
 
     def changes(self, text: str = "") -> list[tuple[object, ...]]:
-        return [tuple(line[key] for key in ("change", "repository", "tag", "before", "after")) for line in self.trail(text)]
+        return [
+            tuple(line[key] for key in ("change", "repository", "tag", "before", "after")) for line in self.trail(text)
+        ]
 
 
 class Recording(TrailTestCase):
@@ -37,10 +39,13 @@ class Recording(TrailTestCase):
         two = self.push_image("app", "v1", b"two").digest
         self.delete("app", "v1")
         self.assertEqual(
-            self.changes(), [("set", "app", "v1", None, one), ("moved", "app", "v1", one, two), ("deleted", "app", "v1", two, None)]
+            self.changes(),
+            [("set", "app", "v1", None, one), ("moved", "app", "v1", one, two), ("deleted", "app", "v1", two, None)],
         )
         first = self.trail()[0]
-        self.assertEqual((first["time"], first["user"], first["address"]), ("2023-11-14T22:13:20Z", "alice", "192.0.2.1"))
+        self.assertEqual(
+            (first["time"], first["user"], first["address"]), ("2023-11-14T22:13:20Z", "alice", "192.0.2.1")
+        )
 
     def test_a_push_of_what_the_tag_points_to_already_is_no_change(self) -> None:
         self.push_image("app", "v1", b"one")
@@ -76,7 +81,9 @@ class Recording(TrailTestCase):
                 self.push_blob(name, blob)
             subject = image(b"one")
             content = json.dumps(subject).encode()
-            referrer = image(b"one", subject={"mediaType": OCI_MANIFEST, "digest": digest_of(content), "size": len(content)})
+            referrer = image(
+                b"one", subject={"mediaType": OCI_MANIFEST, "digest": digest_of(content), "size": len(content)}
+            )
             pushed = [self.push_manifest(name, "", (subject, referrer)[number]) for number in order]
             index = self.push_index(name, "v1", pushed)
             with self.assertLogs("vex", "INFO") as said:
@@ -100,7 +107,9 @@ class Untagging(TrailTestCase):
         pushed = self.push_image("app", "a", b"one").digest
         self.push_image("app", "b", b"one")
         self.ok(202, "DELETE", f"/v2/app/manifests/{pushed}", user="bob")
-        self.assertEqual(self.changes()[2:], [("deleted", "app", "a", pushed, None), ("deleted", "app", "b", pushed, None)])
+        self.assertEqual(
+            self.changes()[2:], [("deleted", "app", "a", pushed, None), ("deleted", "app", "b", pushed, None)]
+        )
         self.assertEqual(self.trail()[-1]["user"], "bob")
 
 
@@ -191,7 +200,18 @@ class Pages(PagesTestCase):
         two = self.push_image("app", "v1", b"two").digest
         self.site.advance(DAY)
         page = self.page(f"/r/app/m/{two}/?tag=v1")
-        self.assert_shows(page, "History", "alice", "1 day ago", one[:19], f"→ {two[:19]}", "alice", "3 days ago", "new", f"→ {one[:19]}")
+        self.assert_shows(
+            page,
+            "History",
+            "alice",
+            "1 day ago",
+            one[:19],
+            f"→ {two[:19]}",
+            "alice",
+            "3 days ago",
+            "new",
+            f"→ {one[:19]}",
+        )
         self.assertIn(f"/r/app/m/{one}/", page.values)
         self.assertNotIn("192.0.2.1", page.text + page.values)
 
@@ -210,7 +230,9 @@ class Pages(PagesTestCase):
         self.assert_shows(page, "user-249", "user-240", "All 251 changes")
         self.assertIn("/r/app/history:v1/", page.values)
         self.assertIn(f"/r/app/m/{digest}/?tag=v1", self.page("/r/app/history:v1/").values)
-        self.assert_shows(self.page("/r/app/history:v1/"), "History of app:v1", "user-249", "user-150", "1\u2013100 of 251")
+        self.assert_shows(
+            self.page("/r/app/history:v1/"), "History of app:v1", "user-249", "user-150", "1\u2013100 of 251"
+        )
         self.assert_shows(self.page("/r/app/history:v1/?page=99"), "user-48", "alice", "new", "201\u2013251 of 251")
 
     def test_the_history_of_a_tag_that_is_gone_can_be_looked_up(self) -> None:
@@ -237,7 +259,10 @@ class Command(ServerTestCase):
             self.assertEqual((result.returncode, len(result.stdout.splitlines())), (0, lines), result)
             if not lines:
                 self.assertIn("no change of a tag is recorded", result.stderr)
-        self.assertRegex(vex("log", "--data-dir", str(self.server.data), "app").stdout, rf"^20\S+ \S+ alice 127\.0\.0\.1 set app:v1 {digest[7:19]}\n$")
+        self.assertRegex(
+            vex("log", "--data-dir", str(self.server.data), "app").stdout,
+            rf"^20\S+ \S+ alice 127\.0\.0\.1 set app:v1 {digest[7:19]}\n$",
+        )
 
     def test_a_line_fits_on_a_terminal_and_json_has_whole_digests(self) -> None:
         digests = [self.server.auth.push_image("wide", "v1", layer) for layer in (b"one", b"two")]
@@ -258,8 +283,17 @@ class Command(ServerTestCase):
         self.assertIn("nothing is wrong", vex("check", "--data-dir", str(backup)).stdout)
 
     def test_what_is_no_repository_no_tag_and_no_time_is_refused(self) -> None:
-        hosted = ("127.0.0.1:8201/app:v1", 1, "127.0.0.1:8201 is the address of a registry; give the name without it: app:v1")
-        for argument, code, words in (("APP", 1, "not a repository name"), ("app:", 1, "not a tag"), hosted, ("--since=3", 2, "is not a time such as")):
+        hosted = (
+            "127.0.0.1:8201/app:v1",
+            1,
+            "127.0.0.1:8201 is the address of a registry; give the name without it: app:v1",
+        )
+        for argument, code, words in (
+            ("APP", 1, "not a repository name"),
+            ("app:", 1, "not a tag"),
+            hosted,
+            ("--since=3", 2, "is not a time such as"),
+        ):
             result = vex("log", "--data-dir", str(self.server.data), argument)
             self.assertEqual((result.returncode, result.stdout), (code, ""), result)
             self.assertIn(words, result.stderr)
@@ -293,6 +327,7 @@ def fill(test: InProcessTestCase, count: int) -> None:
     with test.site.database.write() as tx:
         for number in range(count):
             tx.execute(
-                "INSERT INTO tag_change (time, user, address, repository, tag, before, after) VALUES (?, ?, '', 'app', 'v1', 'sha256:00', 'sha256:01')",
+                "INSERT INTO tag_change (time, user, address, repository, tag, before, after) VALUES (?, ?, '', 'app',"
+                " 'v1', 'sha256:00', 'sha256:01')",
                 (test.site.now, f"user-{number}"),
             )

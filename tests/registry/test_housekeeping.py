@@ -79,7 +79,10 @@ class Removal(unittest.TestCase):
         auth.push_image("app", "2", b"later")
         rounds = self.server.metric('vex_housekeeping_success_timestamp_seconds{step="removals"}')
         auth.request("DELETE", "/v2/app/manifests/2")
-        wait_until(lambda: self.server.metric('vex_housekeeping_success_timestamp_seconds{step="removals"}') > rounds, self.server)
+        wait_until(
+            lambda: self.server.metric('vex_housekeeping_success_timestamp_seconds{step="removals"}') > rounds,
+            self.server,
+        )
         wait_until(lambda: self.server.files() == set(), self.server)
         self.assertEqual(self.server.log.read_text().count("cannot remove the file"), 1)
 
@@ -101,7 +104,9 @@ class Removal(unittest.TestCase):
             answer = auth.request("DELETE", "/v2/app/manifests/1")
             sprung = self.server.points.sprung
             self.server.points.disarm()
-            self.assertEqual(self.server.public.get("/v2/app/manifests/1").status, 404 if answer.status == 202 else 200, nth)
+            self.assertEqual(
+                self.server.public.get("/v2/app/manifests/1").status, 404 if answer.status == 202 else 200, nth
+            )
             if not sprung:
                 break
         else:
@@ -124,7 +129,10 @@ class Steps(InProcessTestCase):
         self.assertEqual(self.site.request("HEAD", f"/v2/app/blobs/{blob}").status, 404)
         self.assertEqual(self.site.holdings().files, set())
         self.assertEqual(len(logged.records), 2, logged.output)
-        self.assertEqual(set(self.site.housekeeping.succeeded), {"removals", "uploads", "pulls", "leases", "manifests", "repositories", "audit"})
+        self.assertEqual(
+            set(self.site.housekeeping.succeeded),
+            {"removals", "uploads", "pulls", "leases", "manifests", "repositories", "audit"},
+        )
 
 
 class Clocks(InProcessTestCase):
@@ -164,11 +172,18 @@ class Clocks(InProcessTestCase):
         return self.site.directory / "uploads" / self.upload.partition("?")[0].rpartition("/")[2]
 
     def kept(self) -> tuple[bool, bool, bool, bool]:
-        """Tell what is there: the upload's file, the blob without a manifest, the replaced manifest, its change in the trail."""
+        """Tell what is there: the upload's file, the blob without a manifest, the replaced manifest, its change in the
+        trail.
+        """
         holdings = self.site.holdings()
         with self.site.database.read() as tx:
             changes = tx.value("SELECT count(*) FROM tag_change")
-        return self.upload_file().exists(), self.blob in holdings.files, ("app", self.replaced) in holdings.manifests, changes > 0
+        return (
+            self.upload_file().exists(),
+            self.blob in holdings.files,
+            ("app", self.replaced) in holdings.manifests,
+            changes > 0,
+        )
 
     def test_a_jump_ahead_removes_nothing_and_the_way_back_neither(self) -> None:
         self.jump(365 * DAY)
@@ -218,7 +233,10 @@ class Metrics(unittest.TestCase):
                 return server.metric(f'vex_housekeeping_success_timestamp_seconds{{step="{step}"}}')
 
             wait_until(lambda: done("ballast") > 0, server)
-            steps = "summaries files removals uploads pulls leases manifests repositories audit ballast tokens logins memory"
+            steps = (
+                "summaries files removals uploads pulls leases manifests repositories audit ballast tokens logins"
+                " memory"
+            )
             for step in steps.split():
                 self.assertAlmostEqual(done(step), time.time(), delta=20, msg=step)
             # What keeps space free cannot be written where a directory is.

@@ -1,7 +1,8 @@
 """Random operations against the registry and against a small model of the reference rules, which must agree after each.
 
-The model is written from the design: plain sets and dicts, and for blobs no bookkeeping at all, but a definition of which are held.
-A failure shows the seed; VEX_TEST_SEED repeats it, and VEX_TEST_OPERATIONS says how many operations to do.
+The model is written from the design: plain sets and dicts, and for blobs no bookkeeping at all, but a definition of
+which are held. A failure shows the seed; VEX_TEST_SEED repeats it, and VEX_TEST_OPERATIONS says how many operations to
+do.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class Held:
 
 
 class Repository:
-    """A repository of the model; `emptied` is when the last thing left it, and the notes are when clients were told of what."""
+    """A repository of the model; `emptied` is when the last thing left it, and the notes are when clients were told of
+    what.
+    """
 
     def __init__(self, now: int) -> None:
         self.manifests: dict[str, Held] = {}
@@ -123,7 +126,9 @@ class Repository:
 class Model:
     """The rules of the design; each operation returns what the registry has to answer."""
 
-    def __init__(self, documents: Mapping[str, Document], contents: Mapping[str, bytes], options: Options, now: int) -> None:
+    def __init__(
+        self, documents: Mapping[str, Document], contents: Mapping[str, bytes], options: Options, now: int
+    ) -> None:
         self.documents = documents
         self.contents = contents
         self.options = options
@@ -149,7 +154,9 @@ class Model:
     def put_manifest(self, name: str, document: Document, tags: tuple[str, ...]) -> Expected:
         """Everything it references must be in the repository; a child may have been deleted, as long as it is whole."""
         found = self.repositories.get(name) or Repository(self.now)
-        children = {digest for digest, held in found.manifests.items() if held.state != "gone" or (held.expires or 0) > self.now}
+        children = {
+            digest for digest, held in found.manifests.items() if held.state != "gone" or (held.expires or 0) > self.now
+        }
         if not all(map(found.has_blob, document.required)) or not children >= set(document.children):
             return Expected(404, "MANIFEST_BLOB_UNKNOWN")
         repository = self._repository(name)
@@ -167,7 +174,11 @@ class Model:
             if repository.manifests[child].expires is not None:
                 repository.manifests[child].put("live", None)
         for digest, other in repository.manifests.items():
-            if self.documents[digest].subject == document.digest and other.state == "live" and not repository.referenced(digest):
+            if (
+                self.documents[digest].subject == document.digest
+                and other.state == "live"
+                and not repository.referenced(digest)
+            ):
                 other.expires = None
         for blob in held.blobs & {*document.required, *document.optional}:
             repository.leases.pop(blob, None)
@@ -202,7 +213,11 @@ class Model:
             return Expected(404, "MANIFEST_UNKNOWN")
         if not repository.has_manifest(digest):
             lost = repository.lost.pop(digest, None)
-            return Expected(202) if lost is not None and lost + self.options.pull_grace > self.now else Expected(404, "MANIFEST_UNKNOWN")
+            return (
+                Expected(202)
+                if lost is not None and lost + self.options.pull_grace > self.now
+                else Expected(404, "MANIFEST_UNKNOWN")
+            )
         tags = [tag for tag, target in repository.tags.items() if target == digest]
         allowed = {"no": 0, "one": 1, "yes": len(tags)}[self.options.delete_untags]
         if any(repository.manifests[parent].listed for parent in repository.parents(digest)) or len(tags) > allowed:
@@ -242,7 +257,11 @@ class Model:
 
     def _settle(self, repository: Repository) -> None:
         """Have everything go on that is due."""
-        while due := [digest for digest, held in repository.manifests.items() if held.expires is not None and held.expires <= self.now]:
+        while due := [
+            digest
+            for digest, held in repository.manifests.items()
+            if held.expires is not None and held.expires <= self.now
+        ]:
             self._go_on(repository, due[0], repository.manifests[due[0]])
         self._mark_if_empty(repository)
 
@@ -263,7 +282,10 @@ class Model:
             held.expires = None
             return
         del repository.manifests[digest]
-        for other in [*held.children, *(other for other in repository.manifests if self.documents[other].subject == digest)]:
+        for other in [
+            *held.children,
+            *(other for other in repository.manifests if self.documents[other].subject == digest),
+        ]:
             self._drop(repository, other)
         for blob in held.blobs:
             if repository.pushed_blobs.get(blob, -HOUR) + HOUR > self.now:
@@ -276,9 +298,15 @@ class Model:
         return until if until > self.now else 0
 
     def _mark_if_empty(self, repository: Repository) -> None:
-        """A repository is empty without tags, and without a manifest that nothing references; a referrer only counts while it waits."""
-        roots = [digest for digest, held in repository.manifests.items() if held.listed and not repository.referenced(digest)]
-        if repository.tags or any(not self.documents[digest].subject or repository.manifests[digest].expires is not None for digest in roots):
+        """A repository is empty without tags, and without a manifest that nothing references; a referrer only counts
+        while it waits.
+        """
+        roots = [
+            digest for digest, held in repository.manifests.items() if held.listed and not repository.referenced(digest)
+        ]
+        if repository.tags or any(
+            not self.documents[digest].subject or repository.manifests[digest].expires is not None for digest in roots
+        ):
             return
         repository.listed, repository.emptied = False, self.now
 
@@ -326,7 +354,10 @@ class Model:
 
     def list_repositories(self) -> Expected:
         """Those that hold a manifest."""
-        return Expected(200, body={"repositories": sorted(name for name, repository in self.repositories.items() if repository.listed)})
+        return Expected(
+            200,
+            body={"repositories": sorted(name for name, repository in self.repositories.items() if repository.listed)},
+        )
 
     def referrers(self, name: str, subject: str) -> list[str]:
         """Return the digests of what refers to a subject."""
@@ -371,12 +402,26 @@ class Model:
 
     def check(self, test: unittest.TestCase, held: Holdings, context: str, *, timed: bool = True) -> None:
         """Compare with rows and files; with the ends of leases too if time is the model's."""
-        leases = {(name, blob): until for name, repository in self.repositories.items() for blob, until in repository.leases.items()}
-        manifests = {(name, digest) for name, repository in self.repositories.items() for digest in repository.manifests}
-        tags = {(name, tag): digest for name, repository in self.repositories.items() for tag, digest in repository.tags.items()}
+        leases = {
+            (name, blob): until
+            for name, repository in self.repositories.items()
+            for blob, until in repository.leases.items()
+        }
+        manifests = {
+            (name, digest) for name, repository in self.repositories.items() for digest in repository.manifests
+        }
+        tags = {
+            (name, tag): digest
+            for name, repository in self.repositories.items()
+            for tag, digest in repository.tags.items()
+        }
         test.assertEqual(set(held.repositories), set(self.repositories), context)
         test.assertEqual(held.manifests, manifests, context)
-        states = {(name, digest): held.state for name, repository in self.repositories.items() for digest, held in repository.manifests.items()}
+        states = {
+            (name, digest): held.state
+            for name, repository in self.repositories.items()
+            for digest, held in repository.manifests.items()
+        }
         test.assertEqual(held.states, states, context)
         test.assertEqual(held.listed, sum(repository.listed for repository in self.repositories.values()), context)
         test.assertEqual(held.contents, {digest for _, digest in manifests}, context)
@@ -424,22 +469,43 @@ class Pool:
     def _add_image(self, number: int, subject: str = "") -> None:
         config, *layers = self.choose.sample(sorted(self.contents), self.choose.randrange(1, 5))
         foreign = layers.pop() if layers and number % 4 == 0 else ""
-        listed = [self._descriptor(layer, OCI_LAYER) for layer in layers] + ([self._descriptor(foreign, FOREIGN_LAYER)] if foreign else [])
+        listed = [self._descriptor(layer, OCI_LAYER) for layer in layers] + (
+            [self._descriptor(foreign, FOREIGN_LAYER)] if foreign else []
+        )
         document = {"config": self._descriptor(config, OCI_CONFIG), "layers": listed}
-        self._add(number, document, Document("", b"", OCI_MANIFEST, (config, *layers), (foreign,) if foreign else (), (), subject))
+        self._add(
+            number,
+            document,
+            Document("", b"", OCI_MANIFEST, (config, *layers), (foreign,) if foreign else (), (), subject),
+        )
 
     def _add_index(self, number: int, subject: str = "") -> None:
         children = tuple(self.choose.sample(sorted(self.documents), self.choose.randrange(0, 4)))
-        listed = [{"mediaType": self.documents[child].media_type, "digest": child, "size": len(self.documents[child].content)} for child in children]
+        listed = [
+            {"mediaType": self.documents[child].media_type, "digest": child, "size": len(self.documents[child].content)}
+            for child in children
+        ]
         self._add(number, {"manifests": listed}, Document("", b"", OCI_INDEX, children=children, subject=subject))
 
     def _add_cache(self, number: int) -> None:
         blobs = tuple(self.choose.sample(sorted(self.contents), 3))
-        self._add(number, {"manifests": [self._descriptor(blob, OCI_LAYER) for blob in blobs]}, Document("", b"", OCI_INDEX, blobs))
+        self._add(
+            number,
+            {"manifests": [self._descriptor(blob, OCI_LAYER) for blob in blobs]},
+            Document("", b"", OCI_INDEX, blobs),
+        )
 
     def _add(self, number: int, fields: dict[str, Any], document: Document) -> None:
-        subject = {"subject": {"mediaType": OCI_MANIFEST, "digest": document.subject, "size": 7}} if document.subject else {}
-        whole = {"schemaVersion": 2, "mediaType": document.media_type, "annotations": {"number": f"{len(self.documents)}"}, **fields, **subject}
+        subject = (
+            {"subject": {"mediaType": OCI_MANIFEST, "digest": document.subject, "size": 7}} if document.subject else {}
+        )
+        whole = {
+            "schemaVersion": 2,
+            "mediaType": document.media_type,
+            "annotations": {"number": f"{len(self.documents)}"},
+            **fields,
+            **subject,
+        }
         content = json.dumps(whole).encode()
         digest = digest_of(content, "sha512" if number % 5 == 4 else "sha256")
         self.documents[digest] = document._replace(digest=digest, content=content)
@@ -497,7 +563,9 @@ class Steps:
         for child in document.children:
             self._plan(name, self._pool.documents[child], top=False)
         for blob in document.required:
-            kind = self._choose.choice([self._push_blob, self._push_blob, self._push_blob, self._mount, self._head_blob])
+            kind = self._choose.choice(
+                [self._push_blob, self._push_blob, self._push_blob, self._mount, self._head_blob]
+            )
             self._planned.append(kind(name, blob))
 
     def _put_manifest(self, name: str) -> Step:
@@ -508,16 +576,27 @@ class Steps:
         if len(tags) == 1 and document.digest.startswith("sha256:"):
             path = f"/v2/{name}/manifests/{tags[0]}"
         else:
-            path = f"/v2/{name}/manifests/{document.digest}" + ("?" + "&".join(f"tag={tag}" for tag in tags) if tags else "")
-        return Step("PUT", path, lambda model: model.put_manifest(name, document, tags), document.content, document.media_type)
+            path = f"/v2/{name}/manifests/{document.digest}" + (
+                "?" + "&".join(f"tag={tag}" for tag in tags) if tags else ""
+            )
+        return Step(
+            "PUT", path, lambda model: model.put_manifest(name, document, tags), document.content, document.media_type
+        )
 
     def _push_blob(self, name: str, blob: str = "") -> Step:
         chosen = blob or self._blob()
-        return Step("POST", f"/v2/{name}/blobs/uploads/?digest={chosen}", lambda model: model.push_blob(name, chosen), self._pool.contents[chosen])
+        return Step(
+            "POST",
+            f"/v2/{name}/blobs/uploads/?digest={chosen}",
+            lambda model: model.push_blob(name, chosen),
+            self._pool.contents[chosen],
+        )
 
     def _mount(self, name: str, blob: str = "") -> Step:
         chosen = blob or self._blob()
-        return Step("POST", f"/v2/{name}/blobs/uploads/?mount={chosen}&from=elsewhere", lambda model: model.mount(name, chosen))
+        return Step(
+            "POST", f"/v2/{name}/blobs/uploads/?mount={chosen}&from=elsewhere", lambda model: model.mount(name, chosen)
+        )
 
     def _head_blob(self, name: str, blob: str = "") -> Step:
         chosen = blob or self._blob()
@@ -528,8 +607,17 @@ class Steps:
         return Step("GET", f"/v2/{name}/blobs/{blob}", lambda model: model.get_blob(name, blob, user), user=user)
 
     def _get_manifest(self, name: str) -> Step:
-        reference, user, method = self._choose.choice([*TAGS, self._document().digest]), self._user(), self._choose.choice(["GET", "HEAD"])
-        return Step(method, f"/v2/{name}/manifests/{reference}", lambda model: model.get_manifest(name, reference, user, method), user=user)
+        reference, user, method = (
+            self._choose.choice([*TAGS, self._document().digest]),
+            self._user(),
+            self._choose.choice(["GET", "HEAD"]),
+        )
+        return Step(
+            method,
+            f"/v2/{name}/manifests/{reference}",
+            lambda model: model.get_manifest(name, reference, user, method),
+            user=user,
+        )
 
     def _user(self) -> str:
         """Choose who reads: mostly one who may do nothing else."""
@@ -606,7 +694,13 @@ class InProcessModelTest(ModelTestCase):
 
     def _play_step(self, site: InProcess, model: Model, step: Step, number: int) -> None:
         context = f"step {number}: {step}"
-        answer = site.request(step.method, step.path, step.body, {"Content-Type": step.content_type} if step.content_type else {}, user=step.user)
+        answer = site.request(
+            step.method,
+            step.path,
+            step.body,
+            {"Content-Type": step.content_type} if step.content_type else {},
+            user=step.user,
+        )
         self.check_answer(answer, step.apply(model), context)
         if answer.status == 202 and step.method == "POST":
             self.assertEqual(site.request("DELETE", answer.headers["Location"]).status, 204, context)
@@ -616,7 +710,9 @@ class InProcessModelTest(ModelTestCase):
 
     def _pass_time(self, site: InProcess, model: Model, choose: random.Random) -> None:
         if choose.random() < 0.05:
-            seconds = choose.choice([1, MINUTE, MINUTE, 5 * MINUTE, 5 * MINUTE, 10 * MINUTE, HOUR - 1, HOUR, 7 * HOUR, DAY, 2 * DAY])
+            seconds = choose.choice(
+                [1, MINUTE, MINUTE, 5 * MINUTE, 5 * MINUTE, 10 * MINUTE, HOUR - 1, HOUR, 7 * HOUR, DAY, 2 * DAY]
+            )
             site.advance(seconds)
             model.advance(seconds)
         if choose.random() < 0.005:
@@ -648,7 +744,9 @@ class ServerModelTest(ModelTestCase):
                     self.check_listed(model, server.public.get, context)
 
     def _kill_during(self, server: Any, model: Model, step: Step, headers: dict[str, str], patience: float) -> Model:
-        """Kill the program while it works on a step, or a moment later: the step is done or not, and done if it was acknowledged."""
+        """Kill the program while it works on a step, or a moment later: the step is done or not, and done if it was
+        acknowledged.
+        """
         answers: list[Answer] = []
         thread = threading.Thread(target=_send, args=(server.auth, step, headers, answers))
         thread.start()

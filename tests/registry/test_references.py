@@ -1,6 +1,7 @@
 """The reference rules and the leases, rule by rule: what stays, what goes, and when.
 
-Each test says what must be held in the end; rows and files must then be exactly that. Expectations are the design's, not the code's.
+Each test says what must be held in the end; rows and files must then be exactly that. Expectations are the design's,
+not the code's.
 """
 
 from __future__ import annotations
@@ -8,7 +9,16 @@ from __future__ import annotations
 import json
 
 from tests.support.in_process import DAY, HOUR, MINUTE, InProcessTestCase, Options
-from tests.support.server import DOCKER_MANIFEST, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, descriptor, digest_of, image, index
+from tests.support.server import (
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    descriptor,
+    digest_of,
+    image,
+    index,
+)
 
 CONFIG = digest_of(b"{}")
 FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
@@ -97,7 +107,9 @@ class RemovalTest(ReferencesTestCase):
         self.push_index("app", "1", [tagged, shared, alone])
         other = self.push_index("app", "2", [shared])
         self.delete("app", "1")
-        self.assert_held({"app": [tagged.digest, shared.digest, other.digest]}, [CONFIG, digest_of(b"tagged"), digest_of(b"shared")])
+        self.assert_held(
+            {"app": [tagged.digest, shared.digest, other.digest]}, [CONFIG, digest_of(b"tagged"), digest_of(b"shared")]
+        )
 
     def test_deleting_the_tag_of_a_child_keeps_it_for_its_index(self) -> None:
         child = self.push_image("app", "amd64", b"layer")
@@ -140,7 +152,9 @@ class RemovalTest(ReferencesTestCase):
     def test_a_buildkit_cache_holds_the_blobs_that_its_index_lists(self) -> None:
         layer, config = self.push_blob("app", b"layer"), self.push_blob("app", b"{}")
         listed = [descriptor(b"layer", OCI_LAYER), descriptor(b"{}", "application/vnd.buildkit.cacheconfig.v0")]
-        pushed = self.push_manifest("app", "cache", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}, OCI_INDEX)
+        pushed = self.push_manifest(
+            "app", "cache", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}, OCI_INDEX
+        )
         self.site.advance(2 * DAY)
         self.assert_held({"app": [pushed.digest]}, [layer, config])
         self.assertEqual(self.blob_status("app", layer), 200)
@@ -176,7 +190,14 @@ class RemovalTest(ReferencesTestCase):
 
     def test_content_of_another_repository_does_not_count(self) -> None:
         pushed = self.push_image("one", "1", b"layer")
-        for body in (image(b"layer"), {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor(json.dumps(image(b"layer")).encode(), OCI_INDEX)]}):
+        for body in (
+            image(b"layer"),
+            {
+                "schemaVersion": 2,
+                "mediaType": OCI_INDEX,
+                "manifests": [descriptor(json.dumps(image(b"layer")).encode(), OCI_INDEX)],
+            },
+        ):
             answer = self.site.request("PUT", "/v2/two/manifests/1", json.dumps(body).encode())
             self.assertEqual((answer.status, answer.codes), (404, ["MANIFEST_BLOB_UNKNOWN"]))
         self.assert_held({"one": [pushed.digest]}, [CONFIG, digest_of(b"layer")])
@@ -260,7 +281,9 @@ class KeepReplacedTest(ReferencesTestCase):
         old = self.push_index("app", "latest", [child])
         new = self.push_image("app", "latest", b"new")
         self.site.advance(HOUR - 1)
-        self.assertEqual((self.manifest_status("app", old.digest), self.manifest_status("app", child.digest)), (200, 200))
+        self.assertEqual(
+            (self.manifest_status("app", old.digest), self.manifest_status("app", child.digest)), (200, 200)
+        )
         self.site.advance(1)
         self.assert_held({"app": [new.digest]}, [CONFIG, digest_of(b"new")])
 
@@ -282,7 +305,9 @@ class SubjectTest(ReferencesTestCase):
 
     def push_referrer(self, tag: str, subject: tuple[str, int], layer: bytes) -> tuple[str, int]:
         """Push an artifact that refers to a manifest."""
-        return self.push_image("app", tag, layer, subject={"mediaType": OCI_INDEX, "digest": subject[0], "size": subject[1]})
+        return self.push_image(
+            "app", tag, layer, subject={"mediaType": OCI_INDEX, "digest": subject[0], "size": subject[1]}
+        )
 
     def test_an_untagged_referrer_goes_with_its_subject(self) -> None:
         subject = self.push_image("app", "1", b"layer")
@@ -302,7 +327,9 @@ class SubjectTest(ReferencesTestCase):
         bill = self.push_referrer("bill", subject, b"bill of materials")
         signature = self.push_referrer("", bill, b"signature of it")
         self.delete("app", "1")
-        self.assert_held({"app": [bill[0], signature[0]]}, [CONFIG, digest_of(b"bill of materials"), digest_of(b"signature of it")])
+        self.assert_held(
+            {"app": [bill[0], signature[0]]}, [CONFIG, digest_of(b"bill of materials"), digest_of(b"signature of it")]
+        )
 
     def test_a_referrer_of_a_child_goes_with_the_index(self) -> None:
         child = self.push_image("app", "", b"layer")
@@ -330,7 +357,9 @@ class SubjectTest(ReferencesTestCase):
         listed = self.ok(200, "GET", f"/v2/app/referrers/{missing[0]}").json["manifests"]
         self.assertEqual([entry["digest"] for entry in listed], [referrer[0]])
         self.assertEqual(self.ok(200, "GET", "/v2/_catalog").json["repositories"], ["app"])
-        self.push_manifest("app", "", image(b"signature", subject={"mediaType": OCI_INDEX, "digest": missing[0], "size": missing[1]}))
+        self.push_manifest(
+            "app", "", image(b"signature", subject={"mediaType": OCI_INDEX, "digest": missing[0], "size": missing[1]})
+        )
         self.site.advance(DAY - 1)
         self.assert_held({"app": [referrer[0]]}, [CONFIG, digest_of(b"signature")])
         self.site.advance(1)
@@ -345,13 +374,21 @@ class SubjectTest(ReferencesTestCase):
         parent = self.push_index("app", "index", [listed])
         subject = self.push_image("app", "1", b"layer")
         self.site.advance(30 * DAY)
-        self.assertEqual(self.site.holdings().manifests, {("app", pushed[0]) for pushed in (waiting, tagged, listed, parent, subject)})
+        self.assertEqual(
+            self.site.holdings().manifests,
+            {("app", pushed[0]) for pushed in (waiting, tagged, listed, parent, subject)},
+        )
 
     def test_many_referrers_that_waited_stay_with_their_subject(self) -> None:
         content = json.dumps(image(b"layer")).encode()
         for number in range(250):
             self.push_referrer("", (digest_of(content), len(content)), b"signature %d" % (number % 2))
-            self.push_image("app", "", b"%d" % number, subject={"mediaType": OCI_INDEX, "digest": digest_of(content), "size": len(content)})
+            self.push_image(
+                "app",
+                "",
+                b"%d" % number,
+                subject={"mediaType": OCI_INDEX, "digest": digest_of(content), "size": len(content)},
+            )
         self.push_image("app", "1", b"layer")
         self.site.advance(2 * DAY)
         self.assertEqual(len(self.site.holdings().manifests), 253)
@@ -483,7 +520,13 @@ class SignatureTagTest(ReferencesTestCase):
     def test_other_tags_of_such_a_look_stay(self) -> None:
         subject = self.push_image("app", "1", b"layer")
         encoded = subject.digest.partition(":")[2]
-        others = [f"sha256-{encoded}", f"sha256-{encoded}.sig2", f"sha256-{encoded}.sigs", f"sha256-{'0' * 64}.sig", f"{encoded}.sig"]
+        others = [
+            f"sha256-{encoded}",
+            f"sha256-{encoded}.sig2",
+            f"sha256-{encoded}.sigs",
+            f"sha256-{'0' * 64}.sig",
+            f"{encoded}.sig",
+        ]
         for tag in others:
             self.push_image("app", tag, b"other")
         self.delete("app", "1")
@@ -498,7 +541,9 @@ class SignatureTagTest(ReferencesTestCase):
         self.assertEqual(self.tags(), [])
         self.assertEqual(self.ok(200, "GET", "/v2/_catalog").json["repositories"], [])
         self.site.advance(9 * MINUTE - 1)
-        self.assertEqual((self.manifest_status("app", signature[0]), self.blob_status("app", digest_of(b"signature"))), (200, 200))
+        self.assertEqual(
+            (self.manifest_status("app", signature[0]), self.blob_status("app", digest_of(b"signature"))), (200, 200)
+        )
         self.site.advance(10 * MINUTE)
         self.assert_nothing_held()
 
@@ -648,7 +693,9 @@ class HoldTestCase(ReferencesTestCase):
     def statuses(self, *digests: str) -> set[int]:
         """Fetch manifests and blobs by digest, in ways that are no answer to anybody: nothing is noted."""
         manifests = {row for row, state in self.site.holdings().states.items() if state != "gone"}
-        return {200 if ("app", digest) in manifests or self.blob_status("app", digest) == 200 else 404 for digest in digests}
+        return {
+            200 if ("app", digest) in manifests or self.blob_status("app", digest) == 200 else 404 for digest in digests
+        }
 
     def assert_nothing_listed(self) -> None:
         """Check that the repository looks as if there were nothing in it."""
@@ -705,7 +752,9 @@ class PullGraceTest(HoldTestCase):
             with self.subTest(f"{method} {path} {headers}"):
                 layer = b"layer %d" % number
                 pushed = self.push_image("app", "1", layer)
-                answer = self.site.request(method, f"/v2/app/{path.format(digest=pushed.digest)}", headers=headers, user="")
+                answer = self.site.request(
+                    method, f"/v2/app/{path.format(digest=pushed.digest)}", headers=headers, user=""
+                )
                 self.assertIn(answer.status, (200, 304))
                 self.delete("app", "1")
                 self.assertEqual(self.statuses(pushed.digest, CONFIG, digest_of(layer)), {200})
@@ -737,7 +786,9 @@ class PullGraceTest(HoldTestCase):
         old = self.push_image("app", "latest", b"old")
         self.ok(200, "HEAD", "/v2/app/manifests/latest", user="")
         new = self.push_image("app", "latest", b"new")
-        self.assertEqual(self.ok(200, "HEAD", "/v2/app/manifests/latest", user="").headers["Docker-Content-Digest"], new.digest)
+        self.assertEqual(
+            self.ok(200, "HEAD", "/v2/app/manifests/latest", user="").headers["Docker-Content-Digest"], new.digest
+        )
         self.assertEqual(self.manifest_status("app", old.digest), 200)
         self.site.advance(10 * MINUTE)
         self.assert_held({"app": [new.digest]}, [CONFIG, digest_of(b"new")])
@@ -751,7 +802,14 @@ class PullGraceTest(HoldTestCase):
         self.manifest_status("app", "latest")
         new = self.push_image("app", "latest", b"new")
         self.site.advance(10 * MINUTE - 1)
-        held = (outer.digest, inner.digest, child.digest, signature.digest, digest_of(b"layer"), digest_of(b"signature"))
+        held = (
+            outer.digest,
+            inner.digest,
+            child.digest,
+            signature.digest,
+            digest_of(b"layer"),
+            digest_of(b"signature"),
+        )
         self.assertEqual(self.statuses(*held), {200})
         listed = self.ok(200, "GET", f"/v2/app/referrers/{child.digest}").json["manifests"]
         self.assertEqual([entry["digest"] for entry in listed], [signature.digest])
@@ -787,7 +845,9 @@ class PullGraceTest(HoldTestCase):
         self.site.advance(9 * MINUTE)
         self.assertEqual(self.manifest_status("app", child.digest), 200)
         self.site.advance(5 * MINUTE)
-        self.assertEqual((self.statuses(parent.digest), self.statuses(child.digest, digest_of(b"layer"))), ({404}, {200}))
+        self.assertEqual(
+            (self.statuses(parent.digest), self.statuses(child.digest, digest_of(b"layer"))), ({404}, {200})
+        )
         self.site.advance(5 * MINUTE)
         self.assert_nothing_held()
 
@@ -854,7 +914,9 @@ class PullGraceTest(HoldTestCase):
 
 
 class DeletedByDigestTest(HoldTestCase):
-    """A manifest that was deleted by its digest: it is unknown at once, and what hangs on it stays for those who pull it."""
+    """A manifest that was deleted by its digest: it is unknown at once, and what hangs on it stays for those who pull
+    it.
+    """
 
     options = Options(delete_untags="yes")
 
@@ -870,7 +932,9 @@ class DeletedByDigestTest(HoldTestCase):
                 self.ok(404, method, f"/v2/app/{path}")
         self.assert_nothing_listed()
         self.site.advance(10 * MINUTE - 1)
-        self.assertEqual(self.statuses(child.digest, digest_of(b"layer"), signature.digest, digest_of(b"signature")), {200})
+        self.assertEqual(
+            self.statuses(child.digest, digest_of(b"layer"), signature.digest, digest_of(b"signature")), {200}
+        )
         listed = self.ok(200, "GET", f"/v2/app/referrers/{parent.digest}").json["manifests"]
         self.assertEqual([entry["digest"] for entry in listed], [signature.digest])
         self.site.advance(1)
@@ -1033,7 +1097,13 @@ class PushHoldTest(HoldTestCase):
                 self.push_image("source", "1", b"layer")
                 for config in (b"1", b"2"):
                     self.push_blob(name, config)
-                    query = f"uploads/?digest={layer}" if way == "sent" else f"uploads/?mount={layer}" if way == "mounted" else layer
+                    query = (
+                        f"uploads/?digest={layer}"
+                        if way == "sent"
+                        else f"uploads/?mount={layer}"
+                        if way == "mounted"
+                        else layer
+                    )
                     self.ok(status, method, f"/v2/{name}/blobs/{query}", b"layer" if way == "sent" else b"")
                 self.push_manifest(name, "1", image(b"layer", config=b"1"))
                 self.delete(name, "1")
@@ -1199,6 +1269,8 @@ class UnusedUploadTest(ReferencesTestCase):
 
     def test_a_wrong_digest_leaves_nothing(self) -> None:
         location = self.ok(202, "POST", "/v2/app/blobs/uploads/").headers["Location"]
-        self.assertEqual(self.ok(400, "PUT", f"{location}?digest={digest_of(b'other')}", b"content").codes, ["DIGEST_INVALID"])
+        self.assertEqual(
+            self.ok(400, "PUT", f"{location}?digest={digest_of(b'other')}", b"content").codes, ["DIGEST_INVALID"]
+        )
         self.assertEqual(self.upload_files(), 0)
         self.assert_nothing_held()

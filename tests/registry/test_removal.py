@@ -1,4 +1,5 @@
-"""Removal in pieces: however much hangs on what is removed, nobody waits for long, what can be fetched is whole, and a crash in between loses nothing.
+"""Removal in pieces: however much hangs on what is removed, nobody waits for long, what can be fetched is whole, and a
+crash in between loses nothing.
 
 And what an answer is worth that was made while a removal was committed.
 """
@@ -32,7 +33,10 @@ class RemovalTestCase(InProcessTestCase):
         layers = [b"%d" % number for number in range(LAYERS)]
         for content in (b"{}", *layers):
             self.push_blob("app", content)
-        images = [self.push_manifest("app", "", image(*layers, annotations={"number": str(number)})) for number in range(IMAGES)]
+        images = [
+            self.push_manifest("app", "", image(*layers, annotations={"number": str(number)}))
+            for number in range(IMAGES)
+        ]
         self.push_index("app", "1", images)
         return images
 
@@ -60,10 +64,23 @@ class RemovalTestCase(InProcessTestCase):
     def assert_whole(self) -> None:
         """Check that all that can be fetched has what it references."""
         with self.site.database.read() as tx:
-            rows = tx.rows("SELECT repository, manifest, content FROM repository_manifest JOIN manifest ON id = manifest WHERE state < 3")
+            rows = tx.rows(
+                "SELECT repository, manifest, content FROM repository_manifest JOIN manifest ON id = manifest WHERE"
+                " state < 3"
+            )
             for repository, manifest, content in rows:
                 document = json.loads(content)
-                expected = len({part["digest"] for part in (*document.get("layers", []), *document.get("manifests", []), document.get("config")) if part})
+                expected = len(
+                    {
+                        part["digest"]
+                        for part in (
+                            *document.get("layers", []),
+                            *document.get("manifests", []),
+                            document.get("config"),
+                        )
+                        if part
+                    }
+                )
                 found = tx.value(
                     "SELECT (SELECT count(*) FROM manifest_blob WHERE repository = ? AND manifest = ?)"
                     " + (SELECT count(*) FROM manifest_child WHERE repository = ? AND parent = ?)",
@@ -74,7 +91,9 @@ class RemovalTestCase(InProcessTestCase):
     def assert_empty(self) -> None:
         """Check that there is nothing any more."""
         held = self.site.holdings()
-        self.assertEqual((held.manifests, held.contents, held.blobs, held.files, held.listed), (set(), set(), set(), set(), 0))
+        self.assertEqual(
+            (held.manifests, held.contents, held.blobs, held.files, held.listed), (set(), set(), set(), set(), 0)
+        )
 
 
 class LargeRemovals(RemovalTestCase):
@@ -147,7 +166,9 @@ class Interrupted(InProcess):
 class AnswersBesideWrites(InProcessTestCase):
     """An answer that was made of what a write was just about to change."""
 
-    def test_an_answer_made_of_the_old_state_between_the_begin_and_the_commit_of_a_write_is_not_given_again(self) -> None:
+    def test_an_answer_made_of_the_old_state_between_the_begin_and_the_commit_of_a_write_is_not_given_again(
+        self,
+    ) -> None:
         self.push_image("app", "1", b"layer")
         # The reader has a connection of its own: it sees what is committed, as one without the lock would.
         reader, self.site = self.site, Interrupted(self.site.directory, Options(), self.site.now)

@@ -1,4 +1,6 @@
-"""Places for upload sessions: who gets one when there are few, whose ends for another, and that a session ends with the credentials that opened it."""
+"""Places for upload sessions: who gets one when there are few, whose ends for another, and that a session ends with the
+credentials that opened it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ class Places(InProcessTestCase):
         return self.site.request("POST", "/v2/app/blobs/uploads/", user=user)
 
     def fill(self, *users: str) -> list[str]:
-        return [str(self.ok(202, "POST", "/v2/app/blobs/uploads/", user=user).headers["Location"]) for user in users for _ in range(SHARE)]
+        return [
+            str(self.ok(202, "POST", "/v2/app/blobs/uploads/", user=user).headers["Location"])
+            for user in users
+            for _ in range(SHARE)
+        ]
 
     def assert_refused(self, answer: Answer) -> None:
         self.assertEqual((answer.status, answer.codes), (429, ["TOOMANYREQUESTS"]))
@@ -62,7 +68,9 @@ class Places(InProcessTestCase):
         self.assert_refused(self.open("greedy"))
         self.site.now += 6 * MINUTE
         self.ok(202, "POST", "/v2/app/blobs/uploads/", user="greedy")
-        self.assertEqual(sorted(self.site.request("GET", location).status for location in locations), [204] * (SHARE - 1) + [404])
+        self.assertEqual(
+            sorted(self.site.request("GET", location).status for location in locations), [204] * (SHARE - 1) + [404]
+        )
 
     def test_a_session_that_a_request_works_on_does_not_give_way(self) -> None:
         location, *_ = self.fill("greedy")
@@ -103,7 +111,9 @@ class Withdrawn(ServerTestCase):
         added = vex(*command, "--data-dir", str(self.server.data), text=PASSWORD + "\n")
         self.assertEqual(added.returncode, 0, added.stderr)
         name = command[2]
-        return Client(self.server.addresses["auth"], name, added.stdout.split()[-1] if command[0] == "token" else PASSWORD)
+        return Client(
+            self.server.addresses["auth"], name, added.stdout.split()[-1] if command[0] == "token" else PASSWORD
+        )
 
     def withdraw(self, *command: str) -> None:
         ended = vex(*command, "--data-dir", str(self.server.data))

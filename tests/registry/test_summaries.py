@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.in_process import InProcess, InProcessTestCase, Options, directory_in_memory
-from tests.support.server import DOCKER_MANIFEST, OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, TOP, descriptor, digest_of, image
+from tests.support.server import (
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_EMPTY,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    TOP,
+    descriptor,
+    digest_of,
+    image,
+)
 from vex.http.turns import HeavyWork
 from vex.names import RepositoryName
 from vex.storage.listings import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
@@ -108,7 +118,11 @@ class Kinds(SummariesTestCase):
     def test_an_image_of_docker_is_one(self) -> None:
         content = config("amd64")
         self.push_blob("app", content)
-        document = {**image(), "mediaType": DOCKER_MANIFEST, "config": descriptor(content, "application/vnd.docker.container.image.v1+json")}
+        document = {
+            **image(),
+            "mediaType": DOCKER_MANIFEST,
+            "config": descriptor(content, "application/vnd.docker.container.image.v1+json"),
+        }
         self.push_manifest("app", "v1", document, DOCKER_MANIFEST)
         self.assertEqual(self.tag("app", "v1").summary, ("image", ("linux/amd64",)))
 
@@ -118,8 +132,15 @@ class Kinds(SummariesTestCase):
             self.push_blob("app", config(name))
             self.push_blob("app", b"x")
             self.push_manifest("app", "", json.loads(content))
-        attestation = {**child(images[2], os="unknown", architecture="unknown"), "annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
-        children = [child(images[0], os="linux", architecture="amd64"), child(images[1], os="linux", architecture="arm64", variant="v8"), attestation]
+        attestation = {
+            **child(images[2], os="unknown", architecture="unknown"),
+            "annotations": {"vnd.docker.reference.type": "attestation-manifest"},
+        }
+        children = [
+            child(images[0], os="linux", architecture="amd64"),
+            child(images[1], os="linux", architecture="arm64", variant="v8"),
+            attestation,
+        ]
         self.push_manifest("app", "v1", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children}, OCI_INDEX)
         self.assertEqual(self.tag("app", "v1").summary, ("index", ("linux/amd64", "linux/arm64/v8")))
 
@@ -131,14 +152,24 @@ class Kinds(SummariesTestCase):
     def test_what_is_no_image_is_an_artifact(self) -> None:
         signature = b'{"critical":{}}'
         for tag, config_type, layer_type, artifact_type in (
-            ("helm", "application/vnd.cncf.helm.config.v1+json", "application/vnd.cncf.helm.chart.content.v1.tar+gzip", ""),
+            (
+                "helm",
+                "application/vnd.cncf.helm.config.v1+json",
+                "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+                "",
+            ),
             ("cosign", OCI_CONFIG, "application/vnd.dev.cosign.simplesigning.v1+json", ""),
             ("oras", OCI_EMPTY, "text/plain", "application/vnd.example"),
         ):
             self.push_blob("app", signature)
             self.push_blob("app", b"{}")
             layers = [descriptor(signature, layer_type)]
-            document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor(b"{}", config_type), "layers": layers}
+            document = {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": descriptor(b"{}", config_type),
+                "layers": layers,
+            }
             self.push_manifest("app", tag, {**document, **({"artifactType": artifact_type} if artifact_type else {})})
             self.assertEqual(self.tag("app", tag).summary, ("artifact", ()), tag)
 
@@ -170,7 +201,9 @@ class Lists(SummariesTestCase):
         for order in (NAME, PUSHED, SIZE):
             for descending in (False, True):
                 parts = [self.tags(View("", order, descending, offset, 3)) for offset in (0, 3, 6, 9)]
-                self.assertEqual(sorted(functools.reduce(operator.iadd, parts, [])), [f"t{number}" for number in range(10)])
+                self.assertEqual(
+                    sorted(functools.reduce(operator.iadd, parts, [])), [f"t{number}" for number in range(10)]
+                )
 
     def test_repositories_are_sorted_filtered_and_found_below_a_name(self) -> None:
         for name, size in (("team/b", 300), ("team/a", 200), ("team", 250), ("teams/x", 100), ("team-x", 50)):
@@ -231,7 +264,6 @@ class KeptManifests(SummariesTestCase):
         self.site.advance(3601)
         self.assertEqual(self.unheld(), [])
 
-
     def test_the_former_child_of_an_index_is_listed_once_it_has_no_tag_either(self) -> None:
         child = self.push_image("app", "v1", b"1", config=b"{}")
         self.push_index("app", "index", [child])
@@ -249,7 +281,10 @@ class Migration(unittest.TestCase):
         self.directory = Path(context.__enter__())
         self.database = sqlite3.connect(self.directory / "vex.db")
         self.database.executescript((TOP / "vex/storage/sql/001-registry.sql").read_text())
-        self.database.executescript("INSERT INTO repository (id, name) VALUES (1, 'app'), (2, 'empty'); UPDATE repository SET emptied = 5 WHERE id = 2;")
+        self.database.executescript(
+            "INSERT INTO repository (id, name) VALUES (1, 'app'), (2, 'empty'); UPDATE repository SET emptied = 5 WHERE"
+            " id = 2;"
+        )
         self.addCleanup(self.database.close)
 
     def insert_blob(self, content: bytes) -> int:
@@ -264,8 +299,17 @@ class Migration(unittest.TestCase):
 
     def insert_manifest(self, document: dict[str, Any], pushed: int, blobs: list[int], children: list[int]) -> int:
         content = json.dumps(document).encode()
-        manifest = self.insert("manifest (digest, size, artifact_type, annotations, content)", digest_of(content), len(content), "", "{}", content)
-        self.insert("repository_manifest (repository, manifest, media_type, pushed)", 1, manifest, document["mediaType"], pushed)
+        manifest = self.insert(
+            "manifest (digest, size, artifact_type, annotations, content)",
+            digest_of(content),
+            len(content),
+            "",
+            "{}",
+            content,
+        )
+        self.insert(
+            "repository_manifest (repository, manifest, media_type, pushed)", 1, manifest, document["mediaType"], pushed
+        )
         for blob in blobs:
             self.insert("manifest_blob (repository, blob, manifest)", 1, blob, manifest)
         for number in children:
@@ -285,7 +329,12 @@ class Migration(unittest.TestCase):
         blobs = [self.insert_blob(layer), self.insert_blob(settings)]
         document = image(layer, config=settings)
         single = self.insert_manifest(document, 10, blobs, [])
-        index = self.insert_manifest({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child(json.dumps(document).encode())]}, 20, [], [single])
+        index = self.insert_manifest(
+            {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child(json.dumps(document).encode())]},
+            20,
+            [],
+            [single],
+        )
         loose = self.insert_manifest({**document, "annotations": {"a": "b"}}, 15, blobs, [])
         for tag, manifest in (("one", single), ("two", index), ("three", index)):
             self.insert("tag (repository, name, manifest, updated)", 1, tag, manifest, 30)
@@ -294,7 +343,9 @@ class Migration(unittest.TestCase):
         self.assertEqual(browsing.repositories("", ALL).entries, [RepositoryEntry(RepositoryName("app"), 3, 20, size)])
         site.housekeeping.fill_in_summaries()
         entries = {entry.name: entry for entry in browsing.tags(RepositoryName("app"), ALL)[0].entries}
-        self.assertEqual({name: entry.size for name, entry in entries.items()}, {"one": size, "two": size, "three": size})
+        self.assertEqual(
+            {name: entry.size for name, entry in entries.items()}, {"one": size, "two": size, "three": size}
+        )
         self.assertEqual(entries["one"].summary, ("image", ("linux/riscv64",)))
         self.assertEqual(entries["two"].summary, ("index", ("linux/riscv64",)))
         self.assertEqual([entry.manifest for entry in browsing.unheld(RepositoryName("app"), 0, 10).entries], [loose])

@@ -1,4 +1,6 @@
-"""Pushing blobs: end-4 to end-6, end-11, end-13 and end-14 of the OCI distribution specification, and what clients make of them."""
+"""Pushing blobs: end-4 to end-6, end-11, end-13 and end-14 of the OCI distribution specification, and what clients make
+of them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ ABSENT = digest_of(b"never pushed")
 class UploadCase(ServerTestCase):
     """Requests of an upload."""
 
-    def post(self, repository: str, query: str = "", body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+    def post(
+        self, repository: str, query: str = "", body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         return self.server.auth.request("POST", f"/v2/{repository}/blobs/uploads/{query}", body, headers)
 
     def patch(self, location: str, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
@@ -23,7 +27,9 @@ class UploadCase(ServerTestCase):
 
     def put(self, location: str, digest: str, body: Any = b"", headers: Mapping[str, str] | None = None) -> Answer:
         """Add `digest=` to the location as a client does that knows nothing of its form."""
-        return self.server.auth.request("PUT", f"{location}{'&' if '?' in location else '?'}digest={digest}", body, headers)
+        return self.server.auth.request(
+            "PUT", f"{location}{'&' if '?' in location else '?'}digest={digest}", body, headers
+        )
 
     def begin(self, repository: str) -> str:
         answer = self.post(repository)
@@ -52,7 +58,9 @@ class Styles(UploadCase):
     def test_post_answers_where_the_session_is(self) -> None:
         for path in ("/v2/post/blobs/uploads/", "/v2/post/blobs/uploads"):
             with self.subTest(path):
-                answer = self.server.auth.request("POST", path, headers={"Content-Type": "application/json", "Content-Length": "0"})
+                answer = self.server.auth.request(
+                    "POST", path, headers={"Content-Type": "application/json", "Content-Length": "0"}
+                )
                 self.assert_session(answer, 202, "0-0")
                 self.assertTrue(answer.headers["Location"].startswith("/v2/post/blobs/uploads/"))
 
@@ -62,7 +70,9 @@ class Styles(UploadCase):
                 location = self.begin(f"query{number}")
                 self.assertRegex(location, r"^/v2/query\d/blobs/uploads/[0-9a-f]{32,}\?[^?]+$")
                 location = str(self.patch(location, b"con").headers["Location"])
-                answer = self.server.auth.request("PUT", f"{location}{separator}digest={digest_of(b'content')}", b"tent")
+                answer = self.server.auth.request(
+                    "PUT", f"{location}{separator}digest={digest_of(b'content')}", b"tent"
+                )
                 self.assert_created(answer, f"query{number}", b"content")
 
     def test_a_session_is_found_without_the_query_of_its_location(self) -> None:
@@ -87,13 +97,17 @@ class Styles(UploadCase):
         self.assert_created(self.put(answer.headers["Location"], digest_of(b"content")), "stream", b"content")
 
     def test_one_post_with_the_whole_body(self) -> None:
-        answer = self.post("single", f"?digest={digest_of(b'content')}", b"content", {"Content-Type": "application/octet-stream"})
+        answer = self.post(
+            "single", f"?digest={digest_of(b'content')}", b"content", {"Content-Type": "application/octet-stream"}
+        )
         self.assert_created(answer, "single", b"content")
 
     def test_one_post_with_a_digest_and_no_body_goes_on_with_a_put(self) -> None:
         answer = self.post("later", f"?digest={digest_of(b'content')}")
         self.assert_session(answer, 202, "0-0")
-        self.assert_created(self.put(answer.headers["Location"], digest_of(b"content"), b"content"), "later", b"content")
+        self.assert_created(
+            self.put(answer.headers["Location"], digest_of(b"content"), b"content"), "later", b"content"
+        )
 
     def test_chunks_in_order_and_the_last_one_by_put(self) -> None:
         location = self.begin("chunks")
@@ -130,7 +144,9 @@ class Styles(UploadCase):
     def test_sha512_is_taken_in_every_style(self) -> None:
         digest = digest_of(b"content", "sha512")
         self.assert_created(self.put(self.begin("sha512/put"), digest, b"content"), "sha512/put", b"content", "sha512")
-        self.assert_created(self.post("sha512/post", f"?digest={digest}", b"content"), "sha512/post", b"content", "sha512")
+        self.assert_created(
+            self.post("sha512/post", f"?digest={digest}", b"content"), "sha512/post", b"content", "sha512"
+        )
         answer = self.post("sha512/announced", "?digest-algorithm=sha512")
         self.assert_session(answer, 202, "0-0")
         self.patch(answer.headers["Location"], b"content")
@@ -138,7 +154,9 @@ class Styles(UploadCase):
 
     def test_an_algorithm_that_is_not_known_is_400(self) -> None:
         self.assert_error(self.post("md5", "?digest-algorithm=md5"), 400, "DIGEST_INVALID")
-        self.assert_error(self.post("md5", "?digest=md5:9a0364b9e99bb480dd25e1f0284c8555", b"content"), 400, "DIGEST_INVALID")
+        self.assert_error(
+            self.post("md5", "?digest=md5:9a0364b9e99bb480dd25e1f0284c8555", b"content"), 400, "DIGEST_INVALID"
+        )
 
     def test_the_status_of_a_session_says_how_far_it_is(self) -> None:
         location = self.begin("status")
@@ -190,15 +208,33 @@ class Refusals(UploadCase):
         self.patch(location, b"01234", {"Content-Range": "0-4"})
         for content_range in ("0-4", "4-8", "6-10", "10-14"):
             with self.subTest(content_range):
-                self.assert_out_of_order(self.patch(location, b"xxxxx", {"Content-Range": content_range}), location, "0-4")
+                self.assert_out_of_order(
+                    self.patch(location, b"xxxxx", {"Content-Range": content_range}), location, "0-4"
+                )
                 put = self.put(location, digest_of(b"0123456789"), b"xxxxx", {"Content-Range": content_range})
                 self.assert_out_of_order(put, location, "0-4")
         self.assert_session(self.server.auth.get(location), 204, "0-4")
-        self.assert_created(self.put(location, digest_of(b"0123456789"), b"56789", {"Content-Range": "5-9"}), "order", b"0123456789")
+        self.assert_created(
+            self.put(location, digest_of(b"0123456789"), b"56789", {"Content-Range": "5-9"}), "order", b"0123456789"
+        )
 
     def test_a_content_range_that_cannot_be_read_is_400_and_the_session_goes_on(self) -> None:
         location = self.begin("grammar")
-        for value in ("bytes 0-4/5", "bytes=0-4", "0-", "-4", "4-0", "0 - 4", "0-4/", "0-4/x", "+0-4", "0-4-5", "", "\u0660-4", "0" * 30 + "-4"):
+        for value in (
+            "bytes 0-4/5",
+            "bytes=0-4",
+            "0-",
+            "-4",
+            "4-0",
+            "0 - 4",
+            "0-4/",
+            "0-4/x",
+            "+0-4",
+            "0-4-5",
+            "",
+            "\u0660-4",
+            "0" * 30 + "-4",
+        ):
             with self.subTest(value):
                 sent = {"Content-Range": value.encode().decode("latin-1")}
                 self.assert_error(self.patch(location, b"01234", sent), 400, "BLOB_UPLOAD_INVALID")
@@ -210,7 +246,9 @@ class Refusals(UploadCase):
             with self.subTest(size):
                 location = self.begin(f"size{number}")
                 self.assert_session(self.patch(location, b"01234", {"Content-Range": f"0-4{size}"}), 202, "0-4")
-                self.assert_out_of_order(self.patch(location, b"01234", {"Content-Range": f"0-4{size}"}), location, "0-4")
+                self.assert_out_of_order(
+                    self.patch(location, b"01234", {"Content-Range": f"0-4{size}"}), location, "0-4"
+                )
                 put = self.put(location, digest_of(b"0123456789"), b"56789", {"Content-Range": f"5-9{size}"})
                 self.assert_created(put, f"size{number}", b"0123456789")
 
@@ -220,11 +258,15 @@ class Refusals(UploadCase):
             with self.subTest(last):
                 location = self.begin(f"last{number}")
                 self.patch(location, content[:5])
-                self.assert_out_of_order(self.put(location, digest_of(content), content[5:], {"Content-Range": f"4-{last}"}), location, "0-4")
+                self.assert_out_of_order(
+                    self.put(location, digest_of(content), content[5:], {"Content-Range": f"4-{last}"}), location, "0-4"
+                )
                 answer = self.put(location, digest_of(content), content[5:], {"Content-Range": f"5-{last}"})
                 self.assert_created(answer, f"last{number}", content)
         location = self.begin("last/short")
-        self.assert_error(self.put(location, digest_of(content), content[:9], {"Content-Range": "0-10"}), 400, "DIGEST_INVALID")
+        self.assert_error(
+            self.put(location, digest_of(content), content[:9], {"Content-Range": "0-10"}), 400, "DIGEST_INVALID"
+        )
 
     def test_a_length_that_differs_from_content_range_is_refused_and_nothing_of_it_stays(self) -> None:
         location = self.begin("length")
@@ -238,7 +280,9 @@ class Refusals(UploadCase):
         token = self.begin("mine").rpartition("/")[2]
         for method in ("GET", "PATCH", "PUT", "DELETE"):
             with self.subTest(method):
-                answer = self.server.auth.request(method, f"/v2/yours/blobs/uploads/{token}?digest={digest_of(b'x')}", b"x")
+                answer = self.server.auth.request(
+                    method, f"/v2/yours/blobs/uploads/{token}?digest={digest_of(b'x')}", b"x"
+                )
                 self.assert_error(answer, 404, "BLOB_UPLOAD_UNKNOWN")
         self.assertEqual(self.server.auth.get(f"/v2/mine/blobs/uploads/{token}").status, 204)
 
@@ -254,7 +298,8 @@ class Refusals(UploadCase):
         with connected(self.server.addresses["auth"]) as first:
             # 100 Continue tells that the first one has the session.
             first.send(
-                f"PATCH {location} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n".encode()
+                f"PATCH {location} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: 5\r\nExpect:"
+                " 100-continue\r\n\r\n".encode()
             )
             self.assertEqual(first.answer().status, 100)
             self.assert_out_of_order(self.patch(location, b"other"), location, "0-0")
@@ -271,13 +316,18 @@ class Refusals(UploadCase):
             # The server closes once it has seen the end.
             self.assertEqual(wire.rest(), b"")
         self.assert_session(self.server.auth.get(location), 204, "0-4")
-        self.assert_created(self.put(location, digest_of(b"0123456789"), b"56789", {"Content-Range": "5-9"}), "vanish", b"0123456789")
-
+        self.assert_created(
+            self.put(location, digest_of(b"0123456789"), b"56789", {"Content-Range": "5-9"}), "vanish", b"0123456789"
+        )
 
     def test_what_arrived_and_was_told_of_stays_when_the_connection_is_reset(self) -> None:
         location = self.begin("reset")
         with connected(self.server.addresses["auth"]) as wire:
-            wire.send(f"PATCH {location} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: 9000000\r\n\r\n".encode() + bytes(2_000_000))
+            wire.send(
+                f"PATCH {location} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length:"
+                " 9000000\r\n\r\n".encode()
+                + bytes(2_000_000)
+            )
             while (told := self.server.auth.get(location).headers["Range"]) == "0-0":
                 pass
             wire.reset()
@@ -298,7 +348,13 @@ class Mounts(UploadCase):
         cls.server.auth.push_image("source", "v1", b"layer")
 
     def test_a_mount_is_201_with_the_blob(self) -> None:
-        for number, query in enumerate((f"?mount={self.digest}&from=source", f"?from=source&mount={self.digest}&origin=docker.io", f"?mount={self.digest}")):
+        for number, query in enumerate(
+            (
+                f"?mount={self.digest}&from=source",
+                f"?from=source&mount={self.digest}&origin=docker.io",
+                f"?mount={self.digest}",
+            )
+        ):
             with self.subTest(query):
                 self.assert_created(self.post(f"target/{number}", query), f"target/{number}", b"layer")
 
@@ -309,7 +365,13 @@ class Mounts(UploadCase):
         auth.push_manifest("target/used", "v1", image(b"layer"))
 
     def test_a_mount_that_is_not_possible_is_a_fresh_upload(self) -> None:
-        for query in (f"?mount={ABSENT}&from=source", f"?mount={ABSENT}", "?mount=md5:00&from=source", "?mount=&from=", f"?mount={ABSENT}&from=NOT%20A%20NAME"):
+        for query in (
+            f"?mount={ABSENT}&from=source",
+            f"?mount={ABSENT}",
+            "?mount=md5:00&from=source",
+            "?mount=&from=",
+            f"?mount={ABSENT}&from=NOT%20A%20NAME",
+        ):
             with self.subTest(query):
                 answer = self.post("target/fresh", query)
                 self.assert_session(answer, 202, "0-0")
@@ -328,7 +390,10 @@ class Limits(UploadCase):
     def test_a_blob_past_the_limit_is_413_before_the_body_is_sent(self) -> None:
         location = self.begin("limit")
         with connected(self.server.addresses["auth"]) as wire:
-            wire.send(f"PATCH {location} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: 9\r\n\r\n".encode())
+            wire.send(
+                f"PATCH {location} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length:"
+                " 9\r\n\r\n".encode()
+            )
             self.assert_error(wire.answer(), 413, "SIZE_INVALID")
 
     def test_a_blob_at_the_limit_is_taken_and_what_grows_past_it_is_413(self) -> None:
@@ -368,7 +433,8 @@ class NoSpace(UploadCase):
         location = self.begin("full")
         with connected(self.server.addresses["auth"]) as wire:
             wire.send(
-                f"PATCH {location} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n".encode()
+                f"PATCH {location} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: 9\r\nExpect:"
+                " 100-continue\r\n\r\n".encode()
             )
             self.assertEqual(wire.answer().status, 507)
         self.assert_session(self.server.auth.get(location), 204, "0-0")
@@ -390,4 +456,6 @@ class Restarts(UploadCase):
         location = str(self.post("restart512", "?digest-algorithm=sha512").headers["Location"])
         self.patch(location, b"01234")
         self.server.restart()
-        self.assert_created(self.put(location, digest_of(b"0123456789", "sha512"), b"56789"), "restart512", b"0123456789", "sha512")
+        self.assert_created(
+            self.put(location, digest_of(b"0123456789", "sha512"), b"56789"), "restart512", b"0123456789", "sha512"
+        )

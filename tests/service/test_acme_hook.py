@@ -28,8 +28,14 @@ class AcmeHookTest(unittest.TestCase):
                 reload.chmod(0o755)
                 hook = directory / "hook"
                 text = block_with("RENEWED_LINEAGE", PAGES["tls"])
-                hook.write_text(text.replace("/srv/registry", str(directory)).replace("-o registry", f"-o {os.getuid()}"))
-                run("sh", str(hook), environment={"RENEWED_LINEAGE": str(renewed), "PATH": f"{directory}:{os.environ['PATH']}"})
+                hook.write_text(
+                    text.replace("/srv/registry", str(directory)).replace("-o registry", f"-o {os.getuid()}")
+                )
+                run(
+                    "sh",
+                    str(hook),
+                    environment={"RENEWED_LINEAGE": str(renewed), "PATH": f"{directory}:{os.environ['PATH']}"},
+                )
                 deadline = time.monotonic() + 20
                 while ssl.get_server_certificate(server.addresses["public"]) == before:
                     self.assertLess(time.monotonic(), deadline, server.log.read_text())

@@ -1,4 +1,6 @@
-"""The first user that `vex serve` makes, what it prints then, and the first hour: a fresh clone, served and tested as a newcomer does it."""
+"""The first user that `vex serve` makes, what it prints then, and the first hour: a fresh clone, served and tested as a
+newcomer does it.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Registry:
         with open(self.log, "ab") as log:
             source = theirs if terminal else subprocess.DEVNULL
             variables = {**os.environ, **environment}
-            self.process = subprocess.Popen(command, cwd=directory, stdin=source, stdout=theirs, stderr=log, env=variables)
+            self.process = subprocess.Popen(
+                command, cwd=directory, stdin=source, stdout=theirs, stderr=log, env=variables
+            )
         os.close(theirs)
         self.shown = ""
         self.read_to("ready\n")
@@ -91,7 +95,12 @@ class FirstUserCase(unittest.TestCase):
     @contextlib.contextmanager
     def serving(self, *flags: str, terminal: bool, environment: Mapping[str, str] = NEWCOMER) -> Iterator[Registry]:
         """Serve for a block."""
-        registry = Registry(self.directory, [sys.executable, str(TOP / "vex.py"), "serve", *FREE_PORTS, *flags], environment, terminal=terminal)
+        registry = Registry(
+            self.directory,
+            [sys.executable, str(TOP / "vex.py"), "serve", *FREE_PORTS, *flags],
+            environment,
+            terminal=terminal,
+        )
         try:
             yield registry
             registry.end()
@@ -127,10 +136,21 @@ class FirstStarts(FirstUserCase):
         registry = self.start_once("--log-format", "text", terminal=False)
         self.assertTrue(registry.shown.endswith("ready\n"), registry.shown)
         self.assertEqual(self.users(), [])
-        advice = re.findall(r"WARNING no user can push yet; add one with: (\S+ \S+ user add )NAME( .*)$", registry.log.read_text(), re.MULTILINE)
+        advice = re.findall(
+            r"WARNING no user can push yet; add one with: (\S+ \S+ user add )NAME( .*)$",
+            registry.log.read_text(),
+            re.MULTILINE,
+        )
         self.assertEqual(len(advice), 1, registry.log.read_text())
         command = f"{advice[0][0]}bob{advice[0][1]}"
-        subprocess.run(["sh", "-c", command], cwd=self.directory, input=f"{PASSWORD}\n", text=True, check=True, env={**os.environ, "PATH": path_to_python()})
+        subprocess.run(
+            ["sh", "-c", command],
+            cwd=self.directory,
+            input=f"{PASSWORD}\n",
+            text=True,
+            check=True,
+            env={**os.environ, "PATH": path_to_python()},
+        )
         self.assertEqual(self.users(), ["bob"])
         self.assertNotIn("no user", self.start_once(terminal=False).log.read_text().partition("NAME")[2])
 
@@ -187,7 +207,16 @@ class PeopleAtTheKeyboard(FirstUserCase):
         require_root()
         setpriv = require("setpriv", "util-linux")
         self.directory.chmod(0o777)
-        command = [setpriv, "--reuid=8200", "--regid=8200", "--clear-groups", sys.executable, str(TOP / "vex.py"), "serve", *FREE_PORTS]
+        command = [
+            setpriv,
+            "--reuid=8200",
+            "--regid=8200",
+            "--clear-groups",
+            sys.executable,
+            str(TOP / "vex.py"),
+            "serve",
+            *FREE_PORTS,
+        ]
         registry = Registry(self.directory, command, {**NOBODY, "PYTHONDONTWRITEBYTECODE": "1"}, terminal=True)
         try:
             registry.end()
@@ -237,7 +266,11 @@ class Shown(FirstUserCase):
 
     def test_where_docker_refuses_plain_http_that_is_said(self) -> None:
         users = self.new_users()
-        for host, plain, refused in (("192.0.2.1:8201", True, True), ("192.0.2.1:8201", False, False), ("127.0.0.1:8201", True, False)):
+        for host, plain, refused in (
+            ("192.0.2.1:8201", True, True),
+            ("192.0.2.1:8201", False, False),
+            ("127.0.0.1:8201", True, False),
+        ):
             with self.subTest(host=host, plain=plain):
                 self.assertEqual("refuses" in self.first_user(users, Places(host, host, "", plain)), refused)
             users.delete("newcomer")
@@ -269,7 +302,10 @@ class FirstHour(unittest.TestCase):
     def test_what_serve_prints_can_be_pasted_with_docker(self) -> None:
         require_root()
         require("docker", "docker.io")
-        with temporary_directory() as directory, daemon(directory, *dockerd(directory, f"unix://{directory}/docker.sock")):
+        with (
+            temporary_directory() as directory,
+            daemon(directory, *dockerd(directory, f"unix://{directory}/docker.sock")),
+        ):
             (directory / "empty").mkdir()
             command = [sys.executable, str(self.clone / "vex.py"), "serve", *FREE_PORTS]
             registry = Registry(directory / "empty", command, NEWCOMER, terminal=True)
@@ -277,8 +313,14 @@ class FirstHour(unittest.TestCase):
                 registry.read_to("in a browser:\n  http")
                 commands = re.findall(r"^  ((?:docker|tar) .*)$", registry.shown, re.MULTILINE)
                 self.assertEqual(len(commands), 4)
-                environment = {"DOCKER_HOST": f"unix://{directory}/docker.sock", "DOCKER_CONFIG": str(directory / "config")}
-                outputs = [run_on_terminal("sh", "-c", line, environment=environment, password=registry.password) for line in commands]
+                environment = {
+                    "DOCKER_HOST": f"unix://{directory}/docker.sock",
+                    "DOCKER_CONFIG": str(directory / "config"),
+                }
+                outputs = [
+                    run_on_terminal("sh", "-c", line, environment=environment, password=registry.password)
+                    for line in commands
+                ]
                 self.assertIn("Login Succeeded", outputs[0])
                 self.assertRegex(outputs[2], "digest: sha256:[0-9a-f]{64}")
                 self.assertIn("Status: ", outputs[3])

@@ -1,4 +1,6 @@
-"""Health, as those who ask over new connections see it: alive, ready, and if not, why; and the page that links both and the metrics."""
+"""Health, as those who ask over new connections see it: alive, ready, and if not, why; and the page that links both and
+the metrics.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ UPLOAD = digest_of(b"0123456789")
 def begin_upload(server: Server) -> Wire:
     """Send the first half of a blob, which holds up the end of the server."""
     wire = Wire(server.addresses["auth"])
-    head = f"POST /v2/slow/blobs/uploads/?digest={UPLOAD} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n"
+    head = (
+        f"POST /v2/slow/blobs/uploads/?digest={UPLOAD} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\n"
+        "Content-Length: 10\r\nExpect: 100-continue\r\n\r\n"
+    )
     wire.send(head.encode())
     assert wire.answer().status == 100
     wire.send(b"01234")
@@ -93,7 +98,13 @@ class Readiness(HealthTestCase):
         with running() as server:
             stored = server.auth.push_image("app", "v1", b"layer")
             server.restart("--free-space", "1024TiB")
-            self.await_reason(server.internal, r"^out of disk space: [0-9]+ bytes are free, less than the 1125899906842624 that free-space keeps; .*\n$")
+            self.await_reason(
+                server.internal,
+                (
+                    r"^out of disk space: [0-9]+ bytes are free, less than the 1125899906842624 that free-space keeps;"
+                    r" .*\n$"
+                ),
+            )
             self.assertEqual(server.public.get(f"/v2/app/manifests/{stored}").status, 200)
             server.restart("--free-space", "0")
             self.assert_ready(server.internal)
@@ -121,8 +132,18 @@ class Readiness(HealthTestCase):
                 process.wait(timeout=60)
 
     def _start(self, directory: Path, output: int, address: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(TOP / "vex.py"), "serve", "--data-dir", str(directory), "--internal-addr", address]
-        process = subprocess.Popen([*command, "--public-addr", "off", "--auth-addr", "off"], stdout=output, stderr=subprocess.DEVNULL)
+        command = [
+            sys.executable,
+            str(TOP / "vex.py"),
+            "serve",
+            "--data-dir",
+            str(directory),
+            "--internal-addr",
+            address,
+        ]
+        process = subprocess.Popen(
+            [*command, "--public-addr", "off", "--auth-addr", "off"], stdout=output, stderr=subprocess.DEVNULL
+        )
         os.close(output)
         return process
 
@@ -133,7 +154,9 @@ class IndexTest(HealthTestCase):
             answer = server.internal.get("/")
             self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "text/html; charset=utf-8"))
             self.assertEqual(answer.headers["X-Content-Type-Options"], "nosniff")
-            self.assertEqual(answer.headers["Content-Security-Policy"], server.public.get("/").headers["Content-Security-Policy"])
+            self.assertEqual(
+                answer.headers["Content-Security-Policy"], server.public.get("/").headers["Content-Security-Policy"]
+            )
             page = Page(answer.body.decode())
             self.assertEqual(page.faults, [])
             self.assertIn(f"Vex {VERSION}", page.text)
@@ -141,7 +164,11 @@ class IndexTest(HealthTestCase):
             links += [part.partition('"')[0] for part in answer.body.decode().split('src="')[1:]]
             self.assertLessEqual({"/healthz", "/readyz", "/metrics"}, set(links))
             for link in links:
-                self.assertEqual(link if link.startswith("#") else server.internal.get(link).status, "#main" if link.startswith("#") else 200, link)
+                self.assertEqual(
+                    link if link.startswith("#") else server.internal.get(link).status,
+                    "#main" if link.startswith("#") else 200,
+                    link,
+                )
             with connected(server.addresses["internal"]) as wire:
                 wire.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
                 head = wire.answer("HEAD")

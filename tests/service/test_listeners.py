@@ -1,4 +1,6 @@
-"""What each listener allows: a table written by hand, compared with every route, method and kind of credentials; CORS; writes across sites."""
+"""What each listener allows: a table written by hand, compared with every route, method and kind of credentials; CORS;
+writes across sites.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ WRITES = ("POST", "PUT", "PATCH", "DELETE")
 READ = {"GET": 200, "HEAD": 200}
 ALIVE = {**READ, "OPTIONS": 200}
 
-# The status of each request that is allowed, by operation: the requests below are such that they change nothing but by opening an upload.
+# The status of each request that is allowed, by operation: the requests below are such that they change nothing but by
+# opening an upload.
 PUBLIC_ALLOWS: dict[str, dict[str, int]] = {
     "version": READ,
     "catalog": READ,
@@ -168,12 +171,16 @@ class Authorization(ListenerCase):
                     if method in PUBLIC_ALLOWS[operation]:
                         self.assert_status(answer, method, PUBLIC_ALLOWS[operation][method])
                     elif method in WRITES:
-                        self.assert_error(answer, 405, "UNSUPPORTED") if path.startswith("/v2/") else self.assertEqual(answer.status, 405)
+                        self.assert_error(answer, 405, "UNSUPPORTED") if path.startswith("/v2/") else self.assertEqual(
+                            answer.status, 405
+                        )
                         self.assertEqual(allow(answer), {"GET", "HEAD", "OPTIONS"})
                     elif method in UNKNOWN_METHODS:
                         self.assert_refused_method(answer, method)
                     else:
-                        self.assertEqual(answer.status, 204 if method == "OPTIONS" and PUBLIC_ALLOWS[operation] else 404)
+                        self.assertEqual(
+                            answer.status, 204 if method == "OPTIONS" and PUBLIC_ALLOWS[operation] else 404
+                        )
 
     def test_auth_answers_every_request_without_the_right_password_with_a_challenge(self) -> None:
         for kind, authorization in CREDENTIALS.items():
@@ -189,7 +196,12 @@ class Authorization(ListenerCase):
 
     def test_auth_answers_what_is_not_well_formed_with_a_challenge(self) -> None:
         for name, authorization in MALFORMED.items():
-            for method, path in (("GET", "/v2/"), ("HEAD", PATHS["manifest"]), ("POST", PATHS["uploads"]), ("PUT", PATHS["manifest"])):
+            for method, path in (
+                ("GET", "/v2/"),
+                ("HEAD", PATHS["manifest"]),
+                ("POST", PATHS["uploads"]),
+                ("PUT", PATHS["manifest"]),
+            ):
                 with self.subTest(name=name, method=method):
                     self.assert_challenge(self.ask("auth", method, path, authorization), method)
 
@@ -229,7 +241,9 @@ class Authorization(ListenerCase):
 
     def test_pages_are_on_the_public_listener_alone_and_only_read(self) -> None:
         known = {route.template for route in routes.REGISTRY}
-        pages = [route for route in POLICIES["public"].routes if route.template not in known and route is not routes.HEALTHZ]
+        pages = [
+            route for route in POLICIES["public"].routes if route.template not in known and route is not routes.HEALTHZ
+        ]
         self.assertTrue(pages)
         for route in pages:
             path = re.sub(r"<\w+>", "x", route.template)
@@ -239,7 +253,11 @@ class Authorization(ListenerCase):
                     answer = self.server.public.request(method, path)
                     self.assertEqual((answer.status, allow(answer)), (405, {"GET", "HEAD", "OPTIONS"}))
                 self.assertEqual(self.server.auth.get(path).status, 404)
-                self.assertEqual(self.server.internal.get(path).status, 200 if path == "/" else 404, "the internal listener has a front page of its own")
+                self.assertEqual(
+                    self.server.internal.get(path).status,
+                    200 if path == "/" else 404,
+                    "the internal listener has a front page of its own",
+                )
 
     def test_every_listener_says_without_credentials_and_with_any_that_it_is_alive(self) -> None:
         for listener in self.server.addresses:
@@ -247,19 +265,35 @@ class Authorization(ListenerCase):
                 for method in ALIVE:
                     with self.subTest(listener=listener, credentials=credentials, method=method):
                         answer = self.ask(listener, method, "/healthz", credentials)
-                        self.assertEqual((answer.status, answer.body, answer.headers["Content-Length"]), (200, b"", "0"))
-                        self.assertEqual((answer.headers["Cache-Control"], answer.headers["Access-Control-Allow-Origin"]), ("no-store", None))
+                        self.assertEqual(
+                            (answer.status, answer.body, answer.headers["Content-Length"]), (200, b"", "0")
+                        )
+                        self.assertEqual(
+                            (answer.headers["Cache-Control"], answer.headers["Access-Control-Allow-Origin"]),
+                            ("no-store", None),
+                        )
 
     def test_a_denied_write_changes_nothing(self) -> None:
         manifest = self.server.public.get(PATHS["manifest"])
-        for client in (self.server.public, Client(self.server.addresses["auth"]), Client(self.server.addresses["auth"], USER, "wrong password")):
+        for client in (
+            self.server.public,
+            Client(self.server.addresses["auth"]),
+            Client(self.server.addresses["auth"], USER, "wrong password"),
+        ):
             for method, body in (("PUT", manifest.body), ("DELETE", None)):
-                answer = client.request(method, "/v2/team/app/manifests/denied" if body else PATHS["manifest"], body, {"Content-Type": OCI_MANIFEST})
+                answer = client.request(
+                    method,
+                    "/v2/team/app/manifests/denied" if body else PATHS["manifest"],
+                    body,
+                    {"Content-Type": OCI_MANIFEST},
+                )
                 self.assertIn(answer.status, (401, 405))
         self.assertEqual(self.server.public.get("/v2/team/app/tags/list").json["tags"], ["v1"])
 
     def ask(self, listener: str, method: str, path: str, authorization: str) -> Answer:
-        return Client(self.server.addresses[listener]).request(method, path, headers={"Authorization": authorization} if authorization else {})
+        return Client(self.server.addresses[listener]).request(
+            method, path, headers={"Authorization": authorization} if authorization else {}
+        )
 
     def assert_challenge(self, answer: Answer, method: str) -> None:
         self.assertEqual(answer.status, 401)
@@ -308,17 +342,26 @@ class Errors(ListenerCase):
     def test_ports_where_nobody_pushes_name_the_one_for_that(self) -> None:
         port = self.server.addresses["auth"][1]
         public, internal = self.server.public, self.server.internal
-        for client, method, status in ((public, "PUT", 405), (public, "DELETE", 405), (internal, "PUT", 404), (internal, "GET", 404)):
+        for client, method, status in (
+            (public, "PUT", 405),
+            (public, "DELETE", 405),
+            (internal, "PUT", 404),
+            (internal, "GET", 404),
+        ):
             answer = client.request(method, "/v2/team/app/manifests/v1")
             self.assertEqual(answer.status, status)
             self.assertRegex(answer.json["errors"][0]["message"], rf"; push and delete at port {port}$")
         self.assertIn("and no images", internal.get("/v2/team/app/manifests/v1").json["errors"][0]["message"])
 
     def test_names_and_digests_may_be_escaped(self) -> None:
-        answer = self.server.auth.request("POST", f"/v2/escaped%2Fname/blobs/uploads/?digest={LAYER.replace(':', '%3A')}", b"layer")
+        answer = self.server.auth.request(
+            "POST", f"/v2/escaped%2Fname/blobs/uploads/?digest={LAYER.replace(':', '%3A')}", b"layer"
+        )
         self.assertEqual((answer.status, answer.headers["Location"]), (201, f"/v2/escaped/name/blobs/{LAYER}"))
         session = self.server.auth.request("POST", "/v2/escaped%2fname/blobs/uploads/").headers["Location"]
-        self.assertEqual(self.server.auth.request("DELETE", session.replace("escaped/name", "escaped%2Fname")).status, 204)
+        self.assertEqual(
+            self.server.auth.request("DELETE", session.replace("escaped/name", "escaped%2Fname")).status, 204
+        )
         self.server.auth.push_image("escaped/name", "v1.0", b"layer")
         for client in (self.server.public, self.server.auth):
             for path in (
@@ -358,17 +401,28 @@ class CrossOrigin(ListenerCase):
                 answer = self.server.public.request("OPTIONS", PATHS[operation], headers=asked)
                 self.assertEqual((answer.status, answer.body), (204, b""))
                 self.assertEqual(answer.headers["Access-Control-Allow-Origin"], "*")
-                self.assertEqual({name.strip() for name in answer.headers["Access-Control-Allow-Methods"].split(",")}, {"GET", "HEAD", "OPTIONS"})
+                self.assertEqual(
+                    {name.strip() for name in answer.headers["Access-Control-Allow-Methods"].split(",")},
+                    {"GET", "HEAD", "OPTIONS"},
+                )
                 self.assertIn("accept", answer.headers["Access-Control-Allow-Headers"].lower())
                 self.assertEqual(answer.headers.get_all("Access-Control-Allow-Origin"), ["*"])
 
     def test_a_preflight_on_auth_is_no_write(self) -> None:
         headers = {**self.headers, "Access-Control-Request-Method": "GET", "Sec-Fetch-Site": "cross-site"}
-        self.assert_error(Client(self.server.addresses["auth"]).request("OPTIONS", PATHS["manifest"], headers=headers), 401, "UNAUTHORIZED")
+        self.assert_error(
+            Client(self.server.addresses["auth"]).request("OPTIONS", PATHS["manifest"], headers=headers),
+            401,
+            "UNAUTHORIZED",
+        )
 
     def test_auth_and_internal_can_be_read_by_no_page(self) -> None:
         nobody = Client(self.server.addresses["auth"])
-        for client, path in ((self.server.auth, PATHS["manifest"]), (nobody, PATHS["manifest"]), (self.server.internal, "/metrics")):
+        for client, path in (
+            (self.server.auth, PATHS["manifest"]),
+            (nobody, PATHS["manifest"]),
+            (self.server.internal, "/metrics"),
+        ):
             for method in ("GET", "OPTIONS"):
                 answer = client.request(method, path, headers=self.headers)
                 self.assertEqual([name for name in answer.headers if name.lower().startswith("access-control")], [])
@@ -396,7 +450,12 @@ class CrossSite(ListenerCase):
 
     def test_writes_of_the_same_site_and_of_no_site_are_allowed(self) -> None:
         host = "{}:{}".format(*self.server.addresses["auth"])
-        for headers in ({}, {"Origin": f"http://{host}"}, {"Origin": f"https://{host}", "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}):
+        for headers in (
+            {},
+            {"Origin": f"http://{host}"},
+            {"Origin": f"https://{host}", "Sec-Fetch-Site": "same-origin"},
+            {"Sec-Fetch-Site": "none"},
+        ):
             with self.subTest(headers):
                 self.assertEqual(self.server.auth.request("POST", PATHS["uploads"], headers=headers).status, 202)
 

@@ -1,4 +1,6 @@
-"""SIGHUP: new certificates and limits while connections are open, and what is wrong with them, which changes nothing."""
+"""SIGHUP: new certificates and limits while connections are open, and what is wrong with them, which changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class ReloadCase(unittest.TestCase):
 
     def configure(self, *lines: str, certificate: str = "crt.pem") -> None:
         """Write `vex.conf`."""
-        (self.directory / "vex.conf").write_text("\n".join([f"public-tls-cert = {certificate}", "public-tls-key = key.pem", *lines, ""]))
+        (self.directory / "vex.conf").write_text(
+            "\n".join([f"public-tls-cert = {certificate}", "public-tls-key = key.pem", *lines, ""])
+        )
 
     def write_certificate(self, now: float) -> str:
         """Put a new certificate and its key in place; returns the certificate, without that of its authority."""
@@ -75,7 +79,9 @@ class ReloadCase(unittest.TestCase):
 
     def tls_connection(self) -> ssl.SSLSocket:
         context = ssl.create_default_context(cafile=str(self.directory / "crt.pem"))
-        connection = context.wrap_socket(socket.create_connection(self.server.addresses["public"], timeout=20), server_hostname="localhost")
+        connection = context.wrap_socket(
+            socket.create_connection(self.server.addresses["public"], timeout=20), server_hostname="localhost"
+        )
         self.addCleanup(connection.close)
         return connection
 
@@ -92,7 +98,13 @@ class CertificateReload(ReloadCase):
         expiry = self.server.metric(METRIC)
         made = self.write_certificate(time.time() - 100 * DAY)
         log = self.reload()
-        self.assertRegex(log, r"INFO public: new connections get the new certificate of .*crt\.pem, valid until 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC\n\Z")
+        self.assertRegex(
+            log,
+            (
+                r"INFO public: new connections get the new certificate of .*crt\.pem, valid until 20\d\d-\d\d-\d\d"
+                r" \d\d:\d\d:\d\d UTC\n\Z"
+            ),
+        )
         self.assertEqual(_get(connection), b"HTTP/1.1 200 OK")
         self.assertEqual(self.served_certificate(), made)
         self.assertEqual(_get(self.tls_connection()), b"HTTP/1.1 200 OK")
@@ -170,7 +182,11 @@ class ConfigurationReload(ReloadCase):
 
     def test_a_wrong_file_changes_nothing_but_certificates_are_read(self) -> None:
         made = self.write_certificate(time.time())
-        for line, word in (("failed-logins = none", "failed-logins"), ("nonsense = 1", "nonsense"), ("page-limit = 1", "page-size 1000 is more")):
+        for line, word in (
+            ("failed-logins = none", "failed-logins"),
+            ("nonsense = 1", "nonsense"),
+            ("page-limit = 1", "page-size 1000 is more"),
+        ):
             self.configure("head-timeout = 1s", line)
             self.assertRegex(self.reload(), f"ERROR the configuration stays as it was: .*{word}")
         self.assertEqual(self.wrong_logins("bob", 2), [401, 401])
@@ -213,7 +229,12 @@ class ExpiryTest(unittest.TestCase):
         return Certificates({"auth": paths}).expiries()["auth"]
 
     def test_it_is_read_on_both_sides_of_2050(self) -> None:
-        for now in (1_700_000_000, 2_524_607_999 - VALIDITY.total_seconds(), 2_524_608_000 - VALIDITY.total_seconds(), 3_000_000_000):
+        for now in (
+            1_700_000_000,
+            2_524_607_999 - VALIDITY.total_seconds(),
+            2_524_608_000 - VALIDITY.total_seconds(),
+            3_000_000_000,
+        ):
             made = make_certificate("localhost", now=now)
             self.assertEqual(self.expiry(made.certificate_pem, made.key_pem), now + VALIDITY.total_seconds())
 
@@ -224,12 +245,45 @@ class ExpiryTest(unittest.TestCase):
 
     def test_certificates_of_openssl_are_read_too(self) -> None:
         openssl = require("openssl", "openssl")
-        for options in (["-newkey", "rsa:2048"], ["-newkey", "rsa:2048", "-days", "10000", "-subj", "/CN=" + 60 * "a" + "/O=" + 60 * "b" + "/OU=" + 60 * "c"]):
-            command = [openssl, "req", "-x509", "-nodes", "-subj", "/CN=a", "-days", "7", *options, "-keyout", "key.pem", "-out", "crt.pem"]
+        for options in (
+            ["-newkey", "rsa:2048"],
+            [
+                "-newkey",
+                "rsa:2048",
+                "-days",
+                "10000",
+                "-subj",
+                "/CN=" + 60 * "a" + "/O=" + 60 * "b" + "/OU=" + 60 * "c",
+            ],
+        ):
+            command = [
+                openssl,
+                "req",
+                "-x509",
+                "-nodes",
+                "-subj",
+                "/CN=a",
+                "-days",
+                "7",
+                *options,
+                "-keyout",
+                "key.pem",
+                "-out",
+                "crt.pem",
+            ]
             subprocess.run(command, cwd=self.directory, check=True, capture_output=True)
-            shown = subprocess.run([openssl, "x509", "-in", "crt.pem", "-noout", "-enddate"], cwd=self.directory, check=True, capture_output=True, text=True)
+            shown = subprocess.run(
+                [openssl, "x509", "-in", "crt.pem", "-noout", "-enddate"],
+                cwd=self.directory,
+                check=True,
+                capture_output=True,
+                text=True,
+            )
             expected = ssl.cert_time_to_seconds(shown.stdout.strip().partition("=")[2])
-            self.assertEqual(self.expiry((self.directory / "crt.pem").read_text(), (self.directory / "key.pem").read_text()), expected)
+            self.assertEqual(
+                self.expiry((self.directory / "crt.pem").read_text(), (self.directory / "key.pem").read_text()),
+                expected,
+            )
 
     def test_what_cannot_be_loaded_is_a_failure_and_never_a_wrong_time(self) -> None:
         made = make_certificate("localhost", now=1_700_000_000)

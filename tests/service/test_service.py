@@ -33,7 +33,8 @@ for number in range(count):
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(count))
 os.execv(sys.executable, [sys.executable, *sys.argv[2 + count:]])
 """
-# Forbids what the unit forbids: system calls, memory that is writable and executable, other families of sockets, and the privileges of root.
+# Forbids what the unit forbids: system calls, memory that is writable and executable, other families of sockets, and
+# the privileges of root.
 _CONFINE = """
 import ctypes, json, os, sys
 class Comparison(ctypes.Structure):
@@ -59,7 +60,8 @@ for name in json.loads(sys.argv[1]):
 assert seccomp.seccomp_load(context) == 0
 os.execv(sys.argv[2], sys.argv[2:])
 """
-# Everything is read-only but the data directory, as with ProtectSystem=strict, and /proc has processes only, as with ProcSubset=pid.
+# Everything is read-only but the data directory, as with ProtectSystem=strict, and /proc has processes only, as with
+# ProcSubset=pid.
 _MOUNTS = """
 set -e
 mount --bind "$1" "$1"
@@ -74,7 +76,9 @@ def quickstart(directory: Path) -> dict[str, list[str]]:
     """Set up a registry as a user of its own; returns the unit's settings."""
     command = [sys.executable, str(TOP / "vex.py"), "quickstart", USER]
     environment = {**os.environ, "LOGNAME": "registry"}
-    subprocess.run(command, cwd=directory, env=environment, input=PASSWORD + "\n", capture_output=True, text=True, check=True)
+    subprocess.run(
+        command, cwd=directory, env=environment, input=PASSWORD + "\n", capture_output=True, text=True, check=True
+    )
     settings: dict[str, list[str]] = {}
     for line in (directory / "vex.service").read_text().splitlines():
         name, separator, value = line.partition("=")
@@ -92,12 +96,16 @@ class UnitTest(unittest.TestCase):
         self.unit = quickstart(self.directory)
 
     def test_systemd_finds_no_fault_with_it(self) -> None:
-        result = subprocess.run([self.analyze, "verify", str(self.directory / "vex.service")], capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            [self.analyze, "verify", str(self.directory / "vex.service")], capture_output=True, text=True, check=False
+        )
         self.assertEqual((result.returncode, result.stdout + result.stderr), (0, ""))
 
     def test_the_socket_unit_of_the_manual_fits_it(self) -> None:
         (self.directory / "vex.socket").write_text(block_with("[Socket]"))
-        result = subprocess.run([self.analyze, "verify", str(self.directory / "vex.socket")], capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            [self.analyze, "verify", str(self.directory / "vex.socket")], capture_output=True, text=True, check=False
+        )
         self.assertEqual((result.returncode, result.stdout + result.stderr), (0, ""))
 
     def test_its_exposure_is_low(self) -> None:
@@ -107,7 +115,10 @@ class UnitTest(unittest.TestCase):
         self.assertLess(float(exposure[1]), MOST_EXPOSURE, shown.stdout)
 
     def test_home_directories_are_hidden_unless_the_registry_is_in_one(self) -> None:
-        in_home = any(os.path.realpath(path).startswith(("/root/", "/home/")) for path in (TOP, sys.executable, sys.prefix, sys.base_prefix))
+        in_home = any(
+            os.path.realpath(path).startswith(("/root/", "/home/"))
+            for path in (TOP, sys.executable, sys.prefix, sys.base_prefix)
+        )
         self.assertEqual(self.unit["ProtectHome"], ["read-only" if in_home else "yes"])
 
     def test_the_registry_works_with_what_it_allows(self) -> None:
@@ -125,12 +136,18 @@ class UnitTest(unittest.TestCase):
             status = (Path("/proc") / str(manager.process.pid) / "status").read_text()
             self.assertRegex(status, r"CapEff:\t0+\n")
             self.assertRegex(status, r"Seccomp:\t2\n")
-            auth, public, internal = (Client(("127.0.0.1", ports[name]), user) for name, user in (("auth", USER), ("public", ""), ("internal", "")))
+            auth, public, internal = (
+                Client(("127.0.0.1", ports[name]), user)
+                for name, user in (("auth", USER), ("public", ""), ("internal", ""))
+            )
             self.assertIn(b"process_start_time_seconds", internal.get("/metrics").body)
             digest = auth.push_image("hello", "v1", b"layer" * 10_000)
             self.assertEqual(public.get(f"/v2/hello/manifests/{digest}").status, 200)
             self.assertEqual(public.get(f"/v2/hello/blobs/{digest_of(b'layer' * 10_000)}").body, b"layer" * 10_000)
-            self.assertEqual((public.get("/").status, internal.get("/metrics").status, internal.get("/readyz").status), (200, 200, 200))
+            self.assertEqual(
+                (public.get("/").status, internal.get("/metrics").status, internal.get("/readyz").status),
+                (200, 200, 200),
+            )
             self.assertEqual(auth.request("DELETE", "/v2/hello/manifests/v1").status, 202)
             manager.process.send_signal(signal.SIGHUP)
             manager.await_message("RELOADING=1")
@@ -180,7 +197,9 @@ class Manager:
     def launch(self, *descriptors: int) -> None:
         """Start the process."""
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment, pass_fds=descriptors)
+            self.process = subprocess.Popen(
+                self.command, stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment, pass_fds=descriptors
+            )
 
     def start(self, *descriptors: int) -> dict[str, int]:
         """Start the process, and wait until it says that it is ready; returns the ports of the listeners."""
@@ -223,7 +242,9 @@ class ManagedTest(unittest.TestCase):
         self.assertEqual(added.returncode, 0, added.stderr)
 
     @contextlib.contextmanager
-    def manager(self, *flags: str, sockets: Sequence[socket.socket] = (), abstract: bool = False, **environment: str) -> Iterator[Manager]:
+    def manager(
+        self, *flags: str, sockets: Sequence[socket.socket] = (), abstract: bool = False, **environment: str
+    ) -> Iterator[Manager]:
         """Manage a server that gets these sockets."""
         moved = [str(one.fileno()) for one in sockets]
         serve = [str(TOP / "vex.py"), "serve", "--data-dir", str(self.directory / "data"), *flags]
@@ -248,12 +269,16 @@ class NotifyTest(ManagedTest):
                 manager.launch()
                 ready, status = manager.message()
                 self.assertEqual(ready, "READY=1")
-                self.assertRegex(status, r"\ASTATUS=Serving public http://127\.0\.0\.1:\d+, auth http://.*, internal http://")
+                self.assertRegex(
+                    status, r"\ASTATUS=Serving public http://127\.0\.0\.1:\d+, auth http://.*, internal http://"
+                )
                 before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
                 manager.process.send_signal(signal.SIGHUP)
                 reloading, moment = manager.message()
                 self.assertEqual((reloading, moment.partition("=")[0]), ("RELOADING=1", "MONOTONIC_USEC"))
-                self.assertTrue(before <= int(moment.partition("=")[2]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
+                self.assertTrue(
+                    before <= int(moment.partition("=")[2]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+                )
                 self.assertEqual(manager.message()[0], "READY=1")
                 self.assertEqual(manager.end(), 0)
                 self.assertEqual(manager.message()[0::2], ["STOPPING=1", "EXTEND_TIMEOUT_USEC=45000000"])
@@ -354,7 +379,9 @@ class PassedSocketsTest(ManagedTest):
                 with socket.create_connection(sockets[0].getsockname(), timeout=20) as early:
                     manager.start(*(one.fileno() for one in sockets))
                     early.sendall(b"GET /v2/ HTTP/1.0\r\nHost: a\r\n\r\n")
-                    self.assertEqual(early.recv(15), b"HTTP/1.1 200 OK", "who came before the server was there is served")
+                    self.assertEqual(
+                        early.recv(15), b"HTTP/1.1 200 OK", "who came before the server was there is served"
+                    )
                 self.check_roles(*sockets)
                 digest = Client(sockets[1].getsockname(), USER).push_image("passed", "v1", b"layer")
                 self.assertEqual(Client(sockets[0].getsockname()).get(f"/v2/passed/manifests/{digest}").status, 200)

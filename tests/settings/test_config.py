@@ -110,25 +110,130 @@ ACCEPTED = (
     ("public-url", "http://[::1]", "http://[::1]"),
     ("public-url", "http://[::1]:8200", "http://[::1]:8200"),
     ("trusted-proxies", "", ()),
-    ("trusted-proxies", "127.0.0.1,10.0.0.0/8 , ::1, unix", (ip_network("127.0.0.1"), ip_network("10.0.0.0/8"), ip_network("::1"), "unix")),
+    (
+        "trusted-proxies",
+        "127.0.0.1,10.0.0.0/8 , ::1, unix",
+        (ip_network("127.0.0.1"), ip_network("10.0.0.0/8"), ip_network("::1"), "unix"),
+    ),
     ("blob-redirect", "https://cdn.example/{digest}", "https://cdn.example/{digest}"),
     ("blob-redirect", "http://[::1]:80/a/{algorithm}/{encoded}?x=%20", "http://[::1]:80/a/{algorithm}/{encoded}?x=%20"),
 )
 
 REFUSED = (
-    ("public-addr", ("", "localhost", "8200", "localhost:", "localhost:65536", "localhost:-1", "localhost:http", "localhost:٣", "::1:8200", "[::1]")),
-    ("public-addr", ("[zz]:80", "http://localhost:8200", "localhost:8200/", "a b:80", "Off", "none", "-x:80", "localhost:+80", "unix:", 'unix:"/a"')),
-    ("upload-expiry", ("", "10", "10 m", "10M", "10min", "-10m", "1_0m", "٣m", "1h30m", "m", "0", "0s", "4000d", "999999999d", "inf", "nan")),
-    ("blob-limit", ("", "64GB", "64gib", "64G", "-1", "+1", "1_0", "1.5GiB", "٣", "0", "KiB", "99999999999999999999", "2000TiB", "1e3")),
+    (
+        "public-addr",
+        (
+            "",
+            "localhost",
+            "8200",
+            "localhost:",
+            "localhost:65536",
+            "localhost:-1",
+            "localhost:http",
+            "localhost:٣",
+            "::1:8200",
+            "[::1]",
+        ),
+    ),
+    (
+        "public-addr",
+        (
+            "[zz]:80",
+            "http://localhost:8200",
+            "localhost:8200/",
+            "a b:80",
+            "Off",
+            "none",
+            "-x:80",
+            "localhost:+80",
+            "unix:",
+            'unix:"/a"',
+        ),
+    ),
+    (
+        "upload-expiry",
+        (
+            "",
+            "10",
+            "10 m",
+            "10M",
+            "10min",
+            "-10m",
+            "1_0m",
+            "٣m",
+            "1h30m",
+            "m",
+            "0",
+            "0s",
+            "4000d",
+            "999999999d",
+            "inf",
+            "nan",
+        ),
+    ),
+    (
+        "blob-limit",
+        (
+            "",
+            "64GB",
+            "64gib",
+            "64G",
+            "-1",
+            "+1",
+            "1_0",
+            "1.5GiB",
+            "٣",
+            "0",
+            "KiB",
+            "99999999999999999999",
+            "2000TiB",
+            "1e3",
+        ),
+    ),
     ("backlog", ("", "0", "-1", "1.5", "1_0", "٣", "+5", "1KiB", "2000000", "many")),
     ("manifest-depth-limit", ("7", "501")),
     ("head-timeout", ("0", "0.05s")),
     ("delete-untags", ("", "true", "Yes", "1", "on")),
-    ("public-url", ("registry.example.org", "ftp://a", "https://", "https://a/", "https://a/b", "https://a?b", "https://a:", "https://a:0", "https://u@a", "https://:80")),
+    (
+        "public-url",
+        (
+            "registry.example.org",
+            "ftp://a",
+            "https://",
+            "https://a/",
+            "https://a/b",
+            "https://a?b",
+            "https://a:",
+            "https://a:0",
+            "https://u@a",
+            "https://:80",
+        ),
+    ),
     ("public-url", ("http://unix:/a", "unix:/a")),
-    ("trusted-proxies", ("localhost", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1,", ",", "10.0.0.1 10.0.0.2", "*", "unix:/run/nginx.sock")),
-    ("blob-redirect", ("https://cdn.example/", "https://cdn.example", "cdn.example/{digest}", "ftp://cdn.example/{digest}", "https://{digest}/x")),
-    ("blob-redirect", ("https://cdn.example/{digest}{size}", "https://cdn.example/{digest", "https:///{digest}", "https://a b/{digest}", "https://u@a/{digest}")),
+    (
+        "trusted-proxies",
+        ("localhost", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1,", ",", "10.0.0.1 10.0.0.2", "*", "unix:/run/nginx.sock"),
+    ),
+    (
+        "blob-redirect",
+        (
+            "https://cdn.example/",
+            "https://cdn.example",
+            "cdn.example/{digest}",
+            "ftp://cdn.example/{digest}",
+            "https://{digest}/x",
+        ),
+    ),
+    (
+        "blob-redirect",
+        (
+            "https://cdn.example/{digest}{size}",
+            "https://cdn.example/{digest",
+            "https:///{digest}",
+            "https://a b/{digest}",
+            "https://u@a/{digest}",
+        ),
+    ),
     ("accel-redirect", ("blobs", "/blobs", "blobs/", "/", "//", "/../", "/a b/", "/a//b/", "/%62/")),
     ("data-dir", ("", '"data"', "'data'")),
     ("log-format", ("", "JSON", "text json")),
@@ -179,7 +284,9 @@ class ValuesTest(ConfigTestCase):
         for name, texts in REFUSED:
             for text in texts:
                 with self.subTest(key=name, value=text):
-                    self.refused(f"# first line\n{name} = {text}\n", f"{self.path}, line 2: {name}: ", repr(text), accepts[name])
+                    self.refused(
+                        f"# first line\n{name} = {text}\n", f"{self.path}, line 2: {name}: ", repr(text), accepts[name]
+                    )
 
     def test_a_flag_that_does_not_parse_names_the_flag(self) -> None:
         message = self.refused("", "'64GB'", "256KiB", blob_limit="64GB")
@@ -221,10 +328,16 @@ class FileTest(ConfigTestCase):
         self.assertEqual((config.public_url, config.backlog), ("", 7))
 
     def test_values_are_taken_without_interpolation(self) -> None:
-        self.assertEqual(self.load("data-dir = %(backlog)s-100%-${HOME}=x;y").data_dir, self.directory / "%(backlog)s-100%-${HOME}=x;y")
+        self.assertEqual(
+            self.load("data-dir = %(backlog)s-100%-${HOME}=x;y").data_dir,
+            self.directory / "%(backlog)s-100%-${HOME}=x;y",
+        )
 
     def test_paths_of_a_file_are_relative_to_the_file(self) -> None:
-        config = self.load("data-dir = store\npublic-tls-cert = /etc/cert.pem\npublic-tls-key = ../key.pem\npublic-addr = unix:public.sock\n")
+        config = self.load(
+            "data-dir = store\npublic-tls-cert = /etc/cert.pem\npublic-tls-key = ../key.pem\npublic-addr ="
+            " unix:public.sock\n"
+        )
         self.assertEqual(config.public_addr, UnixAddress(self.directory / "public.sock"))
         self.assertEqual(config.data_dir, self.directory / "store")
         self.assertEqual(config.public_tls_cert, Path("/etc/cert.pem"))
@@ -292,7 +405,10 @@ class FileTest(ConfigTestCase):
     def test_a_file_that_cannot_be_read_is_named(self) -> None:
         self.path.mkdir()
         for path in (self.path, self.directory / "missing.conf", Path(os.devnull) / "vex.conf"):
-            with self.subTest(path), self.assertRaisesRegex(Failure, re.escape(f"cannot read the configuration file {path}: ")):
+            with (
+                self.subTest(path),
+                self.assertRaisesRegex(Failure, re.escape(f"cannot read the configuration file {path}: ")),
+            ):
                 load(path, {})
 
 
@@ -304,20 +420,40 @@ class CheckTest(ConfigTestCase):
                 self.refused(f"{name}-tls-key = a.pem", f"{name}-tls-key is given without {name}-tls-cert")
 
     def test_one_listener_must_be_on(self) -> None:
-        self.refused("public-addr = off\nauth-addr = off\ninternal-addr = off", "public-addr", "auth-addr", "internal-addr", "off")
+        self.refused(
+            "public-addr = off\nauth-addr = off\ninternal-addr = off",
+            "public-addr",
+            "auth-addr",
+            "internal-addr",
+            "off",
+        )
         self.assertIsNone(self.load("public-addr = off\ninternal-addr = off").public_addr)
 
     def test_two_listeners_have_two_addresses(self) -> None:
-        for one, other in (("localhost:80", "localhost:80"), (":80", "localhost:80"), ("[::1]:80", ":80"), ("unix:/a", "unix:/a")):
+        for one, other in (
+            ("localhost:80", "localhost:80"),
+            (":80", "localhost:80"),
+            ("[::1]:80", ":80"),
+            ("unix:/a", "unix:/a"),
+        ):
             with self.subTest(one=one, other=other):
-                self.refused(f"public-addr = {one}\ninternal-addr = {other}", f"public-addr {one}", f"internal-addr {other}")
+                self.refused(
+                    f"public-addr = {one}\ninternal-addr = {other}", f"public-addr {one}", f"internal-addr {other}"
+                )
 
     def test_listeners_may_share_a_host_a_port_or_any_free_port(self) -> None:
-        different = (("localhost:80", "localhost:81"), ("127.0.0.1:80", "127.0.0.2:80"), ("unix:/a", "unix:/b"), ("unix:/a", ":80"))
+        different = (
+            ("localhost:80", "localhost:81"),
+            ("127.0.0.1:80", "127.0.0.2:80"),
+            ("unix:/a", "unix:/b"),
+            ("unix:/a", ":80"),
+        )
         for one, other in (*different, ("localhost:0", "localhost:0"), ("off", "off")):
             with self.subTest(one=one, other=other):
                 config = self.load(f"public-addr = {one}\ninternal-addr = {other}")
-                self.assertEqual([str(address or "off") for address in (config.public_addr, config.internal_addr)], [one, other])
+                self.assertEqual(
+                    [str(address or "off") for address in (config.public_addr, config.internal_addr)], [one, other]
+                )
 
     def test_redirects_of_nginx_need_a_trusted_proxy(self) -> None:
         self.refused("accel-redirect = /blobs/", "accel-redirect needs trusted-proxies")
@@ -343,13 +479,29 @@ class DescribeTest(ConfigTestCase):
             with self.subTest(name):
                 match = re.search(rf"^# .+\n(#?){name} =(.*)$", text, re.MULTILINE)
                 assert match, name
-                self.assertEqual(bool(match[1]), default in (None, "", ()), "commented out exactly where there is no default")
+                self.assertEqual(
+                    bool(match[1]), default in (None, "", ()), "commented out exactly where there is no default"
+                )
                 self.assertEqual(bool(match[2]), not match[1])
 
     def test_description_marks_the_keys_that_are_read_again_with_a_signal(self) -> None:
-        comments = {name: comment for comment, name in re.findall(r"((?:^# .*\n)+)#?([a-z-]+) =", describe(), re.MULTILINE)}
-        marked = {name for name, comment in comments.items() if " ".join(comment.replace("#", "").split()).endswith("Read again with SIGHUP.")}
-        limits = {"request-line-limit", "header-fields-limit", "header-bytes-limit", "blob-limit", "free-space", "upload-sessions", "failed-logins"}
+        comments = {
+            name: comment for comment, name in re.findall(r"((?:^# .*\n)+)#?([a-z-]+) =", describe(), re.MULTILINE)
+        }
+        marked = {
+            name
+            for name, comment in comments.items()
+            if " ".join(comment.replace("#", "").split()).endswith("Read again with SIGHUP.")
+        }
+        limits = {
+            "request-line-limit",
+            "header-fields-limit",
+            "header-bytes-limit",
+            "blob-limit",
+            "free-space",
+            "upload-sessions",
+            "failed-logins",
+        }
         times = {f"{name}-timeout" for name in ("handshake", "head", "idle", "stall", "upload", "shutdown")}
         pairs = {f"{listener}-tls-{part}" for listener in ("public", "auth", "internal") for part in ("cert", "key")}
         self.assertEqual(marked, {*limits, *times, *pairs, "minimum-rate"})
@@ -362,7 +514,14 @@ class DefaultPathTest(ConfigTestCase):
     def found(self) -> str:
         code = "from vex.settings.config import default_path; print(default_path())"
         environment = {**os.environ, "PYTHONPATH": str(TOP)}
-        return subprocess.run([sys.executable, "-c", code], cwd=self.directory, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=self.directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
 
     def test_a_file_in_the_current_directory_is_found(self) -> None:
         self.path.touch()

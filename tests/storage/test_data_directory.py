@@ -19,7 +19,14 @@ class Foreign(unittest.TestCase):
         with running() as server:
             location = server.auth.request("POST", "/v2/app/blobs/uploads/").headers["Location"]
             server.stop()
-            for name in ("uploads/directory", "uploads/" + "0" * 64, "uploads/removed-directory", "blobs/sha256/directory", "lost+found", "blobs/.Trash"):
+            for name in (
+                "uploads/directory",
+                "uploads/" + "0" * 64,
+                "uploads/removed-directory",
+                "blobs/sha256/directory",
+                "lost+found",
+                "blobs/.Trash",
+            ):
                 (server.data / name).mkdir()
             for name in ("uploads/notes.txt", "blobs/sha256/notes.txt", "blobs/.DS_Store", "notes.txt"):
                 (server.data / name).write_text("mine")
@@ -56,6 +63,7 @@ class Foreign(unittest.TestCase):
             with self.assertRaisesRegex(AssertionError, "restore it from a backup"):
                 server.start()
 
+
 class FileSystem(unittest.TestCase):
     """What a start says of a data directory that would fail each push later."""
 
@@ -73,7 +81,12 @@ class FileSystem(unittest.TestCase):
 
     def refusal(self, data: Path) -> str:
         """Start a registry that must not start; returns the line that says why."""
-        ran = vex("serve", "--data-dir", str(data), *[flag for name in ("public", "auth", "internal") for flag in (f"--{name}-addr", "127.0.0.1:0")])
+        ran = vex(
+            "serve",
+            "--data-dir",
+            str(data),
+            *[flag for name in ("public", "auth", "internal") for flag in (f"--{name}-addr", "127.0.0.1:0")],
+        )
         self.assertEqual((ran.returncode, ran.stdout, len(ran.stderr.splitlines())), (1, "", 1), ran)
         return ran.stderr
 
@@ -107,7 +120,14 @@ class FileSystem(unittest.TestCase):
 
     def test_a_mount_of_rclone_is_refused_with_what_to_do(self) -> None:
         (self.directory / "remote").mkdir()
-        self.mount(require("rclone", "rclone"), "mount", "--daemon", "--vfs-cache-mode", "writes", str(self.directory / "remote"))
+        self.mount(
+            require("rclone", "rclone"),
+            "mount",
+            "--daemon",
+            "--vfs-cache-mode",
+            "writes",
+            str(self.directory / "remote"),
+        )
         self.assertIn("local file system", self.refusal(self.place / "data"))
 
 
@@ -124,7 +144,9 @@ class OlderDatabase(unittest.TestCase):
         self.bytes = sum(map(len, (b"{}", *self.layers)))
 
     def copy_without_log(self) -> Path:
-        """Copy the data directory of the running server, but not what is in the log beside its database; returns that log's copy."""
+        """Copy the data directory of the running server, but not what is in the log beside its database; returns that
+        log's copy.
+        """
         copy = self.server.directory / "copy"
         shutil.copytree(self.server.data, copy)
         self.server.kill()

@@ -1,4 +1,6 @@
-"""The schema: who may bring it up to date, what commands do with one that is older, and who may make a registry at all."""
+"""The schema: who may bring it up to date, what commands do with one that is older, and who may make a registry at
+all.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,13 @@ def make_registry(data: Path, schema: int) -> None:
         connection.execute(f"INSERT INTO blob (id, digest, size, created) VALUES (1, '{digest_of(b'blob')}', 4, 1)")
         connection.execute("INSERT INTO lease VALUES (1, 1, ?)", (int(time.time()) + 10**6,))
         content = json.dumps(image(config=b"blob")).encode()
-        connection.execute("INSERT INTO manifest VALUES (1, ?, ?, '', '{}', ?)", (digest_of(content), len(content), content))
-        connection.execute(f"INSERT INTO repository_manifest (repository, manifest, media_type, pushed) VALUES (1, 1, '{OCI_MANIFEST}', 1)")
+        connection.execute(
+            "INSERT INTO manifest VALUES (1, ?, ?, '', '{}', ?)", (digest_of(content), len(content), content)
+        )
+        connection.execute(
+            "INSERT INTO repository_manifest (repository, manifest, media_type, pushed) VALUES (1, 1,"
+            f" '{OCI_MANIFEST}', 1)"
+        )
         connection.execute("INSERT INTO manifest_blob VALUES (1, 1, 1)")
         connection.execute(f"PRAGMA user_version = {schema}")
 
@@ -131,7 +138,8 @@ class First(SchemaTestCase):
     def test_first_commands_at_once_all_succeed(self) -> None:
         names = [f"user{number}" for number in range(4)]
         script = (
-            "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from vex.commands.cli import main; print(flush=True); os.read(0, 1);"
+            "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from vex.commands.cli import main; print(flush=True);"
+            " os.read(0, 1);"
             " raise SystemExit(main(sys.argv[1:]))"
         )
         for attempt in range(2):

@@ -1,4 +1,6 @@
-"""A server between a client and the registry, which passes reads on, and does something else once the client was told what a tag points to."""
+"""A server between a client and the registry, which passes reads on, and does something else once the client was told
+what a tag points to.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _ANSWERED_HERE = {"connection", "date", "server", "transfer-encoding"}
 
 
 class Between(ThreadingHTTPServer):
-    """Passes on to `client`; calls `interrupt` once, after the first answer about a tag, and before the client has it."""
+    """Passes on to `client`; calls `interrupt` once, after the first answer about a tag, and before the client has
+    it.
+    """
 
     daemon_threads = True
 

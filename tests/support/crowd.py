@@ -1,7 +1,9 @@
-"""Anonymous readers who ask for what costs most, as a process of its own: `python3 -m tests.support.crowd KIND HOST PORT SECONDS [PATH …]`.
+"""Anonymous readers who ask for what costs most, as a process of its own: `python3 -m tests.support.crowd KIND HOST
+PORT SECONDS [PATH …]`.
 
-`search` asks for one word after the other, 16 at once, `layers` for the pages of the layers that it is given, 32 at once, `crawl` for every link that it finds,
-one after the other. At the end a line tells how many answers there were of each status. Like what crawls in earnest, they wait as long as a 503 says.
+`search` asks for one word after the other, 16 at once, `layers` for the pages of the layers that it is given, 32 at
+once, `crawl` for every link that it finds, one after the other. At the end a line tells how many answers there were of
+each status. Like what crawls in earnest, they wait as long as a 503 says.
 """
 
 from __future__ import annotations
@@ -67,7 +69,10 @@ def main() -> None:
     found = collections.deque(["/"])
     threads = {
         "search": lambda: [threading.Thread(target=reader.read, args=(_words(1000 * number),)) for number in range(16)],
-        "layers": lambda: [threading.Thread(target=reader.read, args=(itertools.islice(itertools.cycle(paths), number, None),)) for number in range(32)],
+        "layers": lambda: [
+            threading.Thread(target=reader.read, args=(itertools.islice(itertools.cycle(paths), number, None),))
+            for number in range(32)
+        ],
         "crawl": lambda: [threading.Thread(target=reader.read, args=(_links(found), found))],
     }[kind]()
     for thread in threads:

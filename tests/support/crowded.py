@@ -27,7 +27,9 @@ def tag_name(number: int) -> str:
 
 
 def running_crowded(*flags: str) -> contextlib.AbstractContextManager[Server]:
-    """Run a server for a block with REPOSITORIES, and with TAGS in the repository `tags`, all for one manifest, and 1,500 in the repository `many`."""
+    """Run a server for a block with REPOSITORIES, and with TAGS in the repository `tags`, all for one manifest, and
+    1,500 in the repository `many`.
+    """
     return running(*flags, prepare=_prepare)
 
 
@@ -48,15 +50,23 @@ def _fill(database: Path) -> None:
         connection.execute("PRAGMA cache_size = -200000")
         connection.execute("BEGIN")
         # What they count for each row is set once, below.
-        triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE name IN ('tag_insert', 'repository_insert')").fetchall()
+        triggers = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE name IN ('tag_insert', 'repository_insert')"
+        ).fetchall()
         for name, _ in triggers:
             connection.execute(f"DROP TRIGGER {name}")
-        connection.execute(f"{_NUMBERS} INSERT INTO repository (name, pushed, size) SELECT {_REPOSITORY}, 1700000000 + i, i FROM n", (REPOSITORIES,))
+        connection.execute(
+            f"{_NUMBERS} INSERT INTO repository (name, pushed, size) SELECT {_REPOSITORY}, 1700000000 + i, i FROM n",
+            (REPOSITORIES,),
+        )
         connection.execute("UPDATE total SET repositories = (SELECT count(*) FROM repository)")
         manifest = connection.execute("SELECT id FROM manifest").fetchone()[0]
         for name, count, tag in (("tags", TAGS, _TAG), ("many", 1500, "i")):
             repository = connection.execute("SELECT id FROM repository WHERE name = ?", (name,)).fetchone()[0]
-            rows = f"{_NUMBERS} INSERT INTO tag (repository, name, manifest, updated) SELECT ?, {tag}, ?, 1700000000 + i FROM n"
+            rows = (
+                f"{_NUMBERS} INSERT INTO tag (repository, name, manifest, updated) SELECT ?, {tag}, ?, 1700000000 + i"
+                " FROM n"
+            )
             connection.execute(rows, (count, repository, manifest))
             connection.execute("UPDATE repository SET tags = ? WHERE id = ?", (count, repository))
             connection.execute("UPDATE repository_manifest SET holders = ? WHERE repository = ?", (count, repository))

@@ -31,7 +31,9 @@ http: {{addr: "127.0.0.1:{port}", secret: test}}
 
 @contextlib.contextmanager
 def docker_registry(auth: str = "", files: Mapping[str, str] | None = None) -> Iterator[Client]:
-    """Run docker-registry for a block; in `auth`, the part of its configuration, {directory} stands for where `files` are."""
+    """Run docker-registry for a block; in `auth`, the part of its configuration, {directory} stands for where `files`
+    are.
+    """
     program = require("docker-registry", "docker-registry")
     directory = Path(tempfile.mkdtemp(prefix="vex-test-"))
     try:
@@ -55,7 +57,7 @@ def docker_registry(auth: str = "", files: Mapping[str, str] | None = None) -> I
 
 def htpasswd() -> str:
     """Return the part of the configuration that has SOURCE_USER log in."""
-    return "auth: {{htpasswd: {{realm: test, path: \"{directory}/htpasswd\"}}}}"
+    return 'auth: {{htpasswd: {{realm: test, path: "{directory}/htpasswd"}}}}'
 
 
 def _wait_for(address: tuple[str, int], process: subprocess.Popen[bytes], log: Path) -> None:
@@ -78,11 +80,20 @@ def push_blob(client: Client, repository: str, content: bytes) -> dict[str, Any]
     return {"digest": digest, "size": len(content)}
 
 
-def push_artifact(client: Client, repository: str, content: bytes, subject: Mapping[str, Any], tag: str = "") -> dict[str, Any]:
+def push_artifact(
+    client: Client, repository: str, content: bytes, subject: Mapping[str, Any], tag: str = ""
+) -> dict[str, Any]:
     """Push an artifact about an image; returns its descriptor."""
     config = {"mediaType": "application/vnd.oci.empty.v1+json", **push_blob(client, repository, b"{}")}
     layers = [{"mediaType": "text/plain", **push_blob(client, repository, content)}]
-    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": "test/about", "config": config, "layers": layers, "subject": subject}
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": "test/about",
+        "config": config,
+        "layers": layers,
+        "subject": subject,
+    }
     body = json.dumps(manifest).encode()
     client.push_manifest(repository, tag, body)
     return {"mediaType": OCI_MANIFEST, "digest": digest_of(body), "size": len(body)}
@@ -90,4 +101,9 @@ def push_artifact(client: Client, repository: str, content: bytes, subject: Mapp
 
 def push_fallback_tag(client: Client, repository: str, subject: str, referrers: list[dict[str, Any]]) -> None:
     """List referrers where clients keep them in a registry without an API for that."""
-    client.push_manifest(repository, subject.replace(":", "-"), {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": referrers}, OCI_INDEX)
+    client.push_manifest(
+        repository,
+        subject.replace(":", "-"),
+        {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": referrers},
+        OCI_INDEX,
+    )

@@ -1,4 +1,5 @@
-r"""Hostile requests and the answers that they must get: the documents in `tests/support/data/hostile/`, and connections that send such bytes.
+r"""Hostile requests and the answers that they must get: the documents in `tests/support/data/hostile/`, and connections
+that send such bytes.
 
 A document holds cases. A case is a name in brackets, lines that say what must come out, and behind `> ` what goes in:
 
@@ -9,13 +10,15 @@ A document holds cases. A case is a name in brackets, lines that say what must c
     > Host: registry.test:8200\r\n
     > \r\n
 
-What must come out: listeners (or `all`); statuses, or `none`; the code of the OCI error document, `page` for one in HTML, `*` for whatever code,
-`-` for no error; and how it goes on. A well-formed request follows each on the same connection: after `close` it is never answered, after `open` it is;
-with `end` none follows, and the client ends its side. Then perhaps `no-echo`, for which nothing of the request that says `echo-me` may come back, or a
-header field that must be there.
+What must come out: listeners (or `all`); statuses, or `none`; the code of the OCI error document, `page` for one in
+HTML, `*` for whatever code, `-` for no error; and how it goes on. A well-formed request follows each on the same
+connection: after `close` it is never answered, after `open` it is; with `end` none follows, and the client ends its
+side. Then perhaps `no-echo`, for which nothing of the request that says `echo-me` may come back, or a header field that
+must be there.
 
-What goes in: all lines together, with `\r`, `\n`, `\t`, `\0`, `\xNN` and `\\`; `<<a*100>>` is a hundred times `a`, `<<length>>` the length of what follows
-the first empty line, and `<<basic>>` (its `<<basic64>>` alone), `<<blob>>`, `<<layer>>` and `<<config>>` are credentials and digests.
+What goes in: all lines together, with `\r`, `\n`, `\t`, `\0`, `\xNN` and `\\`; `<<a*100>>` is a hundred times `a`,
+`<<length>>` the length of what follows the first empty line, and `<<basic>>` (its `<<basic64>>` alone), `<<blob>>`,
+`<<layer>>` and `<<config>>` are credentials and digests.
 """
 
 from __future__ import annotations
@@ -80,7 +83,9 @@ class Received(NamedTuple):
 
 def cases() -> list[Case]:
     """Read all documents."""
-    return [case for path in sorted((TOP / "tests" / "support" / "data" / "hostile").glob("*.txt")) for case in _read(path)]
+    return [
+        case for path in sorted((TOP / "tests" / "support" / "data" / "hostile").glob("*.txt")) for case in _read(path)
+    ]
 
 
 def seed(client: Client) -> None:
@@ -91,11 +96,17 @@ def seed(client: Client) -> None:
 def well_formed(listener: str, path: str = "") -> bytes:
     """Write the request that follows a hostile one, after which the server is to close; each listener answers 200."""
     path = path or ("/healthz" if listener == "internal" else "/v2/")
-    return f"GET {path} HTTP/1.1\r\nHost: registry.test\r\nAuthorization: {basic()}\r\nConnection: close\r\n\r\n".encode()
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: registry.test\r\nAuthorization: {basic()}\r\nConnection: close\r\n\r\n".encode()
+    )
 
 
-def exchange(address: tuple[str, int], data: bytes, context: ssl.SSLContext | None = None, *, end: bool = False) -> bytes:
-    """Send bytes on a new connection, end this side of it if asked to, and return all that comes until the server closes its side."""
+def exchange(
+    address: tuple[str, int], data: bytes, context: ssl.SSLContext | None = None, *, end: bool = False
+) -> bytes:
+    """Send bytes on a new connection, end this side of it if asked to, and return all that comes until the server
+    closes its side.
+    """
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(socket.create_connection(address, timeout=PATIENCE_SECONDS))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -113,7 +124,9 @@ def exchange(address: tuple[str, int], data: bytes, context: ssl.SSLContext | No
 
 
 def answers(received: bytes, *, head: bool = False) -> list[Received]:
-    """Split what came into answers; the first is one to HEAD if `head`. Raises ValueError for what is not well-formed."""
+    """Split what came into answers; the first is one to HEAD if `head`. Raises ValueError for what is not
+    well-formed.
+    """
     found = []
     while received:
         top, blank, received = received.partition(b"\r\n\r\n")
@@ -152,7 +165,10 @@ def _expected(line: str) -> dict[str, Expected]:
 
 
 def _decode(text: str) -> bytes:
-    data = _ESCAPE.sub(lambda found: bytes.fromhex(found[1][1:].decode()) if found[1][:1] == b"x" else _ESCAPED[found[1]], text.encode())
+    data = _ESCAPE.sub(
+        lambda found: bytes.fromhex(found[1][1:].decode()) if found[1][:1] == b"x" else _ESCAPED[found[1]],
+        text.encode(),
+    )
     for name, value in _NAMED.items():
         data = data.replace(name, value)
     data = _REPEATED.sub(lambda found: found[1] * int(found[2]), data)

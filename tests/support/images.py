@@ -17,7 +17,9 @@ ARCHITECTURES = ("amd64", "arm64")
 
 
 class Layout(NamedTuple):
-    """An OCI image layout with an INDEX of two images, which share a layer, and of these the first under the name SINGLE."""
+    """An OCI image layout with an INDEX of two images, which share a layer, and of these the first under the name
+    SINGLE.
+    """
 
     directory: Path
     blobs: dict[str, set[str]]
@@ -36,7 +38,9 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
 
 
 def docker_archive(name: str, *layers: bytes) -> tuple[bytes, str]:
-    """Make what `docker load` takes, with an image of these layers, each a tar file; returns it, and the id of the image, the digest of its config."""
+    """Make what `docker load` takes, with an image of these layers, each a tar file; returns it, and the id of the
+    image, the digest of its config.
+    """
     config = json.dumps(_config("amd64", layers)).encode()
     files = {f"{number}.tar": layer for number, layer in enumerate(layers)}
     manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": [*files]}]
@@ -54,7 +58,10 @@ def write_layout(directory: Path) -> Layout:
         blobs.append(digests)
         children.append({**manifest, "platform": {"os": "linux", "architecture": architecture}})
     index = _write_document(directory, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children}, OCI_INDEX)
-    named = [{**document, "annotations": {"org.opencontainers.image.ref.name": name}} for name, document in ((SINGLE, children[0]), (INDEX, index))]
+    named = [
+        {**document, "annotations": {"org.opencontainers.image.ref.name": name}}
+        for name, document in ((SINGLE, children[0]), (INDEX, index))
+    ]
     (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": named}))
     (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     return Layout(directory, {SINGLE: blobs[0], INDEX: set.union(*blobs)})

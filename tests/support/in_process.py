@@ -51,7 +51,8 @@ class Options(NamedTuple):
 
 
 class Holdings(NamedTuple):
-    """All that the tables and the blob directory hold: a repository with since when it is empty, a lease with its end, how many are listed,
+    """All that the tables and the blob directory hold: a repository with since when it is empty, a lease with its end,
+    how many are listed,
 
     and what each manifest is on its way out: live, kept, held or gone.
     """
@@ -99,7 +100,15 @@ class InProcess:
             clock=self.clock,
             time_of_day=time_of_day,
         )
-        self.api = Api(self.registry, self.uploads, revisions, Lists(self.database), HeavyWork(), PageLimits(1000, 10_000), 4 * 1024 * 1024)
+        self.api = Api(
+            self.registry,
+            self.uploads,
+            revisions,
+            Lists(self.database),
+            HeavyWork(),
+            PageLimits(1000, 10_000),
+            4 * 1024 * 1024,
+        )
 
     def close(self) -> None:
         """Let go of the database."""
@@ -129,11 +138,15 @@ class InProcess:
         self.now += seconds
         self.housekeeping.sweep()
 
-    def request(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, *, user: str = USER) -> Answer:
+    def request(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, *, user: str = USER
+    ) -> Answer:
         """Send a request and read its answer."""
         return _answer(self.respond(method, path, body, headers, user=user))
 
-    def respond(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, *, user: str = USER) -> Response:
+    def respond(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, *, user: str = USER
+    ) -> Response:
         """Send a request; returns its answer as it is before anybody sends it."""
         fields = {"Host": "registry.test", **({"Content-Length": str(len(body))} if body else {}), **(headers or {})}
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
@@ -160,14 +173,19 @@ def read_holdings(rows: Callable[[str], Iterable[tuple[Any, ...]]], directory: P
     blobs = dict(rows("SELECT id, digest FROM blob"))
     return Holdings(
         repositories=dict(rows("SELECT name, emptied FROM repository")),
-        manifests={(names[row[0]], manifests[row[1]]) for row in rows("SELECT repository, manifest FROM repository_manifest")},
+        manifests={
+            (names[row[0]], manifests[row[1]]) for row in rows("SELECT repository, manifest FROM repository_manifest")
+        },
         tags={(names[row[0]], row[1]): manifests[row[2]] for row in rows("SELECT repository, name, manifest FROM tag")},
         leases={(names[row[0]], blobs[row[1]]): row[2] for row in rows("SELECT repository, blob, expires FROM lease")},
         blobs=set(blobs.values()),
         files={f"{path.parent.name}:{path.name}" for path in (directory / "blobs").glob("*/*")},
         contents=set(manifests.values()),
         listed=next(iter(rows("SELECT repositories FROM total")))[0],
-        states={(names[row[0]], manifests[row[1]]): STATES[row[2]] for row in rows("SELECT repository, manifest, state FROM repository_manifest")},
+        states={
+            (names[row[0]], manifests[row[1]]): STATES[row[2]]
+            for row in rows("SELECT repository, manifest, state FROM repository_manifest")
+        },
     )
 
 
@@ -187,7 +205,16 @@ class InProcessTestCase(unittest.TestCase):
         # Not bound when the test begins: a test may have restarted it.
         self.site.close()
 
-    def ok(self, status: int, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, *, user: str = USER) -> Answer:
+    def ok(
+        self,
+        status: int,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        user: str = USER,
+    ) -> Answer:
         """Send a request that must be answered so."""
         answer = self.site.request(method, path, body, headers, user=user)
         self.assertEqual(answer.status, status, f"{method} {path}: {answer.body!r}")
@@ -199,7 +226,9 @@ class InProcessTestCase(unittest.TestCase):
         self.ok(201, "POST", f"/v2/{repository}/blobs/uploads/?digest={digest}", content)
         return digest
 
-    def push_manifest(self, repository: str, tag: str, document: Mapping[str, Any], media_type: str = OCI_MANIFEST) -> Pushed:
+    def push_manifest(
+        self, repository: str, tag: str, document: Mapping[str, Any], media_type: str = OCI_MANIFEST
+    ) -> Pushed:
         """Push a manifest under a tag, or "" for its digest."""
         content = json.dumps(document).encode()
         pushed = Pushed(digest_of(content), len(content))

@@ -45,7 +45,9 @@ class Load:
         """Wait until what every client does now has ended."""
         with self._round_ended:
             wanted = [rounds + 2 for rounds in self._rounds]
-            ended = self._round_ended.wait_for(lambda: self.failures or all(map(int.__ge__, self._rounds, wanted)), timeout=60)
+            ended = self._round_ended.wait_for(
+                lambda: self.failures or all(map(int.__ge__, self._rounds, wanted)), timeout=60
+            )
         assert ended, "the clients stand still"
 
     def _run(self, number: int) -> None:

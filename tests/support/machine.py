@@ -1,7 +1,8 @@
 """A machine of one's own, as far as tests need it: network and mounts that only the programs in it see.
 
-There is nothing on its network but itself, so that the ports of a registry are always free, and NAME is its name at an address that is no loopback address:
-at those docker verifies no certificate. Its /etc is a copy, its /run and /dev/shm are empty, and what programs leave there goes away with it. Needs root.
+There is nothing on its network but itself, so that the ports of a registry are always free, and NAME is its name at an
+address that is no loopback address: at those docker verifies no certificate. Its /etc is a copy, its /run and /dev/shm
+are empty, and what programs leave there goes away with it. Needs root.
 """
 
 from __future__ import annotations
@@ -53,7 +54,18 @@ class Machine:
 @contextlib.contextmanager
 def running_machine(directory: Path) -> Iterator[Machine]:
     """Have a machine for a block, with its files in a directory."""
-    command = [require("unshare", "util-linux"), "--net", "--mount", "sh", "-c", _SETUP, "sh", str(directory), sys.executable, _NETWORK]
+    command = [
+        require("unshare", "util-linux"),
+        "--net",
+        "--mount",
+        "sh",
+        "-c",
+        _SETUP,
+        "sh",
+        str(directory),
+        sys.executable,
+        _NETWORK,
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         # It ends with its standard input, which leaving the block closes.
         assert process.stdout is not None

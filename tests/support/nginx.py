@@ -1,4 +1,6 @@
-"""A real nginx, with the configuration that the manual shows: its blocks, with the addresses and paths of a test in place of those of the manual."""
+"""A real nginx, with the configuration that the manual shows: its blocks, with the addresses and paths of a test in
+place of those of the manual.
+"""
 
 from __future__ import annotations
 
@@ -73,10 +75,23 @@ def write_certificate(directory: Path, host: str) -> dict[str, object]:
 
 
 def start_nginx(directory: Path, block: str, *around: str) -> Nginx:
-    """Start it in a directory of its own, perhaps within another command, and wait until it accepts connections; fails with its log."""
+    """Start it in a directory of its own, perhaps within another command, and wait until it accepts connections; fails
+    with its log.
+    """
     directory.mkdir(exist_ok=True)
-    (directory / "nginx.conf").write_text(_AROUND.format(directory=directory, block=block, user="user root;" if os.geteuid() == 0 else ""))
-    command = [*around, require("nginx", "nginx-light"), "-p", str(directory), "-e", str(directory / "error.log"), "-c", str(directory / "nginx.conf")]
+    (directory / "nginx.conf").write_text(
+        _AROUND.format(directory=directory, block=block, user="user root;" if os.geteuid() == 0 else "")
+    )
+    command = [
+        *around,
+        require("nginx", "nginx-light"),
+        "-p",
+        str(directory),
+        "-e",
+        str(directory / "error.log"),
+        "-c",
+        str(directory / "nginx.conf"),
+    ]
     nginx = Nginx(subprocess.Popen(command), directory)
     deadline = time.monotonic() + 30
     # It listens before it writes this.

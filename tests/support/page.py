@@ -1,4 +1,6 @@
-"""Pages of the web interface, parsed as a browser does, with all that no page may have; and a registry in this process that makes them."""
+"""Pages of the web interface, parsed as a browser does, with all that no page may have; and a registry in this process
+that makes them.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,18 @@ _ATTRIBUTES = {
     "rect": {"class", "width", "height", "rx"},
     "form": {"class", "method", "action", "role"},
     "label": {"for"},
-    "input": {"type", "id", "name", "value", "maxlength", "autocomplete", "autocapitalize", "spellcheck", "required", "list"},
+    "input": {
+        "type",
+        "id",
+        "name",
+        "value",
+        "maxlength",
+        "autocomplete",
+        "autocapitalize",
+        "spellcheck",
+        "required",
+        "list",
+    },
     "option": {"value"},
     "datalist": {"id"},
     "time": {"datetime", "title"},
@@ -58,7 +71,26 @@ _ATTRIBUTES = {
     "ol": {"class"},
     "li": {"class"},
     "pre": {"tabindex", "aria-label"},
-    **{name: set() for name in ("head", "title", "body", "header", "footer", "button", "dt", "dd", "tbody", "del", "details", "summary", "ul", "strong", "em")},
+    **{
+        name: set()
+        for name in (
+            "head",
+            "title",
+            "body",
+            "header",
+            "footer",
+            "button",
+            "dt",
+            "dd",
+            "tbody",
+            "del",
+            "details",
+            "summary",
+            "ul",
+            "strong",
+            "em",
+        )
+    },
 }
 
 
@@ -75,7 +107,11 @@ class Page(HTMLParser):
         self.feed(text)
         self.close()
         self.faults += [f"<{name}> is not closed" for name in self._open]
-        self.faults += [f"raw {ord(character):#x}" for character in set(text) if character in "\0\x1b\u202e\u2066\u200f\u061c\u2028\ufeff"]
+        self.faults += [
+            f"raw {ord(character):#x}"
+            for character in set(text)
+            if character in "\0\x1b\u202e\u2066\u200f\u061c\u2028\ufeff"
+        ]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         names = [name for name, _ in attrs]
@@ -117,7 +153,11 @@ class Page(HTMLParser):
         if name not in ("href", "src", "action"):
             return
         local = value.startswith(("/", "#")) and not value.startswith(("//", "/\\"))
-        outside = tag == "a" and value.startswith(("http://", "https://")) and attributes.get("rel") == "noopener noreferrer nofollow"
+        outside = (
+            tag == "a"
+            and value.startswith(("http://", "https://"))
+            and attributes.get("rel") == "noopener noreferrer nofollow"
+        )
         if not local and not outside:
             self.faults.append(f"{tag} {name}={value!r}")
 
@@ -146,7 +186,11 @@ class PagesTestCase(PageAssertions, InProcessTestCase):
         self.pages = Pages(Site(browsing, registry, "", lambda: 8201, self.site.clock, self.work))
 
     def respond(
-        self, target: str, host: str = "registry.test:8200", headers: Mapping[str, str] | None = None, left: Callable[[], bool] = lambda: False
+        self,
+        target: str,
+        host: str = "registry.test:8200",
+        headers: Mapping[str, str] | None = None,
+        left: Callable[[], bool] = lambda: False,
     ) -> Response:
         """Ask for a page; `left` tells whether the client has gone."""
         fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": host, **(headers or {})}.items())

@@ -11,13 +11,15 @@ from pathlib import Path
 def require(program: str, package: str) -> str:
     """Find a program; without it the test is skipped.
 
-    VEX_TEST_REQUIRE=all says that everything is there, so that a missing program is a failure, and =none that nothing else is to be run.
+    VEX_TEST_REQUIRE=all says that everything is there, so that a missing program is a failure, and =none that nothing
+    else is to be run.
     """
     return _require(shutil.which(program), f"needs {program}: install the Debian package {package}")
 
 
 def require_client(path: str) -> str:
-    """Find a file of the clients from PyPI and npm, such as bin/uv or node_modules/.bin/containerify; `bin/python` has those from PyPI.
+    """Find a file of the clients from PyPI and npm, such as bin/uv or node_modules/.bin/containerify; `bin/python` has
+    those from PyPI.
 
     VEX_TEST_CLIENTS names the directory that tests/install_clients.sh filled; what is required is as with `require`.
     """

@@ -14,7 +14,9 @@ TRUST = ("--trusted-proxies", "127.0.0.1")
 
 
 class ProxyTestCase(ProgramTestCase):
-    """A server and an nginx at 127.0.0.1 with the configuration of the manual, which terminates TLS in front of the public and the auth port."""
+    """A server and an nginx at 127.0.0.1 with the configuration of the manual, which terminates TLS in front of the
+    public and the auth port.
+    """
 
     flags: tuple[str, ...] = TRUST
     nginx: Nginx

@@ -1,4 +1,6 @@
-"""What tests with real container programs share: a registry with the certificate of `vex quickstart`, running a program, and starting a daemon."""
+"""What tests with real container programs share: a registry with the certificate of `vex quickstart`, running a
+program, and starting a daemon.
+"""
 
 from __future__ import annotations
 
@@ -66,19 +68,35 @@ def require_root() -> None:
     raise unittest.SkipTest("needs root")
 
 
-def run(*command: str, environment: Mapping[str, str] | None = None, text: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, environment: Mapping[str, str] | None = None, text: str = "", code: int = 0
+) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, and check its exit code; `environment` is added to that of the tests."""
-    ended = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **(environment or {})})
-    assert ended.returncode == code, f"{' '.join(command)}: exit code {ended.returncode}, not {code}\n{ended.stdout}{ended.stderr}"
+    ended = subprocess.run(
+        command,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
+    assert ended.returncode == code, (
+        f"{' '.join(command)}: exit code {ended.returncode}, not {code}\n{ended.stdout}{ended.stderr}"
+    )
     return ended
 
 
 def run_on_terminal(
     *command: str, environment: Mapping[str, str] | None = None, codes: Sequence[int] = (0,), password: str = PASSWORD
 ) -> str:
-    """Run a program on a terminal, type the password where it asks for it, check its exit code, and return what it printed."""
+    """Run a program on a terminal, type the password where it asks for it, check its exit code, and return what it
+    printed.
+    """
     ours, terminal = pty.openpty()
-    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, **(environment or {})})
+    process = subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, **(environment or {})}
+    )
     os.close(terminal)
     output = b""
     # Linux reports that nobody has the other side of a terminal open any more as an I/O error.
@@ -96,7 +114,9 @@ def run_on_terminal(
 
 @contextlib.contextmanager
 def daemon(directory: Path, *command: str) -> Iterator[None]:
-    """Run a daemon for a block, which begins when the daemon has told that it is ready, as daemons tell systemd: sd_notify(3)."""
+    """Run a daemon for a block, which begins when the daemon has told that it is ready, as daemons tell systemd:
+    sd_notify(3).
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices, open(directory / "daemon.log", "wb") as log:
         notices.bind(str(directory / "notify"))
         notices.settimeout(1)
@@ -153,5 +173,7 @@ class ProgramTestCase(ServerTestCase):
 
     @classmethod
     def tls(cls, side: str = "") -> str:
-        """Return the flag that has skopeo, podman or buildah trust the server; `side` is "src-" or "dest-" for `skopeo copy`."""
+        """Return the flag that has skopeo, podman or buildah trust the server; `side` is "src-" or "dest-" for `skopeo
+        copy`.
+        """
         return f"--{side}cert-dir={cls.directory}/certificates" if cls.https else f"--{side}tls-verify=false"

@@ -69,7 +69,9 @@ def _push(client: Client, repository: str, tag: str) -> None:
         "rootfs": {"type": "layers", "diff_ids": [digest_of(content) for content in tars]},
         "history": [{"created": "2026-03-02T09:40:00Z", "created_by": command} for command, _ in steps],
     }
-    client.push_image(repository, tag, *(gzip.compress(content, 1, mtime=0) for content in tars), config=json.dumps(config).encode())
+    client.push_image(
+        repository, tag, *(gzip.compress(content, 1, mtime=0) for content in tars), config=json.dumps(config).encode()
+    )
 
 
 if __name__ == "__main__":

@@ -31,11 +31,13 @@ _LASTING_BLOBS = """
 WITH RECURSIVE live (repository, manifest) AS (
   SELECT repository, manifest FROM tag
   UNION SELECT repository, manifest FROM repository_manifest WHERE state < 2 AND holders = 0 AND subject IS NULL
-  UNION SELECT c.repository, c.child FROM live l JOIN manifest_child c ON c.repository = l.repository AND c.parent = l.manifest
+  UNION SELECT c.repository, c.child FROM live l
+    JOIN manifest_child c ON c.repository = l.repository AND c.parent = l.manifest
   UNION SELECT r.repository, r.manifest FROM live l JOIN manifest m ON m.id = l.manifest
     JOIN repository_manifest r ON r.repository = l.repository AND r.subject = m.digest AND r.state < 2
 )
-SELECT digest FROM live l JOIN manifest_blob b ON b.repository = l.repository AND b.manifest = l.manifest JOIN blob ON blob.id = b.blob
+SELECT digest FROM live l
+  JOIN manifest_blob b ON b.repository = l.repository AND b.manifest = l.manifest JOIN blob ON blob.id = b.blob
 UNION SELECT digest FROM lease JOIN blob ON blob.id = blob WHERE lease.expires > ?
 """
 TOP = Path(__file__).resolve().parent.parent.parent
@@ -68,9 +70,19 @@ def free_port() -> int:
                 return port
 
 
-def vex(*arguments: str, cwd: Path | None = None, text: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def vex(
+    *arguments: str, cwd: Path | None = None, text: str = "", timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
     """Run one Vex command to its end."""
-    return subprocess.run([sys.executable, str(TOP / "vex.py"), *arguments], cwd=cwd, input=text, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        [sys.executable, str(TOP / "vex.py"), *arguments],
+        cwd=cwd,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 class Answer(NamedTuple):
@@ -94,13 +106,28 @@ class Answer(NamedTuple):
 class Client:
     """Requests to one listener, each on a connection of its own; `user` "" sends no credentials."""
 
-    def __init__(self, address: tuple[str, int], user: str = "", password: str = PASSWORD, context: ssl.SSLContext | None = None, timeout: float = 60) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        user: str = "",
+        password: str = PASSWORD,
+        context: ssl.SSLContext | None = None,
+        timeout: float = 60,
+    ) -> None:
         self.address = address
         self.timeout = timeout
         self.context = context
         self._authorization = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}" if user else ""
 
-    def request(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, *, chunked: bool = False) -> Answer:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        chunked: bool = False,
+    ) -> Answer:
         """Send a request; `body` is bytes or an iterable of bytes, which goes in chunks."""
         if self.context is None:
             connection = http.client.HTTPConnection(*self.address, timeout=self.timeout)
@@ -127,11 +154,15 @@ class Client:
         assert answer.status == 201, answer
         return digest
 
-    def push_manifest(self, repository: str, reference: str, manifest: Mapping[str, Any] | bytes, media_type: str = OCI_MANIFEST) -> str:
+    def push_manifest(
+        self, repository: str, reference: str, manifest: Mapping[str, Any] | bytes, media_type: str = OCI_MANIFEST
+    ) -> str:
         """Push a manifest under a tag or digest ("" for its own digest); returns its sha256 digest."""
         content = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
         digest = digest_of(content)
-        answer = self.request("PUT", f"/v2/{repository}/manifests/{reference or digest}", content, {"Content-Type": media_type})
+        answer = self.request(
+            "PUT", f"/v2/{repository}/manifests/{reference or digest}", content, {"Content-Type": media_type}
+        )
         assert answer.status == 201, answer
         return digest
 
@@ -154,7 +185,13 @@ def descriptor(content: bytes, media_type: str) -> dict[str, Any]:
 def image(*layers: bytes, config: bytes = b"{}", **fields: Any) -> dict[str, Any]:
     """Make an OCI image manifest."""
     listed = [descriptor(layer, OCI_LAYER) for layer in layers]
-    return {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor(config, OCI_CONFIG), "layers": listed, **fields}
+    return {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": descriptor(config, OCI_CONFIG),
+        "layers": listed,
+        **fields,
+    }
 
 
 def index(children: Sequence[tuple[str, int]], **fields: Any) -> dict[str, Any]:
@@ -164,7 +201,9 @@ def index(children: Sequence[tuple[str, int]], **fields: Any) -> dict[str, Any]:
 
 
 def make_certificate(host: str, *, now: float) -> Certificate:
-    """Make a certificate for a server with that of a new authority behind it, so that who trusts the file trusts the server."""
+    """Make a certificate for a server with that of a new authority behind it, so that who trusts the file trusts the
+    server.
+    """
     hosts = hosts_of(host)
     return create_certificate(hosts, create_authority(hosts, now=now), now=now)
 
@@ -180,7 +219,9 @@ def write_certificate(directory: str | Path) -> tuple[Path, Path]:
 
 def tls_flags(certificate: object, key: object, *listeners: str) -> tuple[str, ...]:
     """Give the flags with which listeners serve HTTPS."""
-    return tuple(flag for name in listeners for flag in (f"--{name}-tls-cert", str(certificate), f"--{name}-tls-key", str(key)))
+    return tuple(
+        flag for name in listeners for flag in (f"--{name}-tls-cert", str(certificate), f"--{name}-tls-key", str(key))
+    )
 
 
 def trusting(certificate: object) -> ssl.SSLContext:
@@ -234,7 +275,14 @@ class Server:
                 command += [f"--{listener}-addr", "127.0.0.1:0"]
         self.log = self.directory / "vex.log"
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen([*command, *self._flags], stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment, cwd=self.directory)
+            self.process = subprocess.Popen(
+                [*command, *self._flags],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=self._environment,
+                cwd=self.directory,
+            )
         self.addresses: dict[str, tuple[str, int]] = {}
         self.urls: dict[str, str] = {}
         assert self.process.stdout is not None
@@ -277,9 +325,11 @@ class Server:
         return {f"{path.parent.name}:{path.name}" for path in (self.data / "blobs").glob("*/*")}
 
     def lasting_files(self) -> set[str]:
-        """Return the digests of files that will be there in more than an hour, for which those who push are told of what is there.
+        """Return the digests of files that will be there in more than an hour, for which those who push are told of
+        what is there.
 
-        That is what tags, or manifests that were pushed by digest, lead to, and what was uploaded; all others must have an end, and a row.
+        That is what tags, or manifests that were pushed by digest, lead to, and what was uploaded; all others must have
+        an end, and a row.
         """
         with contextlib.closing(sqlite3.connect(self.data / "vex.db", timeout=30)) as connection:
             connection.execute("BEGIN")
@@ -287,20 +337,26 @@ class Server:
             lasting = {digest for (digest,) in connection.execute(_LASTING_BLOBS, (later,))}
             rows = {digest for (digest,) in connection.execute("SELECT digest FROM blob")}
             files = self.files()
-            endless = connection.execute("SELECT count(*) FROM repository_manifest WHERE state >= 2 AND NOT coalesce(expires <= ?, 0)", (later,)).fetchone()
+            endless = connection.execute(
+                "SELECT count(*) FROM repository_manifest WHERE state >= 2 AND NOT coalesce(expires <= ?, 0)", (later,)
+            ).fetchone()
         assert (files, endless) == (rows, (0,)), (files ^ rows, endless)
         assert lasting <= files, lasting - files
         return lasting
 
     def wait_for_housekeeping(self) -> None:
-        """Wait until its thread is there, which comes behind `ready`: on new data, its first round ends with space that is set aside."""
+        """Wait until its thread is there, which comes behind `ready`: on new data, its first round ends with space that
+        is set aside.
+        """
         deadline = time.monotonic() + 20
         while not (self.data / "ballast").exists():
             assert time.monotonic() < deadline, "no housekeeping"
             time.sleep(0.01)
 
     def wait_until_counted(self) -> None:
-        """Wait until all requests are counted that the public and the auth listener have answered: each is a moment after its client has the answer."""
+        """Wait until all requests are counted that the public and the auth listener have answered: each is a moment
+        after its client has the answer.
+        """
         deadline = time.monotonic() + 20
         while any(self.metric(f'vex_requests_in_flight{{listener="{name}"}}') for name in ("public", "auth")):
             assert time.monotonic() < deadline, "requests in flight"
@@ -347,7 +403,9 @@ def running(*flags: str, prepare: Callable[[Path], None] | None = None) -> Itera
 
 
 class ServerTestCase(unittest.TestCase):
-    """Tests that share one server, started with `flags`; each test uses repositories of its own. No traceback may reach the log."""
+    """Tests that share one server, started with `flags`; each test uses repositories of its own. No traceback may reach
+    the log.
+    """
 
     flags: tuple[str, ...] = ()
     server: Server

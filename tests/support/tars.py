@@ -6,7 +6,9 @@ import io
 import tarfile
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+def member(
+    name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: object
+) -> tuple[tarfile.TarInfo, bytes]:
     """Make a member; fields are those of TarInfo."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, len(content)

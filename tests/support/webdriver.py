@@ -1,4 +1,6 @@
-"""Headless Chromium for tests, driven through chromedriver's WebDriver protocol (W3C WebDriver, and Chromium's own commands) with urllib."""
+"""Headless Chromium for tests, driven through chromedriver's WebDriver protocol (W3C WebDriver, and Chromium's own
+commands) with urllib.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,8 @@ class Element:
         before = self._browser.url
         self.click()
         deadline = time.monotonic() + _TIMEOUT_SECONDS
-        # The answer to each command waits for a page that is being loaded; but a form may be sent after the click was answered.
+        # The answer to each command waits for a page that is being loaded; but a form may be sent after the click was
+        # answered.
         while self._browser.url == before:
             assert time.monotonic() < deadline, f"still at {before}"
 
@@ -82,7 +85,11 @@ class Browser:
             "binary": require("chromium", "chromium"),
             "perfLoggingPrefs": {"enableNetwork": True},
         }
-        capabilities = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
+        capabilities = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }
         self._base = driver
         session = self._send("POST", "/session", {"capabilities": {"alwaysMatch": capabilities}})
         self._base = f"{driver}/session/{session['sessionId']}"
@@ -111,7 +118,10 @@ class Browser:
 
     def find_all(self, selector: str) -> list[Element]:
         """Return all elements that a CSS selector matches."""
-        return [Element(self, found[_ELEMENT]) for found in self.command("POST", "/elements", {"using": "css selector", "value": selector})]
+        return [
+            Element(self, found[_ELEMENT])
+            for found in self.command("POST", "/elements", {"using": "css selector", "value": selector})
+        ]
 
     def link(self, text: str) -> Element:
         """Return the first link with this text."""
@@ -123,11 +133,17 @@ class Browser:
 
     def finish(self, script: str, *arguments: object) -> Any:
         """Run the body of a function in the page that calls done(value) sooner or later; returns the value."""
-        return self.command("POST", "/execute/async", {"script": f"const done = arguments[arguments.length - 1];\n{script}", "args": list(arguments)})
+        return self.command(
+            "POST",
+            "/execute/async",
+            {"script": f"const done = arguments[arguments.length - 1];\n{script}", "args": list(arguments)},
+        )
 
     def wait(self, expression: str, *arguments: object) -> Any:
         """Evaluate an expression whenever the page draws, until it is true; returns its value. Fails after a while."""
-        look = f"const look = () => {{ const value = {expression}; value ? done(value) : requestAnimationFrame(look); }};"
+        look = (
+            f"const look = () => {{ const value = {expression}; value ? done(value) : requestAnimationFrame(look); }};"
+        )
         return self.finish(f"{look} look();", *arguments)
 
     def type(self, keys: str) -> None:
@@ -141,7 +157,9 @@ class Browser:
 
     def resize(self, width: int, height: int) -> None:
         """Show pages as on a screen of this size in CSS pixels."""
-        self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.devtools(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
 
     def prefer(self, scheme: str) -> None:
         """Prefer light or dark pages."""
@@ -154,7 +172,9 @@ class Browser:
             file.write(base64.b64decode(picture["data"]))
 
     def log(self, kind: str) -> list[Any]:
-        """Return, once, what was logged since the last time: `browser` for the console, `performance` for DevTools events."""
+        """Return, once, what was logged since the last time: `browser` for the console, `performance` for DevTools
+        events.
+        """
         return list(self.command("POST", "/se/log", {"type": kind}))
 
     def requests(self) -> list[str]:

@@ -25,7 +25,9 @@ LAYER = b"layer"
 
 
 class Pages(dict[str, Reply]):
-    """Answers by path, and by the beginning of a path lists without end: what each of their pages holds is made from its number."""
+    """Answers by path, and by the beginning of a path lists without end: what each of their pages holds is made from
+    its number.
+    """
 
     def __init__(self, replies: dict[str, Reply], lists: dict[str, Callable[[int], dict[str, Any]]]) -> None:
         super().__init__(replies)
@@ -76,7 +78,9 @@ class Lists(ServerTestCase):
 
     def test_referrers_that_are_none_end_at_a_number_of_pages(self) -> None:
         replies, digest = source("bad")
-        pages = Pages(replies, {f"/v2/bad/referrers/{digest}": lambda number: {"manifests": [{"digest": f"none-{number}"}]}})
+        pages = Pages(
+            replies, {f"/v2/bad/referrers/{digest}": lambda number: {"manifests": [{"digest": f"none-{number}"}]}}
+        )
         output = self.take(pages, "--repository", "bad", code=1)
         self.assertIn(f"the list /v2/bad/referrers/{digest} goes on without anything that can be used", output)
         self.assertLess(pages.asked, 110)
@@ -96,7 +100,11 @@ class Lists(ServerTestCase):
 
     def test_of_many_names_that_are_none_ten_and_their_number_are_told(self) -> None:
         replies, _ = source("many")
-        replies["/v2/many/tags/list"] = (200, {}, json.dumps({"tags": ["1", *(f"bad {number}" for number in range(25))]}).encode())
+        replies["/v2/many/tags/list"] = (
+            200,
+            {},
+            json.dumps({"tags": ["1", *(f"bad {number}" for number in range(25))]}).encode(),
+        )
         output = self.take(Pages(replies, {}), "--repository", "many", code=1)
         self.assertEqual(output.count("bad "), 10)
         self.assertIn("names in all that are none here: 25", output)
@@ -110,7 +118,10 @@ class Lists(ServerTestCase):
         def page(number: int) -> dict[str, Any]:
             return {"tags": names[2 * number : 2 * number + 2]}
 
-        with answering(Pages(replies, {"/v2/long/tags/list": page})) as address, contextlib.closing(Remote(parse_origin(address))) as remote:
+        with (
+            answering(Pages(replies, {"/v2/long/tags/list": page})) as address,
+            contextlib.closing(Remote(parse_origin(address))) as remote,
+        ):
             endpoints = Endpoints(remote, 2**20)
             self.assertEqual(list(endpoints.tags(RepositoryName("long"), lambda *_: None)), names)
 
@@ -120,7 +131,9 @@ class Time(unittest.TestCase):
 
     def test_a_list_ends_after_a_time_without_anything_that_can_be_used(self) -> None:
         clock = itertools.count(0, 250).__next__
-        pages = Pages({}, {"/v2/_catalog": lambda number: {"repositories": [f"Bad {number}" if number % 3 else f"good{number}"]}})
+        pages = Pages(
+            {}, {"/v2/_catalog": lambda number: {"repositories": [f"Bad {number}" if number % 3 else f"good{number}"]}}
+        )
         with answering(pages) as address, contextlib.closing(Remote(parse_origin(address))) as remote:
             found = Endpoints(remote, 2**20, clock=clock).repositories(lambda *_: None)
             self.assertEqual([next(found) for _ in range(5)], ["good0", "good3", "good6", "good9", "good12"])
@@ -147,16 +160,25 @@ class Time(unittest.TestCase):
     def remote(self, send: Callable[[http.server.BaseHTTPRequestHandler], None], step: float) -> Iterator[Remote]:
         """Run a server that answers like this, and give its client, for whom each wait takes so many seconds."""
         clock = itertools.count(0, step).__next__
-        with answering({"/v2/": send}) as address, contextlib.closing(Remote(parse_origin(address), clock=clock)) as remote:
+        with (
+            answering({"/v2/": send}) as address,
+            contextlib.closing(Remote(parse_origin(address), clock=clock)) as remote,
+        ):
             yield remote
 
-    def assert_ends(self, send: Callable[[http.server.BaseHTTPRequestHandler], None], step: float, expected: str) -> None:
+    def assert_ends(
+        self, send: Callable[[http.server.BaseHTTPRequestHandler], None], step: float, expected: str
+    ) -> None:
         def all_of(handler: http.server.BaseHTTPRequestHandler) -> None:
             handler.close_connection = True
             with contextlib.suppress(OSError):
                 send(handler)
 
-        with self.remote(all_of, step) as remote, self.assertRaisesRegex((Broken, Refused), expected), remote.open("GET", "/v2/") as response:
+        with (
+            self.remote(all_of, step) as remote,
+            self.assertRaisesRegex((Broken, Refused), expected),
+            remote.open("GET", "/v2/") as response,
+        ):
             while response.read(100):
                 pass
 

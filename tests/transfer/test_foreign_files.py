@@ -1,4 +1,6 @@
-"""`vex import` of files that others made: names that lead elsewhere, JSON of any shape, what is not all there, and how it is compressed."""
+"""`vex import` of files that others made: names that lead elsewhere, JSON of any shape, what is not all there, and how
+it is compressed.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,19 @@ class Directories(FilesTestCase):
     """What a directory publishes is in it."""
 
     def test_names_that_lead_out_of_it_are_refused(self) -> None:
-        for name in (str(self.top / "secret"), "/etc/hostname", "../secret", "x/../../secret", "./../secret", "x/..", "//etc/hostname", "..", ".", "", "a\0b"):
+        for name in (
+            str(self.top / "secret"),
+            "/etc/hostname",
+            "../secret",
+            "x/../../secret",
+            "./../secret",
+            "x/..",
+            "//etc/hostname",
+            "..",
+            ".",
+            "",
+            "a\0b",
+        ):
             for files in (self.saved(name), self.saved(config=name)):
                 with self.subTest(name):
                     self.write(**files)
@@ -94,7 +108,16 @@ class Directories(FilesTestCase):
     def test_links_that_lead_out_of_it_are_refused(self) -> None:
         self.write(**self.saved("layer"))
         (self.directory / "inner").mkdir()
-        for target in (str(self.top / "secret"), "../secret", "inner/../../secret", "inner/../../outside/file", "/etc/hostname", "..", "layer", "/"):
+        for target in (
+            str(self.top / "secret"),
+            "../secret",
+            "inner/../../secret",
+            "inner/../../outside/file",
+            "/etc/hostname",
+            "..",
+            "layer",
+            "/",
+        ):
             with self.subTest(target):
                 (self.directory / "layer").symlink_to(target)
                 self.assert_refused(self.directory, "leads elsewhere|is not a file")
@@ -122,7 +145,13 @@ class Directories(FilesTestCase):
 
     def test_in_a_layout_too_every_file_is_in_it(self) -> None:
         layout = write_layout(self.directory / "layout").directory
-        for path in (layout / "index.json", layout / "oci-layout", layout / "blobs", layout / "blobs/sha256", *(layout / "blobs/sha256").iterdir()):
+        for path in (
+            layout / "index.json",
+            layout / "oci-layout",
+            layout / "blobs",
+            layout / "blobs/sha256",
+            *(layout / "blobs/sha256").iterdir(),
+        ):
             with self.subTest(path.name):
                 moved = self.top / "moved"
                 path.rename(moved)
@@ -203,7 +232,12 @@ class Prepared(LayoutTestCase):
         self.assertEqual(list(self.elsewhere.iterdir()), [])
 
     def test_an_export_writes_through_no_link_to_a_file(self) -> None:
-        for name in (".vex-export", "index.json", f"blobs/sha256/{digest_of(b'layer')[7:]}", f"blobs/sha256/{digest_of(b'{}')[7:]}"):
+        for name in (
+            ".vex-export",
+            "index.json",
+            f"blobs/sha256/{digest_of(b'layer')[7:]}",
+            f"blobs/sha256/{digest_of(b'{}')[7:]}",
+        ):
             with self.subTest(name):
                 (self.out / name).parent.mkdir(parents=True)
                 (self.out / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
@@ -223,26 +257,44 @@ class Prepared(LayoutTestCase):
         self.assertEqual((self.out / f"blobs/sha256/{digest_of(b'layer')[7:]}").read_bytes(), b"layer")
 
     def test_an_export_and_a_backup_write_through_no_link_to_a_directory(self) -> None:
-        for name, marker in (("blobs", "oci-layout"), ("blobs/sha256", "oci-layout"), ("blobs", "backup"), ("blobs/sha256", "backup"), ("uploads", "backup")):
+        for name, marker in (
+            ("blobs", "oci-layout"),
+            ("blobs/sha256", "oci-layout"),
+            ("blobs", "backup"),
+            ("blobs/sha256", "backup"),
+            ("uploads", "backup"),
+        ):
             with self.subTest(f"{marker} {name}"):
                 (self.out / name).parent.mkdir(parents=True)
                 (self.out / marker).write_text("")
                 (self.out / name).symlink_to(self.elsewhere)
-                command = ["export", "prepared/app:1", str(self.out)] if marker == "oci-layout" else ["backup", str(self.out)]
+                command = (
+                    ["export", "prepared/app:1", str(self.out)] if marker == "oci-layout" else ["backup", str(self.out)]
+                )
                 output = self.vex(*command, "--data-dir", str(self.server.data), code=1)
                 self.assertIn(f"{name.rpartition('/')[2]} is a link, or no directory", output)
                 self.assert_kept()
                 shutil.rmtree(self.out)
 
     def test_a_backup_writes_through_no_link_to_a_file(self) -> None:
-        names = ("backup", "backup.new", "vex.db.new", "vex.db.new-wal", "lock", "uploads/backup-copy", f"blobs/sha256/{digest_of(b'layer')[7:]}")
+        names = (
+            "backup",
+            "backup.new",
+            "vex.db.new",
+            "vex.db.new-wal",
+            "lock",
+            "uploads/backup-copy",
+            f"blobs/sha256/{digest_of(b'layer')[7:]}",
+        )
         for name in names:
             with self.subTest(name):
                 (self.out / name).parent.mkdir(parents=True)
                 if name != "backup":
                     (self.out / "backup").write_text("")
                 (self.out / name).symlink_to(self.victim)
-                self.vex("backup", str(self.out), "--data-dir", str(self.server.data), code=int(name in ("backup", "lock")))
+                self.vex(
+                    "backup", str(self.out), "--data-dir", str(self.server.data), code=int(name in ("backup", "lock"))
+                )
                 self.assert_kept()
                 shutil.rmtree(self.out)
 
@@ -264,15 +316,25 @@ class Partial(LayoutTestCase):
         one, other = self.children(layout.directory)
         with running() as empty:
             output = self.import_to(empty, exported)
-            self.assertIn(f"Imported: linux/amd64 ({one}); the tag is that of {one}. Not there: linux/arm64 ({other})", output)
+            self.assertIn(
+                f"Imported: linux/amd64 ({one}); the tag is that of {one}. Not there: linux/arm64 ({other})", output
+            )
             answer = empty.public.get("/v2/multi/manifests/v1")
             self.assertEqual(digest_of(answer.body), one)
             self.assertEqual(empty.public.get(f"/v2/multi/manifests/{other}").status, 404)
-            run(skopeo, "copy", "--src-tls-verify=false", f"docker://127.0.0.1:{empty.addresses['public'][1]}/multi:v1", f"dir:{self.directory}/back")
+            run(
+                skopeo,
+                "copy",
+                "--src-tls-verify=false",
+                f"docker://127.0.0.1:{empty.addresses['public'][1]}/multi:v1",
+                f"dir:{self.directory}/back",
+            )
 
     def children(self, layout: Path) -> list[str]:
         index = self.index(layout)[1]["digest"]
-        return [child["digest"] for child in json.loads((layout / "blobs/sha256" / index[7:]).read_bytes())["manifests"]]
+        return [
+            child["digest"] for child in json.loads((layout / "blobs/sha256" / index[7:]).read_bytes())["manifests"]
+        ]
 
     def import_to(self, server: Server, path: Path, *arguments: str, code: int = 0) -> str:
         return self.vex("import", str(path), "--username", USER, "--to", server.urls["auth"], *arguments, code=code)
@@ -289,7 +351,9 @@ class Partial(LayoutTestCase):
     def test_without_a_part_its_blob_or_both_what_is_there_is_imported(self) -> None:
         whole = self.layout_without()
         (index,) = (entry["digest"] for entry in self.index(whole))
-        one, other = (child["digest"] for child in json.loads((whole / "blobs/sha256" / index[7:]).read_bytes())["manifests"])
+        one, other = (
+            child["digest"] for child in json.loads((whole / "blobs/sha256" / index[7:]).read_bytes())["manifests"]
+        )
         config = json.loads((whole / "blobs/sha256" / other[7:]).read_bytes())["config"]["digest"]
         for name, taken in (("manifest", [other]), ("blob", [config]), ("both", [other, config])):
             with self.subTest(name):
@@ -308,18 +372,27 @@ class Partial(LayoutTestCase):
         entry = self.index(layout)[0]
         index = json.loads((layout / "blobs/sha256" / entry["digest"][7:]).read_bytes())
         digests = [child["digest"] for child in index["manifests"]]
-        third = {**index["manifests"][0], "digest": digest_of(b"never there"), "platform": {"os": "linux", "architecture": "s390x"}}
+        third = {
+            **index["manifests"][0],
+            "digest": digest_of(b"never there"),
+            "platform": {"os": "linux", "architecture": "s390x"},
+        }
         content = json.dumps({**index, "manifests": [*index["manifests"], third]}).encode()
         (layout / "blobs/sha256" / digest_of(content)[7:]).write_bytes(content)
         listed = {**entry, "digest": digest_of(content), "size": len(content)}
         (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [listed]}))
         output = self.import_files(layout, "--repository", "partial/several")
-        self.assertIn(f"each can be pulled by its digest, and none has the tag. Not there: linux/s390x ({third['digest']})", output)
+        self.assertIn(
+            f"each can be pulled by its digest, and none has the tag. Not there: linux/s390x ({third['digest']})",
+            output,
+        )
         for digest in digests:
             self.assertEqual(digest_of(self.manifest("partial/several", digest)), digest)
         self.assertEqual(self.server.public.get(f"/v2/partial/several/manifests/{INDEX}").status, 404)
         meant = json.loads((layout / "blobs/sha256" / digests[1][7:]).read_bytes())["config"]["digest"]
-        (layout / "manifest.json").write_text(json.dumps([{"Config": f"blobs/sha256/{meant[7:]}", "RepoTags": None, "Layers": []}]))
+        (layout / "manifest.json").write_text(
+            json.dumps([{"Config": f"blobs/sha256/{meant[7:]}", "RepoTags": None, "Layers": []}])
+        )
         self.assertIn(f"the tag is that of {digests[1]}", self.import_files(layout, "--repository", "partial/several"))
         self.assertEqual(digest_of(self.manifest("partial/several", INDEX)), digests[1])
 
@@ -332,7 +405,9 @@ class Partial(LayoutTestCase):
         content, _ = docker_archive("partial/layer:1", tar_of({"a": b"1"}))
         with tarfile.open(fileobj=io.BytesIO(content)) as complete:
             files = {name: complete.extractfile(name) for name in complete.getnames() if name != "0.tar"}
-            (self.directory / "image.tar").write_bytes(tar_of({name: file.read() for name, file in files.items() if file}))
+            (self.directory / "image.tar").write_bytes(
+                tar_of({name: file.read() for name, file in files.items() if file})
+            )
         self.assertIn("'0.tar': its file is missing", self.import_files(self.directory / "image.tar", code=1))
         for name in ("nothing", "layer"):
             self.assertEqual(self.server.public.get(f"/v2/partial/{name}/tags/list").status, 404)
@@ -353,20 +428,55 @@ class Shapes(FilesTestCase):
                 self.assertEqual(list(self.contents(self.directory))[1:], [CONFIG, b"layer"])
 
     def test_what_is_of_another_type_is_told_in_a_sentence(self) -> None:
-        values: tuple[object, ...] = (None, True, 0, -1, 1e400, 10**30, "", "x", [], [[]], {}, {"x": 1}, [None], [1], ["x"], [{}])
+        values: tuple[object, ...] = (
+            None,
+            True,
+            0,
+            -1,
+            1e400,
+            10**30,
+            "",
+            "x",
+            [],
+            [[]],
+            {},
+            {"x": 1},
+            [None],
+            [1],
+            ["x"],
+            [{}],
+        )
         good: dict[str, dict[str, Any]] = {
             "manifest.json": {"Config": "config.json", "RepoTags": ["app:1"], "Layers": ["layer"]},
-            "index.json": {"digest": digest_of(b"x"), "annotations": {"org.opencontainers.image.ref.name": "1"}, "mediaType": "x", "size": 1},
+            "index.json": {
+                "digest": digest_of(b"x"),
+                "annotations": {"org.opencontainers.image.ref.name": "1"},
+                "mediaType": "x",
+                "size": 1,
+            },
         }
         for file, entry in good.items():
-            shapes: list[object] = [*values, *([value] for value in values), *({"manifests": value} for value in values)]
+            shapes: list[object] = [
+                *values,
+                *([value] for value in values),
+                *({"manifests": value} for value in values),
+            ]
             shapes += [{"manifests": [value]} for value in values]
             for key in entry:
-                changed = [{**entry, key: value} for value in values] + [{other: value for other, value in entry.items() if other != key}]
+                changed = [{**entry, key: value} for value in values] + [
+                    {other: value for other, value in entry.items() if other != key}
+                ]
                 shapes += [[value] for value in changed] + [{"manifests": [value]} for value in changed]
             for shape in shapes:
                 with self.subTest(f"{file}: {shape}"):
-                    self.write(**{file: json.dumps(shape).encode(), "oci-layout": b"{}", "config.json": CONFIG, "layer": b"layer"})
+                    self.write(
+                        **{
+                            file: json.dumps(shape).encode(),
+                            "oci-layout": b"{}",
+                            "config.json": CONFIG,
+                            "layer": b"layer",
+                        }
+                    )
                     self.assert_told(self.directory)
             (self.directory / file).unlink()
 
@@ -385,7 +495,10 @@ class Shapes(FilesTestCase):
             list(self.contents(path))
         except (Failure, Refused) as error:
             self.assertRegex(str(error), "[a-z]+ [a-z]+ [a-z]+")
-            self.assertNotRegex(str(error), "Error|NoneType|object is not|must be str|indices|subscriptable|attribute|char 0|codec|'int'|^'")
+            self.assertNotRegex(
+                str(error),
+                "Error|NoneType|object is not|must be str|indices|subscriptable|attribute|char 0|codec|'int'|^'",
+            )
 
     def test_what_containerify_writes_is_imported(self) -> None:
         containerify = require_client("node_modules/.bin/containerify")
@@ -397,10 +510,42 @@ class Shapes(FilesTestCase):
         (app / "index.js").write_text("console.log(1)\n")
         with running() as server:
             target = f"docker://127.0.0.1:{server.addresses['auth'][1]}/base:1"
-            run(require("skopeo", "skopeo"), "copy", "--dest-tls-verify=false", "--dest-creds", f"{USER}:{PASSWORD}", f"oci:{layout}:single", target)
-            source = ("--fromImage", "base:1", "--fromRegistry", f"http://127.0.0.1:{server.addresses['public'][1]}/v2/")
-            run(containerify, *source, "--folder", str(app), "--toImage", "made:1", "--toTar", str(self.top / "made.tar"))
-            ended = vex("import", str(self.top / "made.tar"), "--repository", "made", "--username", USER, "--to", server.urls["auth"], text=f"{PASSWORD}\n")
+            run(
+                require("skopeo", "skopeo"),
+                "copy",
+                "--dest-tls-verify=false",
+                "--dest-creds",
+                f"{USER}:{PASSWORD}",
+                f"oci:{layout}:single",
+                target,
+            )
+            source = (
+                "--fromImage",
+                "base:1",
+                "--fromRegistry",
+                f"http://127.0.0.1:{server.addresses['public'][1]}/v2/",
+            )
+            run(
+                containerify,
+                *source,
+                "--folder",
+                str(app),
+                "--toImage",
+                "made:1",
+                "--toTar",
+                str(self.top / "made.tar"),
+            )
+            ended = vex(
+                "import",
+                str(self.top / "made.tar"),
+                "--repository",
+                "made",
+                "--username",
+                USER,
+                "--to",
+                server.urls["auth"],
+                text=f"{PASSWORD}\n",
+            )
             self.assertEqual(ended.returncode, 0, ended)
             self.assertEqual(server.public.get("/v2/made/manifests/1").status, 200)
 
@@ -432,7 +577,9 @@ class Compressed(LayoutTestCase):
     """Archives and layers, compressed in any way."""
 
     def test_archives_compressed_with_what_python_has_are_read(self) -> None:
-        content, image_id = docker_archive("packed/app:1", tar_of({"a": b"1"}), tar_of({"b": secrets.token_bytes(100_000)}))
+        content, image_id = docker_archive(
+            "packed/app:1", tar_of({"a": b"1"}), tar_of({"b": secrets.token_bytes(100_000)})
+        )
         half = len(content) // 2
         packed = {
             "gz": gzip.compress(content),
@@ -448,7 +595,10 @@ class Compressed(LayoutTestCase):
                 self.import_files(self.directory / name, "--tag", name)
                 self.assertEqual(json.loads(self.manifest("packed/app", name))["config"]["digest"], image_id)
                 (self.directory / name).write_bytes(data[:-2000])
-                self.assertRegex(self.import_files(self.directory / name, "--tag", "short", code=1), "ends early|damaged|does not hold")
+                self.assertRegex(
+                    self.import_files(self.directory / name, "--tag", "short", code=1),
+                    "ends early|damaged|does not hold",
+                )
 
     def test_zstd_is_read_or_told_by_its_name(self) -> None:
         zstd = require("zstd", "zstd")
@@ -460,11 +610,18 @@ class Compressed(LayoutTestCase):
             self.assertEqual(json.loads(self.manifest("packed/zstd", "1"))["config"]["digest"], image_id)
         else:
             output = self.import_files(self.directory / "image.tar.zst", code=1)
-            self.assertIn("compressed with zstd, which this Python cannot read; Python 3.14 and newer can; unpack it first, with zstd -d", output)
+            self.assertIn(
+                "compressed with zstd, which this Python cannot read; Python 3.14 and newer can; unpack it first, with"
+                " zstd -d",
+                output,
+            )
 
     def test_xz_that_needs_much_memory_is_told(self) -> None:
         (self.directory / "image.tar.xz").write_bytes(lzma.compress(bytes(100), preset=9))
-        self.assertIn("needs more than 24 MiB of memory; unpack it first", self.import_files(self.directory / "image.tar.xz", code=1))
+        self.assertIn(
+            "needs more than 24 MiB of memory; unpack it first",
+            self.import_files(self.directory / "image.tar.xz", code=1),
+        )
 
     def test_the_media_type_of_a_layer_says_how_it_is_compressed(self) -> None:
         layer = tar_of({"a": b"1"})
@@ -477,37 +634,62 @@ class Compressed(LayoutTestCase):
             "empty.tar": (b"", "tar"),
         }
         listed = [{"Config": "config.json", "RepoTags": ["typed:1"], "Layers": list(packed)}]
-        files = {"manifest.json": json.dumps(listed).encode(), "config.json": CONFIG, **{name: content for name, (content, _) in packed.items()}}
+        files = {
+            "manifest.json": json.dumps(listed).encode(),
+            "config.json": CONFIG,
+            **{name: content for name, (content, _) in packed.items()},
+        }
         (self.directory / "image.tar").write_bytes(tar_of(files))
         self.import_files(self.directory / "image.tar")
         layers = json.loads(self.manifest("typed", "1"))["layers"]
-        self.assertEqual([entry["mediaType"].rpartition("v1.")[2] for entry in layers], [expected for _, expected in packed.values()])
+        self.assertEqual(
+            [entry["mediaType"].rpartition("v1.")[2] for entry in layers], [expected for _, expected in packed.values()]
+        )
 
     def test_layers_of_gzip_and_zstd_are_unpacked_from_what_comes_out(self) -> None:
         require_root()
         layer = self.directory / "layer"
         layer.write_bytes(tar_of({"motd": b"unpacked\n"}))
-        config = json.dumps({**json.loads(CONFIG), "rootfs": {"type": "layers", "diff_ids": [digest_of(layer.read_bytes())]}}).encode()
+        config = json.dumps(
+            {**json.loads(CONFIG), "rootfs": {"type": "layers", "diff_ids": [digest_of(layer.read_bytes())]}}
+        ).encode()
         listed = [{"Config": "config.json", "RepoTags": ["unpacked:1"], "Layers": ["layer.tar.gz"]}]
         with running_containerd() as ctr:
             for program in ("gzip", "zstd", "pzstd"):
                 with self.subTest(program):
                     run(require(program, program.lstrip("p")), "-q", "-k", "-f", str(layer))
                     packed = layer.with_suffix(".gz" if program == "gzip" else ".zst").read_bytes()
-                    files = {"manifest.json": json.dumps(listed).encode(), "config.json": config, "layer.tar.gz": packed}
+                    files = {
+                        "manifest.json": json.dumps(listed).encode(),
+                        "config.json": config,
+                        "layer.tar.gz": packed,
+                    }
                     (self.directory / "image.tar").write_bytes(tar_of(files))
                     self.import_files(self.directory / "image.tar")
                     digest = digest_of(self.manifest("unpacked", "1"))
                     offered = self.directory / "offered.tar"
                     offered.write_bytes(self.server.public.get(f"/r/unpacked/m/{digest}/image.tar?tag=1").body)
-                    self.assertIn("unpacking", run(*ctr, "images", "import", "--snapshotter", "native", str(offered)).stdout)
+                    self.assertIn(
+                        "unpacking", run(*ctr, "images", "import", "--snapshotter", "native", str(offered)).stdout
+                    )
                     self.export("unpacked:1")
                     run("tar", "-C", str(self.directory / "out"), "-cf", str(self.directory / "exported.tar"), ".")
-                    run(*ctr, "images", "import", "--snapshotter", "native", "--base-name", program, str(self.directory / "exported.tar"))
+                    run(
+                        *ctr,
+                        "images",
+                        "import",
+                        "--snapshotter",
+                        "native",
+                        "--base-name",
+                        program,
+                        str(self.directory / "exported.tar"),
+                    )
             # umoci 0.4.7 reads no zstd, whatever its media type.
             umoci = require("umoci", "umoci")
             run("gzip", "-kf", str(layer))
-            (self.directory / "image.tar").write_bytes(tar_of({**files, "layer.tar.gz": layer.with_suffix(".gz").read_bytes()}))
+            (self.directory / "image.tar").write_bytes(
+                tar_of({**files, "layer.tar.gz": layer.with_suffix(".gz").read_bytes()})
+            )
             self.import_files(self.directory / "image.tar")
             self.export("unpacked:1")
             run(umoci, "unpack", "--image", f"{self.directory}/out:1", str(self.directory / "bundle"))
@@ -546,8 +728,26 @@ class Memory(LayoutTestCase):
         """Import an archive; returns the most memory that this took, in MiB."""
         path = self.directory / "image.tar"
         path.write_bytes(content)
-        command = [sys.executable, "-c", _MEASURED, str(TOP / "vex.py"), "import", str(path), "--repository", "peak", "--username", USER]
-        ended = subprocess.run([*command, "--to", self.server.urls["auth"]], input=f"{PASSWORD}\n", capture_output=True, text=True, timeout=60, check=False)
+        command = [
+            sys.executable,
+            "-c",
+            _MEASURED,
+            str(TOP / "vex.py"),
+            "import",
+            str(path),
+            "--repository",
+            "peak",
+            "--username",
+            USER,
+        ]
+        ended = subprocess.run(
+            [*command, "--to", self.server.urls["auth"]],
+            input=f"{PASSWORD}\n",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         self.assertIn(ended.returncode, (0, 1), ended)
         return int(ended.stdout.split()[-1]) // 1024
 
@@ -569,7 +769,9 @@ class Memory(LayoutTestCase):
             "wide characters": tar_of({**layout, "index.json": wide}),
             "objects": tar_of({**layout, "index.json": b'{"manifests": [' + b",".join([b'{"a":1}'] * 120_000) + b"]}"}),
             "xz": lzma.compress(saved, preset=7),
-            "names": archive(*(member(f"{number:06}{'n' * 90}") for number in range(20_000)), form=tarfile.USTAR_FORMAT),
+            "names": archive(
+                *(member(f"{number:06}{'n' * 90}") for number in range(20_000)), form=tarfile.USTAR_FORMAT
+            ),
         }
         for name, content in archives.items():
             with self.subTest(name):

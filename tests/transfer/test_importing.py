@@ -20,7 +20,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable, Union
 
-from tests.support.debian_registry import SOURCE_PASSWORD, SOURCE_USER, docker_registry, htpasswd, push_artifact, push_blob, push_fallback_tag
+from tests.support.debian_registry import (
+    SOURCE_PASSWORD,
+    SOURCE_USER,
+    docker_registry,
+    htpasswd,
+    push_artifact,
+    push_blob,
+    push_fallback_tag,
+)
 from tests.support.images import INDEX, SINGLE, write_layout
 from tests.support.programs import require
 from tests.support.registries import run
@@ -44,13 +52,20 @@ from tests.support.server import (
 )
 
 ACCEPT = {"Accept": ", ".join([OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST])}
-IMAGES = ((INDEX, "oci", "team/app:all"), (INDEX, "v2s2", "team/docker:all"), (SINGLE, "oci", "team/app:one"), (SINGLE, "v2s2", "base:1"))
+IMAGES = (
+    (INDEX, "oci", "team/app:all"),
+    (INDEX, "v2s2", "team/docker:all"),
+    (SINGLE, "oci", "team/app:one"),
+    (SINGLE, "v2s2", "base:1"),
+)
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
 
 def import_into(server: Server, source: str, *arguments: str, text: str = "", code: int = 0) -> str:
     """Import with the password of USER, check the exit code, and return what was printed."""
-    ended = vex("import", source, *arguments, "--username", USER, "--to", server.urls["auth"], text=f"{PASSWORD}\n{text}")
+    ended = vex(
+        "import", source, *arguments, "--username", USER, "--to", server.urls["auth"], text=f"{PASSWORD}\n{text}"
+    )
     assert ended.returncode == code, ended
     assert "Traceback" not in ended.stderr, ended.stderr
     return ended.stdout + ended.stderr
@@ -66,7 +81,11 @@ def contents(client: Client) -> dict[str, tuple[str, str, bytes]]:
     for repository in client.get("/v2/_catalog").json["repositories"]:
         for tag in client.get(f"/v2/{repository}/tags/list").json["tags"]:
             answer = client.get(f"/v2/{repository}/manifests/{tag}", ACCEPT)
-            found[f"{repository}:{tag}"] = (answer.headers["Content-Type"], answer.headers["Docker-Content-Digest"], answer.body)
+            found[f"{repository}:{tag}"] = (
+                answer.headers["Content-Type"],
+                answer.headers["Docker-Content-Digest"],
+                answer.body,
+            )
             _add_parts(client, repository, answer.json, found)
     return found
 
@@ -74,7 +93,11 @@ def contents(client: Client) -> dict[str, tuple[str, str, bytes]]:
 def _add_parts(client: Client, repository: str, document: Any, found: dict[str, tuple[str, str, bytes]]) -> None:
     for part in document.get("manifests", []):
         answer = client.get(f"/v2/{repository}/manifests/{part['digest']}", ACCEPT)
-        found[f"{repository}@{part['digest']}"] = (answer.headers["Content-Type"], answer.headers["Docker-Content-Digest"], answer.body)
+        found[f"{repository}@{part['digest']}"] = (
+            answer.headers["Content-Type"],
+            answer.headers["Docker-Content-Digest"],
+            answer.body,
+        )
         _add_parts(client, repository, answer.json, found)
     for part in [document["config"], *document["layers"]] if "config" in document else []:
         answer = client.get(f"/v2/{repository}/blobs/{part['digest']}")
@@ -90,7 +113,9 @@ class FromDockerRegistry(ServerTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Fill a docker-registry with images in both formats, an index, and an artifact about an artifact about an image, under fallback tags."""
+        """Fill a docker-registry with images in both formats, an index, and an artifact about an artifact about an
+        image, under fallback tags.
+        """
         skopeo = require("skopeo", "skopeo")
         super().setUpClass()
         context = docker_registry()
@@ -100,9 +125,22 @@ class FromDockerRegistry(ServerTestCase):
             layout = write_layout(Path(directory))
             for kind, form, name in IMAGES:
                 target = f"docker://127.0.0.1:{cls.source.address[1]}/{name}"
-                run(skopeo, "copy", "--all", "--format", form, "--dest-tls-verify=false", f"oci:{layout.directory}:{kind}", target)
+                run(
+                    skopeo,
+                    "copy",
+                    "--all",
+                    "--format",
+                    form,
+                    "--dest-tls-verify=false",
+                    f"oci:{layout.directory}:{kind}",
+                    target,
+                )
         answer = cls.source.get("/v2/team/app/manifests/one", ACCEPT)
-        subject: dict[str, Any] = {"mediaType": OCI_MANIFEST, "digest": digest_of(answer.body), "size": len(answer.body)}
+        subject: dict[str, Any] = {
+            "mediaType": OCI_MANIFEST,
+            "digest": digest_of(answer.body),
+            "size": len(answer.body),
+        }
         about = push_artifact(cls.source, "team/app", b"about the image", subject)
         push_fallback_tag(cls.source, "team/app", subject["digest"], [about])
         signed = push_artifact(cls.source, "team/app", b"about that", about)
@@ -110,7 +148,9 @@ class FromDockerRegistry(ServerTestCase):
         cls.subject, cls.about, cls.signed = subject["digest"], about["digest"], signed["digest"]
 
     def referrers(self, server: Server, repository: str, digest: str) -> list[str]:
-        return [entry["digest"] for entry in server.public.get(f"/v2/{repository}/referrers/{digest}").json["manifests"]]
+        return [
+            entry["digest"] for entry in server.public.get(f"/v2/{repository}/referrers/{digest}").json["manifests"]
+        ]
 
     def test_everything_is_the_same_on_both_sides(self) -> None:
         with running() as server:
@@ -131,7 +171,9 @@ class FromDockerRegistry(ServerTestCase):
             self.assertEqual(server.public.get("/v2/_catalog").json["repositories"], ["team/docker"])
             import_into(server, url(self.source), "--repository", "base", "--repository", "none*")
             self.assertEqual(server.public.get("/v2/_catalog").json["repositories"], ["base", "team/docker"])
-            self.assertIn("nothing that matches", import_into(server, url(self.source), "--repository", "none*", code=1))
+            self.assertIn(
+                "nothing that matches", import_into(server, url(self.source), "--repository", "none*", code=1)
+            )
 
     def test_only_tags_that_match_are_imported_with_what_is_attached_to_them(self) -> None:
         with running() as server:
@@ -142,7 +184,9 @@ class FromDockerRegistry(ServerTestCase):
 
     def test_a_name_that_is_not_there_is_told_and_the_rest_goes_on(self) -> None:
         with running() as server:
-            output = import_into(server, url(self.source), "--repository", "nobody/knows", "--repository", "base", code=1)
+            output = import_into(
+                server, url(self.source), "--repository", "nobody/knows", "--repository", "base", code=1
+            )
             self.assertRegex(output, r"nobody/knows: .*\(404\)")
             self.assertIn("could not be imported, and are named above: 1", output)
             self.assertEqual(server.public.get("/v2/base/tags/list").json["tags"], ["1"])
@@ -169,8 +213,19 @@ class Interrupted(unittest.TestCase):
             layers = [secrets.token_bytes(2**20) for _ in range(40)]
             config = {"mediaType": OCI_CONFIG, **push_blob(source, "large", b"{}")}
             listed = [{"mediaType": OCI_LAYER, **push_blob(source, "large", layer)} for layer in layers]
-            source.push_manifest("large", "1", {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": listed})
-            command = [sys.executable, str(TOP / "vex.py"), "import", url(source), "--username", USER, "--to", server.urls["auth"]]
+            source.push_manifest(
+                "large", "1", {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": listed}
+            )
+            command = [
+                sys.executable,
+                str(TOP / "vex.py"),
+                "import",
+                url(source),
+                "--username",
+                USER,
+                "--to",
+                server.urls["auth"],
+            ]
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
             assert process.stdin is not None
             with process.stdin as stdin:
@@ -196,29 +251,59 @@ class FromVex(unittest.TestCase):
         with running() as source, running() as server:
             source.auth.push_image("app", "1", b"layer")
             body = source.public.get("/v2/app/manifests/1").body
-            about = push_artifact(source.auth, "app", b"about", {"mediaType": OCI_MANIFEST, "digest": digest_of(body), "size": len(body)})
+            about = push_artifact(
+                source.auth, "app", b"about", {"mediaType": OCI_MANIFEST, "digest": digest_of(body), "size": len(body)}
+            )
             signed = push_artifact(source.auth, "app", b"about that", about)
             import_into(server, source.urls["public"])
             self.assertEqual(contents(server.public), contents(source.public))
             for digest in (about["digest"], signed["digest"]):
-                self.assertEqual(server.public.get(f"/v2/app/manifests/{digest}").body, source.public.get(f"/v2/app/manifests/{digest}").body)
-            source.auth.push_manifest("app", "", image(b"layer", config=b"{}", subject=signed, artifactType="test/late"))
+                self.assertEqual(
+                    server.public.get(f"/v2/app/manifests/{digest}").body,
+                    source.public.get(f"/v2/app/manifests/{digest}").body,
+                )
+            source.auth.push_manifest(
+                "app", "", image(b"layer", config=b"{}", subject=signed, artifactType="test/late")
+            )
             self.assertIn("manifests: 1, blobs: 0", import_into(server, source.urls["public"]))
             self.assertEqual(len(server.public.get(f"/v2/app/referrers/{signed['digest']}").json["manifests"]), 1)
 
     def test_it_closes_its_connections_to_both(self) -> None:
         with running() as source, running() as server:
             source.auth.push_image("app", "1", b"layer")
-            command = [sys.executable, "-W", "always::ResourceWarning", str(TOP / "vex.py"), "import", source.urls["public"], "--username", USER]
-            ended = subprocess.run([*command, "--to", server.urls["auth"]], input=f"{PASSWORD}\n", capture_output=True, text=True, timeout=60, check=False)
+            command = [
+                sys.executable,
+                "-W",
+                "always::ResourceWarning",
+                str(TOP / "vex.py"),
+                "import",
+                source.urls["public"],
+                "--username",
+                USER,
+            ]
+            ended = subprocess.run(
+                [*command, "--to", server.urls["auth"]],
+                input=f"{PASSWORD}\n",
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
             self.assertEqual(ended.returncode, 0, ended)
             self.assertNotIn("ResourceWarning", ended.stderr)
 
     def test_a_cache_of_layers_and_a_foreign_layer_and_sha512_are_copied(self) -> None:
         with running() as source, running() as server:
             layer = {"mediaType": OCI_LAYER, "digest": source.auth.push_blob("cache", b"cached"), "size": 6}
-            source.auth.push_manifest("cache", "1", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [layer]}, OCI_INDEX)
-            foreign = {"mediaType": OCI_LAYER, "digest": digest_of(b"elsewhere"), "size": 9, "urls": ["http://127.0.0.1:1/never"]}
+            source.auth.push_manifest(
+                "cache", "1", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [layer]}, OCI_INDEX
+            )
+            foreign = {
+                "mediaType": OCI_LAYER,
+                "digest": digest_of(b"elsewhere"),
+                "size": 9,
+                "urls": ["http://127.0.0.1:1/never"],
+            }
             long = {"mediaType": OCI_LAYER, "digest": source.auth.push_blob("cache", b"long", "sha512"), "size": 4}
             manifest = image(config=b"{}")
             source.auth.push_blob("cache", b"{}")
@@ -226,7 +311,9 @@ class FromVex(unittest.TestCase):
             import_into(server, source.urls["public"])
             self.assertEqual(server.public.get(f"/v2/cache/blobs/{layer['digest']}").body, b"cached")
             self.assertEqual(server.public.get(f"/v2/cache/blobs/{long['digest']}").body, b"long")
-            self.assertEqual(server.public.get("/v2/cache/manifests/2").body, source.public.get("/v2/cache/manifests/2").body)
+            self.assertEqual(
+                server.public.get("/v2/cache/manifests/2").body, source.public.get("/v2/cache/manifests/2").body
+            )
 
 
 class Authentication(unittest.TestCase):
@@ -234,7 +321,9 @@ class Authentication(unittest.TestCase):
         with docker_registry(htpasswd()) as source, running() as server:
             with_password = Client(source.address, SOURCE_USER, SOURCE_PASSWORD)
             config = {"mediaType": OCI_CONFIG, **push_blob(with_password, "app", b"{}")}
-            with_password.push_manifest("app", "1", {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": []})
+            with_password.push_manifest(
+                "app", "1", {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": []}
+            )
             refused = import_into(server, url(source), code=1)
             self.assertIn("give --source-username", refused)
             self.assertEqual(server.public.get("/v2/_catalog").json["repositories"], [])
@@ -244,7 +333,10 @@ class Authentication(unittest.TestCase):
     def test_tokens_are_fetched_for_each_repository(self) -> None:
         require("openssl", "openssl")
         with token_service() as (realm, asked, certificate):
-            auth = f"auth: {{{{token: {{{{realm: \"{realm}\", service: test, issuer: test, rootcertbundle: \"{{directory}}/crt.pem\"}}}}}}}}"
+            auth = (
+                f'auth: {{{{token: {{{{realm: "{realm}", service: test, issuer: test, rootcertbundle:'
+                f' "{{directory}}/crt.pem"}}}}}}}}'
+            )
             with docker_registry(auth, {"crt.pem": certificate}) as source, running() as server:
                 chosen = ("--repository", "one", "--repository", "two", "--source-username")
                 refused = import_into(server, url(source), *chosen, "wrong", text="wrong\n", code=1)
@@ -262,7 +354,9 @@ Reply = Union[tuple[int, Mapping[str, str], bytes], Callable[[http.server.BaseHT
 
 @contextlib.contextmanager
 def answering(replies: Mapping[str, Reply], requests: list[tuple[str, str | None]] | None = None) -> Iterator[str]:
-    """Run a server that gives these answers by path, and 404 to all else; notes path and Authorization of each request."""
+    """Run a server that gives these answers by path, and 404 to all else; notes path and Authorization of each
+    request.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -315,7 +409,9 @@ def token_service() -> Iterator[tuple[str, list[dict[str, str]], str]]:
             asked.append(query)
             expected = "Basic " + base64.b64encode(f"{SOURCE_USER}:{SOURCE_PASSWORD}".encode()).decode()
             right = handler.headers["Authorization"] == expected
-            body = json.dumps({"token": signed(query)} if right else {"errors": [{"code": "UNAUTHORIZED", "message": "wrong"}]}).encode()
+            body = json.dumps(
+                {"token": signed(query)} if right else {"errors": [{"code": "UNAUTHORIZED", "message": "wrong"}]}
+            ).encode()
             handler.send_response(200 if right else 401)
             handler.send_header("Content-Length", str(len(body)))
             handler.end_headers()
@@ -325,11 +421,24 @@ def token_service() -> Iterator[tuple[str, list[dict[str, str]], str]]:
             kind, resource, actions = query["scope"].split(":")
             chain = ["".join(certificate.splitlines()[1:-1])]
             now = int(time.time())
-            claims = {"iss": "test", "sub": "", "aud": query["service"], "exp": now + 300, "nbf": now - 5, "iat": now, "jti": secrets.token_hex(8)}
+            claims = {
+                "iss": "test",
+                "sub": "",
+                "aud": query["service"],
+                "exp": now + 300,
+                "nbf": now - 5,
+                "iat": now,
+                "jti": secrets.token_hex(8),
+            }
             access = [{"type": kind, "name": resource, "actions": actions.split(",")}]
             parts = [{"typ": "JWT", "alg": "RS256", "x5c": chain}, {**claims, "access": access}]
             text = ".".join(encoded(json.dumps(part).encode()) for part in parts)
-            signature = subprocess.run(["openssl", "dgst", "-sha256", "-sign", f"{name}/key.pem"], input=text.encode(), capture_output=True, check=True).stdout
+            signature = subprocess.run(
+                ["openssl", "dgst", "-sha256", "-sign", f"{name}/key.pem"],
+                input=text.encode(),
+                capture_output=True,
+                check=True,
+            ).stdout
             return f"{text}.{encoded(signature)}"
 
         with answering(_Everything(reply)) as address:
@@ -418,7 +527,11 @@ class HostileSources(ServerTestCase):
     def test_schema_1_is_told_by_name_and_the_rest_goes_on(self) -> None:
         replies = self.source(b"beside schema 1")
         replies["/v2/app/tags/list"] = (200, {}, b'{"tags": ["1", "old", "-bad-"]}')
-        replies["/v2/app/manifests/old"] = (200, {"Content-Type": SCHEMA_1, "Docker-Content-Digest": digest_of(b"old")}, b"old")
+        replies["/v2/app/manifests/old"] = (
+            200,
+            {"Content-Type": SCHEMA_1, "Docker-Content-Digest": digest_of(b"old")},
+            b"old",
+        )
         replies[f"/v2/app/manifests/{digest_of(b'old')}"] = (200, {"Content-Type": SCHEMA_1}, b"old")
         output = self.import_as("mixed", replies)
         self.assertIn("mixed:old: an image of schema 1, which Vex does not take", output)
@@ -429,7 +542,11 @@ class HostileSources(ServerTestCase):
     def test_lists_are_followed_and_those_without_end_end(self) -> None:
         replies = self.source(b"in an endless list")
         replies["/v2/app/tags/list"] = (200, {"Link": '</v2/app/tags/list?last=1>; rel="next"'}, b'{"tags": ["1"]}')
-        replies["/v2/app/tags/list?last=1"] = (200, {"Link": '<http://127.0.0.1:1/v2/app/tags/list?last=1>; rel="next"'}, b'{"tags": ["1", "2"]}')
+        replies["/v2/app/tags/list?last=1"] = (
+            200,
+            {"Link": '<http://127.0.0.1:1/v2/app/tags/list?last=1>; rel="next"'},
+            b'{"tags": ["1", "2"]}',
+        )
         replies["/v2/app/manifests/2"] = replies["/v2/app/manifests/1"]
         self.import_as("looped", replies, code=0)
         self.assertEqual(self.server.public.get("/v2/looped/tags/list").json["tags"], ["1", "2"])

@@ -1,4 +1,6 @@
-"""`vex import` of layouts and archives, and `vex export`, with skopeo on the other side; and files that are broken or hostile."""
+"""`vex import` of layouts and archives, and `vex export`, with skopeo on the other side; and files that are broken or
+hostile.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,18 @@ from tests.support.debian_registry import push_artifact
 from tests.support.images import INDEX, SINGLE, docker_archive, tar_of, write_layout
 from tests.support.programs import require
 from tests.support.registries import certificate, require_root, run, running_tls
-from tests.support.server import OCI_INDEX, OCI_LAYER, OCI_MANIFEST, PASSWORD, USER, Server, ServerTestCase, digest_of, image, vex
+from tests.support.server import (
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    PASSWORD,
+    USER,
+    Server,
+    ServerTestCase,
+    digest_of,
+    image,
+    vex,
+)
 
 
 class LayoutTestCase(ServerTestCase):
@@ -42,10 +55,14 @@ class LayoutTestCase(ServerTestCase):
         return ended.stdout + ended.stderr
 
     def import_files(self, path: Path, *arguments: str, code: int = 0) -> str:
-        return self.vex("import", str(path), "--username", USER, "--to", self.server.urls["auth"], *arguments, code=code)
+        return self.vex(
+            "import", str(path), "--username", USER, "--to", self.server.urls["auth"], *arguments, code=code
+        )
 
     def export(self, name: str, directory: Path | None = None, code: int = 0) -> str:
-        return self.vex("export", name, str(directory or self.directory / "out"), "--data-dir", str(self.server.data), code=code)
+        return self.vex(
+            "export", name, str(directory or self.directory / "out"), "--data-dir", str(self.server.data), code=code
+        )
 
     def manifest(self, repository: str, reference: str) -> bytes:
         answer = self.server.public.get(f"/v2/{repository}/manifests/{reference}")
@@ -53,7 +70,9 @@ class LayoutTestCase(ServerTestCase):
         return answer.body
 
     def index(self, directory: Path | None = None) -> list[dict[str, Any]]:
-        entries: list[dict[str, Any]] = json.loads(((directory or self.directory / "out") / "index.json").read_text())["manifests"]
+        entries: list[dict[str, Any]] = json.loads(((directory or self.directory / "out") / "index.json").read_text())[
+            "manifests"
+        ]
         return entries
 
 
@@ -62,9 +81,15 @@ class Importing(LayoutTestCase):
         layout = write_layout(self.directory / "layout")
         self.import_files(layout.directory, "--repository", "layouts/plain")
         for name in (SINGLE, INDEX):
-            entry = next(entry for entry in self.index(layout.directory) if entry["annotations"]["org.opencontainers.image.ref.name"] == name)
+            entry = next(
+                entry
+                for entry in self.index(layout.directory)
+                if entry["annotations"]["org.opencontainers.image.ref.name"] == name
+            )
             self.assertEqual(digest_of(self.manifest("layouts/plain", name)), entry["digest"])
-        self.assertRegex(self.import_files(layout.directory, "--repository", "layouts/plain"), "sent: manifests: 0, blobs: 0")
+        self.assertRegex(
+            self.import_files(layout.directory, "--repository", "layouts/plain"), "sent: manifests: 0, blobs: 0"
+        )
 
     def test_what_skopeo_writes_is_imported(self) -> None:
         skopeo = require("skopeo", "skopeo")
@@ -76,7 +101,9 @@ class Importing(LayoutTestCase):
         ):
             run(skopeo, "copy", *options, f"{source}:{kind}", target)
             self.import_files(Path(target.split(":")[1]), *arguments)
-        expected = (self.directory / "layout/blobs/sha256" / self.index(self.directory / "layout")[1]["digest"][7:]).read_bytes()
+        expected = (
+            self.directory / "layout/blobs/sha256" / self.index(self.directory / "layout")[1]["digest"][7:]
+        ).read_bytes()
         self.assertEqual(self.manifest("skopeo/oci", "v1"), expected)
         self.assertEqual(self.manifest("team/named", "v2"), expected)
         for name, copied in (("team/archived:v3", SINGLE), ("skopeo/oci:v1", INDEX)):
@@ -91,16 +118,26 @@ class Importing(LayoutTestCase):
         self.import_files(plain)
         manifest = json.loads(self.manifest("team/app", "v1"))
         self.assertEqual(manifest["config"]["digest"], image_id)
-        self.assertEqual([layer["digest"] for layer in manifest["layers"]], [digest_of(tar_of({"a": b"1"})), digest_of(tar_of({"b": b"2"}))])
+        self.assertEqual(
+            [layer["digest"] for layer in manifest["layers"]],
+            [digest_of(tar_of({"a": b"1"})), digest_of(tar_of({"b": b"2"}))],
+        )
         self.import_files(packed, "--repository", "team/again", "--tag", "v2")
         self.assertEqual(self.manifest("team/again", "v2"), self.manifest("team/app", "v1"))
 
     def test_layers_that_are_links_are_found(self) -> None:
-        layer, config = tar_of({"a": b"linked"}), b'{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}'
+        layer, config = (
+            tar_of({"a": b"linked"}),
+            b'{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}',
+        )
         listed = [{"Config": "c.json", "RepoTags": ["linked:1"], "Layers": ["x/layer.tar", "y/layer.tar"]}]
         path = self.directory / "links.tar"
         with tarfile.open(path, "w") as archive:
-            for name, content in (("manifest.json", json.dumps(listed).encode()), ("./c.json", config), ("x/layer.tar", layer)):
+            for name, content in (
+                ("manifest.json", json.dumps(listed).encode()),
+                ("./c.json", config),
+                ("x/layer.tar", layer),
+            ):
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
@@ -108,19 +145,25 @@ class Importing(LayoutTestCase):
             link.type, link.linkname = tarfile.SYMTYPE, "../x/layer.tar"
             archive.addfile(link)
         self.import_files(path)
-        self.assertEqual([entry["digest"] for entry in json.loads(self.manifest("linked", "1"))["layers"]], [digest_of(layer)] * 2)
+        self.assertEqual(
+            [entry["digest"] for entry in json.loads(self.manifest("linked", "1"))["layers"]], [digest_of(layer)] * 2
+        )
 
     def test_several_images_go_where_their_names_say(self) -> None:
         layer = tar_of({"a": b"several"})
         one = {"Config": "c.json", "RepoTags": ["several/one:1", "several/one:latest"], "Layers": []}
         listed = [one, {"Config": "c.json", "RepoTags": ["several/two:1"], "Layers": ["l"]}]
         path = self.directory / "several.tar"
-        path.write_bytes(tar_of({"manifest.json": json.dumps(listed).encode(), "c.json": b'{"os": "linux"}', "l": layer}))
+        path.write_bytes(
+            tar_of({"manifest.json": json.dumps(listed).encode(), "c.json": b'{"os": "linux"}', "l": layer})
+        )
         self.import_files(path)
         self.assertEqual(self.server.public.get("/v2/several/one/tags/list").json["tags"], ["1", "latest"])
         self.assertEqual(self.server.public.get("/v2/several/two/tags/list").json["tags"], ["1"])
         self.assertIn("--tag can name one only", self.import_files(path, "--tag", "x", code=1))
-        path.write_bytes(tar_of({"manifest.json": json.dumps(listed[1:]).encode(), "c.json": b'{"os": "linux"}', "l": layer}))
+        path.write_bytes(
+            tar_of({"manifest.json": json.dumps(listed[1:]).encode(), "c.json": b'{"os": "linux"}', "l": layer})
+        )
         self.assertIn("not a tag", self.import_files(path, "--tag", "no tag", code=1))
 
     def test_what_the_web_interface_offers_for_download_is_imported(self) -> None:
@@ -154,7 +197,13 @@ class Importing(LayoutTestCase):
                 loop.getvalue(),
                 tar_of({"index.json": bad, "oci-layout": b"{}"}),
                 tar_of({"index.json": b"[" * 100_000, "oci-layout": b"{}"}),
-                tar_of({"manifest.json": b'[{"Config": "/etc/passwd", "Layers": ["../../etc/passwd"], "RepoTags": ["a:b"]}]'}),
+                tar_of(
+                    {
+                        "manifest.json": (
+                            b'[{"Config": "/etc/passwd", "Layers": ["../../etc/passwd"], "RepoTags": ["a:b"]}]'
+                        )
+                    }
+                ),
                 tar_of({"manifest.json": b'{"Config": 5}'}),
                 tar_of({f"{number}": b"" for number in range(20_001)}),
             )
@@ -177,7 +226,9 @@ class Exporting(LayoutTestCase):
     def test_skopeo_copies_and_inspects_what_is_exported(self) -> None:
         skopeo = require("skopeo", "skopeo")
         layout = write_layout(self.directory / "layout")
-        public, auth = (f"docker://127.0.0.1:{self.server.addresses[name][1]}/copied/app" for name in ("public", "auth"))
+        public, auth = (
+            f"docker://127.0.0.1:{self.server.addresses[name][1]}/copied/app" for name in ("public", "auth")
+        )
         for form in ("oci", "v2s2"):
             options = ["--all", "--format", form, "--dest-tls-verify=false", "--dest-creds", f"{USER}:{PASSWORD}"]
             run(skopeo, "copy", *options, f"oci:{layout.directory}:{INDEX}", f"{auth}:{form}")
@@ -187,7 +238,9 @@ class Exporting(LayoutTestCase):
         self.assertEqual(raw.encode(), self.manifest("copied/app", "oci"))
         for form in ("oci", "v2s2"):
             body = self.manifest("copied/app", form)
-            entry = next(entry for entry in self.index() if entry["annotations"]["org.opencontainers.image.ref.name"] == form)
+            entry = next(
+                entry for entry in self.index() if entry["annotations"]["org.opencontainers.image.ref.name"] == form
+            )
             self.assertEqual(entry["mediaType"], json.loads(body)["mediaType"])
         run(skopeo, "copy", "--all", f"oci:{self.directory}/out:oci", f"oci:{self.directory}/again:oci")
         run(skopeo, "inspect", "--tls-verify=false", f"{public}:oci")
@@ -197,11 +250,18 @@ class Exporting(LayoutTestCase):
     def test_what_refers_to_an_image_goes_with_it(self) -> None:
         self.server.auth.push_image("signed/app", "1", b"layer")
         body = self.manifest("signed/app", "1")
-        about = push_artifact(self.server.auth, "signed/app", b"about", {"mediaType": OCI_MANIFEST, "digest": digest_of(body), "size": len(body)})
+        about = push_artifact(
+            self.server.auth,
+            "signed/app",
+            b"about",
+            {"mediaType": OCI_MANIFEST, "digest": digest_of(body), "size": len(body)},
+        )
         signed = push_artifact(self.server.auth, "signed/app", b"about that", about)
         self.server.auth.push_image("signed/app", "other", b"another layer")
         self.export("signed/app:1")
-        self.assertEqual([entry["digest"] for entry in self.index()], [digest_of(body), about["digest"], signed["digest"]])
+        self.assertEqual(
+            [entry["digest"] for entry in self.index()], [digest_of(body), about["digest"], signed["digest"]]
+        )
         self.assert_whole(self.directory / "out")
         self.import_files(self.directory / "out", "--repository", "signed/back")
         listed = self.server.public.get(f"/v2/signed/back/referrers/{about['digest']}").json["manifests"]
@@ -227,8 +287,15 @@ class Exporting(LayoutTestCase):
 
     def test_what_is_no_manifest_in_an_index_is_exported_as_a_blob(self) -> None:
         layer = {"mediaType": OCI_LAYER, "digest": self.server.auth.push_blob("cached/app", b"cached"), "size": 6}
-        self.server.auth.push_manifest("cached/app", "1", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [layer]}, OCI_INDEX)
-        foreign = {"mediaType": OCI_LAYER, "digest": digest_of(b"elsewhere"), "size": 9, "urls": ["http://127.0.0.1:1/never"]}
+        self.server.auth.push_manifest(
+            "cached/app", "1", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [layer]}, OCI_INDEX
+        )
+        foreign = {
+            "mediaType": OCI_LAYER,
+            "digest": digest_of(b"elsewhere"),
+            "size": 9,
+            "urls": ["http://127.0.0.1:1/never"],
+        }
         self.server.auth.push_blob("cached/app", b"{}")
         self.server.auth.push_manifest("cached/app", "2", {**image(config=b"{}"), "layers": [foreign]})
         self.export("cached/app")
@@ -239,7 +306,12 @@ class Exporting(LayoutTestCase):
         podman = require("podman", "podman")
         source = write_layout(self.directory / "layout").directory
         self.import_files(source, "--repository", "team/named")
-        for url, host in (("", "localhost"), ("https://registry.example", "registry.example"), ("http://vex", "vex:80"), ("https://vex:8200", "vex:8200")):
+        for url, host in (
+            ("", "localhost"),
+            ("https://registry.example", "registry.example"),
+            ("http://vex", "vex:80"),
+            ("https://vex:8200", "vex:8200"),
+        ):
             with self.subTest(url):
                 out = self.directory / host
                 (self.directory / "vex.conf").write_text(f"data-dir = {self.server.data}\npublic-url = {url}\n")
@@ -248,9 +320,14 @@ class Exporting(LayoutTestCase):
                 name = f"{host}/team/named:{SINGLE}"
                 expected = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": SINGLE}
                 self.assertEqual([entry["annotations"] for entry in self.index(out)], [expected])
-        packed, storage = self.directory / "out.tar", ("--root", f"{self.directory}/graph", "--runroot", f"{self.directory}/run", "--storage-driver", "vfs")
+        packed, storage = (
+            self.directory / "out.tar",
+            ("--root", f"{self.directory}/graph", "--runroot", f"{self.directory}/run", "--storage-driver", "vfs"),
+        )
         run("tar", "-C", str(self.directory / "registry.example"), "-cf", str(packed), ".")
-        self.assertIn(f"registry.example/team/named:{SINGLE}", run(podman, *storage, "load", "--input", str(packed)).stdout)
+        self.assertIn(
+            f"registry.example/team/named:{SINGLE}", run(podman, *storage, "load", "--input", str(packed)).stdout
+        )
         with running_containerd() as ctr:
             run(*ctr, "images", "import", "--no-unpack", str(packed))
             self.assertIn(f"registry.example/team/named:{SINGLE}", run(*ctr, "images", "ls", "--quiet").stdout.split())
@@ -260,11 +337,16 @@ class Exporting(LayoutTestCase):
 
     def test_a_layer_that_is_not_what_it_is_called_is_told(self) -> None:
         layer = gzip.compress(b"called plain")
-        plain = {**image(layer), "layers": [{"mediaType": OCI_LAYER.replace("+gzip", ""), "digest": digest_of(layer), "size": len(layer)}]}
+        plain = {
+            **image(layer),
+            "layers": [{"mediaType": OCI_LAYER.replace("+gzip", ""), "digest": digest_of(layer), "size": len(layer)}],
+        }
         for content in (layer, b"{}"):
             self.server.auth.push_blob("called/plain", content)
         self.server.auth.push_manifest("called/plain", "1", plain)
-        self.assertIn(f"the layer {digest_of(layer)} is compressed with gzip, but called plain", self.export("called/plain"))
+        self.assertIn(
+            f"the layer {digest_of(layer)} is compressed with gzip, but called plain", self.export("called/plain")
+        )
 
     def test_damage_does_not_get_into_the_layout(self) -> None:
         self.server.auth.push_image("damaged/app", "1", b"will be damaged")
@@ -272,7 +354,11 @@ class Exporting(LayoutTestCase):
         path = self.server.data / "blobs/sha256" / digest_of(b"will be damaged")[7:]
         path.write_bytes(b"WILL BE DAMAGED")
         output = self.export("damaged/app", code=1)
-        self.assertIn(f"damaged/app 1: blob {digest_of(b'will be damaged')}: its file does not have the content of this digest; push the image again", output)
+        self.assertIn(
+            f"damaged/app 1: blob {digest_of(b'will be damaged')}: its file does not have the content of this digest;"
+            " push the image again",
+            output,
+        )
         self.assertEqual([entry["annotations"]["org.opencontainers.image.ref.name"] for entry in self.index()], ["2"])
         self.assert_whole(self.directory / "out")
 
@@ -314,7 +400,9 @@ class Exporting(LayoutTestCase):
             for number in range(4):
                 self.export("busy/app:1", self.directory / str(number))
                 entry = self.index(self.directory / str(number))[0]
-                manifest = json.loads((self.directory / str(number) / "blobs/sha256" / entry["digest"][7:]).read_bytes())
+                manifest = json.loads(
+                    (self.directory / str(number) / "blobs/sha256" / entry["digest"][7:]).read_bytes()
+                )
                 for part in (manifest["config"], *manifest["layers"]):
                     self.assertTrue((self.directory / str(number) / "blobs/sha256" / part["digest"][7:]).exists())
         finally:
@@ -346,7 +434,10 @@ class Https(unittest.TestCase):
     def test_a_certificate_that_another_signed_is_trusted_by_itself(self) -> None:
         openssl = require("openssl", "openssl")
         with tempfile.TemporaryDirectory() as name:
-            ca, leaf = (["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}/{who}.key"] for who in ("ca", "leaf"))
+            ca, leaf = (
+                ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}/{who}.key"]
+                for who in ("ca", "leaf")
+            )
             run(openssl, "req", "-x509", *ca, "-subj", "/CN=ca", "-out", f"{name}/ca.pem")
             run(openssl, "req", *leaf, "-subj", "/CN=leaf", "-out", f"{name}/leaf.csr")
             signing = ["-CA", f"{name}/ca.pem", "-CAkey", f"{name}/ca.key", "-CAcreateserial"]
@@ -356,7 +447,16 @@ class Https(unittest.TestCase):
                 address = f"auth-addr = 127.0.0.1:{server.addresses['auth'][1]}\n"
                 (Path(name) / "vex.conf").write_text(f"{address}auth-tls-cert = leaf.pem\nauth-tls-key = leaf.key\n")
                 layout = write_layout(Path(name) / "layout").directory
-                ended = vex("import", str(layout), "--repository", "app", "--username", USER, cwd=Path(name), text=PASSWORD + "\n")
+                ended = vex(
+                    "import",
+                    str(layout),
+                    "--repository",
+                    "app",
+                    "--username",
+                    USER,
+                    cwd=Path(name),
+                    text=PASSWORD + "\n",
+                )
                 self.assertEqual(ended.returncode, 0, ended)
             finally:
                 server.kill()
@@ -367,10 +467,21 @@ class Https(unittest.TestCase):
             try:
                 layout = write_layout(Path(directory) / "layout").directory
                 (Path(directory) / "vex.conf").write_text(f"auth-addr = :{server.addresses['auth'][1]}\n")
-                ended = vex("import", str(layout), "--repository", "app", "--username", USER, cwd=Path(directory), text=PASSWORD + "\n")
+                ended = vex(
+                    "import",
+                    str(layout),
+                    "--repository",
+                    "app",
+                    "--username",
+                    USER,
+                    cwd=Path(directory),
+                    text=PASSWORD + "\n",
+                )
                 self.assertEqual(ended.returncode, 0, ended)
                 (Path(directory) / "vex.conf").write_text("auth-addr = off\n")
-                refused: subprocess.CompletedProcess[str] = vex("import", str(layout), "--username", USER, cwd=Path(directory), text=PASSWORD + "\n")
+                refused: subprocess.CompletedProcess[str] = vex(
+                    "import", str(layout), "--username", USER, cwd=Path(directory), text=PASSWORD + "\n"
+                )
                 self.assertIn("give the address of the running registry with --to", refused.stderr)
             finally:
                 server.kill()

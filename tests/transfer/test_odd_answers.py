@@ -1,4 +1,6 @@
-"""What `vex import` says of answers and archives that no registry and no program should make: addresses that are none, chunks below zero, huge sizes."""
+"""What `vex import` says of answers and archives that no registry and no program should make: addresses that are none,
+chunks below zero, huge sizes.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,16 @@ from vex.transfer.remote import Broken, Remote
 
 NAME = RepositoryName("app")
 BLOB = Digest(digest_of(b"layer"))
-NO_ADDRESSES = ("http://[", "http://127.0.0.1:99999/", "http://a..b/", f"http://{'a' * 64}/", "http://127.0.0.1:1/\xe9", "/\xe9", "/a b", "ftp://a/")
+NO_ADDRESSES = (
+    "http://[",
+    "http://127.0.0.1:99999/",
+    "http://a..b/",
+    f"http://{'a' * 64}/",
+    "http://127.0.0.1:1/\xe9",
+    "/\xe9",
+    "/a b",
+    "ftp://a/",
+)
 
 
 def endpoints(address: str) -> Endpoints:
@@ -48,20 +59,38 @@ class Addresses(unittest.TestCase):
 
     def test_of_a_blob(self) -> None:
         for address in NO_ADDRESSES:
-            replies: dict[str, Reply] = {f"/v2/app/blobs/{BLOB}": (307, {"Location": address, "Connection": "close"}, b"")}
-            with self.subTest(address), answering(replies) as origin, self.assertRaisesRegex(Refused, "names an address that is none"):
+            replies: dict[str, Reply] = {
+                f"/v2/app/blobs/{BLOB}": (307, {"Location": address, "Connection": "close"}, b"")
+            }
+            with (
+                self.subTest(address),
+                answering(replies) as origin,
+                self.assertRaisesRegex(Refused, "names an address that is none"),
+            ):
                 fetch(origin)
 
     def test_of_a_token_service(self) -> None:
         for address in NO_ADDRESSES:
             challenge = {"WWW-Authenticate": f'Bearer realm="{address}",service="a"', "Connection": "close"}
-            with self.subTest(address), answering({"/v2/": (401, challenge, b"")}) as origin, self.assertRaisesRegex(Refused, "names an address that is none"):
+            with (
+                self.subTest(address),
+                answering({"/v2/": (401, challenge, b"")}) as origin,
+                self.assertRaisesRegex(Refused, "names an address that is none"),
+            ):
                 endpoints(origin).version()
 
     def test_of_the_next_page(self) -> None:
         for address in ("http://[?a=1", "/v2/_catalog?last=\xe9"):
-            page: Reply = (200, {"Link": f'<{address}>; rel="next"', "Connection": "close"}, b'{"repositories": ["app"]}')
-            with self.subTest(address), answering({"/v2/_catalog": page}) as origin, self.assertRaisesRegex(Refused, "names an address that is none"):
+            page: Reply = (
+                200,
+                {"Link": f'<{address}>; rel="next"', "Connection": "close"},
+                b'{"repositories": ["app"]}',
+            )
+            with (
+                self.subTest(address),
+                answering({"/v2/_catalog": page}) as origin,
+                self.assertRaisesRegex(Refused, "names an address that is none"),
+            ):
                 list(endpoints(origin).repositories(fail_on))
 
 
@@ -105,10 +134,15 @@ class Archives(unittest.TestCase):
 
     def test_what_others_wrote_does_not_reach_the_terminal_as_control_characters(self) -> None:
         (self.directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-        entries = [{"digest": digest_of(name.encode()), "annotations": {"org.opencontainers.image.ref.name": name}} for name in ("a\x1b[31m:1", "b\r:2")]
+        entries = [
+            {"digest": digest_of(name.encode()), "annotations": {"org.opencontainers.image.ref.name": name}}
+            for name in ("a\x1b[31m:1", "b\r:2")
+        ]
         (self.directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
         with answering({"/v2/": (200, {}, b"{}")}) as origin:
-            ended = vex("import", str(self.directory), "--to", origin, "--tag", "v", "--username", "a", text="password\n")
+            ended = vex(
+                "import", str(self.directory), "--to", origin, "--tag", "v", "--username", "a", text="password\n"
+            )
         told = io.StringIO(ended.stderr)
         told.seek(0, io.SEEK_END)
         Progress(told).say("windows\x1b]0;title\x07")

@@ -30,7 +30,9 @@ class ArchiveTests(ServerTestCase):
         layers, config = (b"first layer", b"second layer" * 1000), b'{"os":"linux"}'
         digest = self.server.auth.push_image("app", "v1", *layers, config=config, **fields)
         manifest = json.dumps(image(*layers, config=config, **fields)).encode()
-        return f"/r/app/m/{digest}/image.tar", {f"blobs/sha256/{digest_of(blob)[7:]}": blob for blob in (manifest, config, *layers)}
+        return f"/r/app/m/{digest}/image.tar", {
+            f"blobs/sha256/{digest_of(blob)[7:]}": blob for blob in (manifest, config, *layers)
+        }
 
     def members(self, path: str) -> dict[str, bytes]:
         answer = self.server.public.get(path)
@@ -49,7 +51,10 @@ class ArchiveTests(ServerTestCase):
         self.assertEqual({name: content for name, content in members.items() if name.startswith("blobs/")}, blobs)
         self.assertEqual(json.loads(members["oci-layout"]), {"imageLayoutVersion": "1.0.0"})
         (entry,) = json.loads(members["index.json"])["manifests"]
-        self.assertEqual({name: entry[name] for name in ("mediaType", "digest", "size")}, descriptor(next(iter(blobs.values())), OCI_MANIFEST))
+        self.assertEqual(
+            {name: entry[name] for name in ("mediaType", "digest", "size")},
+            descriptor(next(iter(blobs.values())), OCI_MANIFEST),
+        )
 
     def test_its_name_is_that_of_a_tag_that_points_to_it_and_of_no_other(self) -> None:
         path, _ = self.push()
@@ -75,7 +80,10 @@ class ArchiveTests(ServerTestCase):
         artifact = self.server.auth.push_image("app", "artifact", b"x", artifactType="application/vnd.example")
         answer = self.server.public.get(f"/r/app/m/{artifact}/image.tar")
         self.assertEqual((answer.status, b"not an image" in answer.body), (404, True))
-        foreign = {**descriptor(b"far away", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), "urls": ["https://example.org/layer"]}
+        foreign = {
+            **descriptor(b"far away", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
+            "urls": ["https://example.org/layer"],
+        }
         document = image(b"x")
         document["layers"].append(foreign)
         digest = self.server.auth.push_manifest("app", "foreign", document)
@@ -125,18 +133,24 @@ class LoadTestCase(ProgramTestCase):
         credentials = ("--dest-creds", f"{USER}:{PASSWORD}", cls.tls("dest-"))
         for form in FORMATS:
             target = f"docker://{hosts(cls.server)[0]}/{form}:v1"
-            run("skopeo", "copy", "--all", "--format", form, *credentials, f"oci:{cls.layout.directory}:{INDEX}", target)
+            run(
+                "skopeo", "copy", "--all", "--format", form, *credentials, f"oci:{cls.layout.directory}:{INDEX}", target
+            )
 
     def download(self, form: str, platform: str) -> tuple[str, str, dict[str, Any]]:
         """Download an archive; returns its path, the name that the image in it has, and its manifest."""
         public = self.server.public
         index = public.get(f"/v2/{form}/manifests/v1")
-        answer = public.get(f"/r/{form}/m/{index.headers['Docker-Content-Digest']}/image.tar?platform={platform}&tag=v1")
+        answer = public.get(
+            f"/r/{form}/m/{index.headers['Docker-Content-Digest']}/image.tar?platform={platform}&tag=v1"
+        )
         self.assertEqual(answer.status, 200)
         path = self.directory / f"{form}.tar"
         path.write_bytes(answer.body)
         architecture = platform.partition("/")[2]
-        child = next(entry["digest"] for entry in index.json["manifests"] if entry["platform"]["architecture"] == architecture)
+        child = next(
+            entry["digest"] for entry in index.json["manifests"] if entry["platform"]["architecture"] == architecture
+        )
         return str(path), f"{hosts(self.server)[1]}/{form}:v1", public.get(f"/v2/{form}/manifests/{child}").json
 
 

@@ -55,7 +55,20 @@ class BrowserTests(ProgramTestCase):
 
         container = buildah("from", "--arch", architecture, "scratch")
         buildah("add", "--add-history", container, str(cls.directory / "files.tar"), "/")
-        buildah("config", "--arch", architecture, "--cmd", "serve", "--env", "GREETING=hello", "--label", "org.example.team=web", "--port", "80/tcp", container)
+        buildah(
+            "config",
+            "--arch",
+            architecture,
+            "--cmd",
+            "serve",
+            "--env",
+            "GREETING=hello",
+            "--label",
+            "org.example.team=web",
+            "--port",
+            "80/tcp",
+            container,
+        )
         buildah("commit", "--format", "oci", container, f"oci:{cls.directory}/layout:{architecture}")
         target = f"docker://{hosts(cls.server)[0]}/team/app:{architecture}"
         source = f"oci:{cls.directory}/layout:{architecture}"
@@ -68,16 +81,38 @@ class BrowserTests(ProgramTestCase):
         children: list[dict[str, Any]] = []
         for architecture, digest in cls.images.items():
             content = cls.server.public.get(f"/v2/team/app/manifests/{digest}").body
-            children.append({**descriptor(content, OCI_MANIFEST), "platform": {"os": "linux", "architecture": architecture}})
-        statement, nothing = b'{"predicateType": "https://slsa.dev/provenance/v1"}', b'{"os": "unknown", "architecture": "unknown"}'
+            children.append(
+                {**descriptor(content, OCI_MANIFEST), "platform": {"os": "linux", "architecture": architecture}}
+            )
+        statement, nothing = (
+            b'{"predicateType": "https://slsa.dev/provenance/v1"}',
+            b'{"os": "unknown", "architecture": "unknown"}',
+        )
         for blob in (statement, nothing):
             cls.server.auth.push_blob("team/app", blob)
-        layer = {**descriptor(statement, "application/vnd.in-toto+json"), "annotations": {"in-toto.io/predicate-type": "https://slsa.dev/provenance/v1"}}
-        document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor(nothing, OCI_CONFIG), "layers": [layer]}
+        layer = {
+            **descriptor(statement, "application/vnd.in-toto+json"),
+            "annotations": {"in-toto.io/predicate-type": "https://slsa.dev/provenance/v1"},
+        }
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": descriptor(nothing, OCI_CONFIG),
+            "layers": [layer],
+        }
         cls.server.auth.push_manifest("team/app", "", document)
-        annotations = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": cls.images["amd64"]}
+        annotations = {
+            "vnd.docker.reference.type": "attestation-manifest",
+            "vnd.docker.reference.digest": cls.images["amd64"],
+        }
         platform = {"os": "unknown", "architecture": "unknown"}
-        children.append({**descriptor(json.dumps(document).encode(), OCI_MANIFEST), "platform": platform, "annotations": annotations})
+        children.append(
+            {
+                **descriptor(json.dumps(document).encode(), OCI_MANIFEST),
+                "platform": platform,
+                "annotations": annotations,
+            }
+        )
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children}
         for tag in ("latest", "v1"):
             digest = cls.server.auth.push_manifest("team/app", tag, index, OCI_INDEX)
@@ -88,9 +123,18 @@ class BrowserTests(ProgramTestCase):
         """Push an SBOM of the index."""
         for blob in (b"{}", b'{"spdxVersion": "SPDX-2.3"}'):
             cls.server.auth.push_blob("team/app", blob)
-        bill = {**descriptor(b'{"spdxVersion": "SPDX-2.3"}', "application/spdx+json"), "annotations": {"org.opencontainers.image.title": "sbom.json"}}
+        bill = {
+            **descriptor(b'{"spdxVersion": "SPDX-2.3"}', "application/spdx+json"),
+            "annotations": {"org.opencontainers.image.title": "sbom.json"},
+        }
         subject = {"mediaType": OCI_INDEX, "digest": cls.index, "size": 1}
-        document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor(b"{}", OCI_EMPTY), "layers": [bill], "subject": subject}
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": descriptor(b"{}", OCI_EMPTY),
+            "layers": [bill],
+            "subject": subject,
+        }
         cls.server.auth.push_manifest("team/app", "", {**document, "artifactType": "application/spdx+json"})
 
     def setUp(self) -> None:
@@ -120,7 +164,15 @@ class BrowserTests(ProgramTestCase):
         image, index = f"/r/team/app/m/{self.images['amd64']}/", f"/r/team/app/m/{self.index}/"
         artifact = self.server.public.get(f"/v2/team/app/referrers/{self.index}").json["manifests"][0]["digest"]
         diff = f"/r/team/app/diff/{self.images['amd64']}...{self.images['arm64']}/"
-        more = [f"/r/team/app/m/{artifact}/", diff, "/r/team/app/history:v1/", "/?q=zzz", "/help/", "/help/metrics/", "/help/scaling/"]
+        more = [
+            f"/r/team/app/m/{artifact}/",
+            diff,
+            "/r/team/app/history:v1/",
+            "/?q=zzz",
+            "/help/",
+            "/help/metrics/",
+            "/help/scaling/",
+        ]
         return ["/", "/r/team/", "/r/team/app/", image, f"{image}json/", f"{image}layer/{layer}/", index, *more]
 
     def browse(self) -> None:
@@ -138,7 +190,9 @@ class BrowserTests(ProgramTestCase):
         self.browser.back()
         self.browser.find("#compare").write("amd64")
         self.browser.find("#compare").write(ENTER)
-        self.browser.wait("document.querySelector('h1').textContent === 'Comparison' && document.readyState === 'complete'")
+        self.browser.wait(
+            "document.querySelector('h1').textContent === 'Comparison' && document.readyState === 'complete'"
+        )
         self.assertIn("Platform", self.browser.find(".change").text)
 
     def test_one_can_browse_from_the_first_page_to_a_layer(self) -> None:
@@ -153,7 +207,9 @@ class BrowserTests(ProgramTestCase):
             self.assertEqual([element.text for element in plain.find_all("#list .name")], ["amd64"])
             plain.back()
             plain.link("Tag").follow()
-            self.assertEqual([element.text for element in plain.find_all("#list .name")], ["amd64", "arm64", "latest", "v1"])
+            self.assertEqual(
+                [element.text for element in plain.find_all("#list .name")], ["amd64", "arm64", "latest", "v1"]
+            )
             plain.link("latest").follow()
             plain.link("linux/amd64").follow()
             self.assertEqual(plain.find_all(".copy button"), [])
@@ -203,11 +259,16 @@ class BrowserTests(ProgramTestCase):
         # As on another machine over plain HTTP, where browsers have no navigator.clipboard.
         self.browser.devtools("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
         self.open("/r/team/app/")
-        self.browser.run("window.kept = navigator.clipboard; Object.defineProperty(navigator, 'clipboard', {value: undefined, configurable: true})")
+        self.browser.run(
+            "window.kept = navigator.clipboard; Object.defineProperty(navigator, 'clipboard', {value: undefined,"
+            " configurable: true})"
+        )
         button = self.browser.find("#list .copy button")
         button.click()
         self.browser.wait("document.querySelector('#list .copy button').textContent === 'Copied'")
-        self.assertEqual(self.browser.run("return window.kept.readText()"), self.browser.find("#list .copy").attribute("data-copy"))
+        self.assertEqual(
+            self.browser.run("return window.kept.readText()"), self.browser.find("#list .copy").attribute("data-copy")
+        )
 
     def test_a_digest_is_selected_whole_by_one_click(self) -> None:
         self.open(f"/r/team/app/m/{self.index}/")
@@ -284,7 +345,8 @@ const faults = [];
 for (const element of document.querySelectorAll("body *")) {
   const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
   if (!own || !element.checkVisibility()) continue;
-  const [one, two] = [luminance(channels(getComputedStyle(element).color)), luminance(background(element))].sort((a, b) => b - a);
+  const colors = [luminance(channels(getComputedStyle(element).color)), luminance(background(element))];
+  const [one, two] = colors.sort((a, b) => b - a);
   if ((one + 0.05) / (two + 0.05) < 4.5) faults.push(element.outerHTML.slice(0, 100));
 }
 return faults;
@@ -298,15 +360,18 @@ requestAnimationFrame(() => requestAnimationFrame(() => { add(observer.takeRecor
 """
 _PAST_THE_EDGE = """
 const width = document.documentElement.clientWidth;
-return [...document.querySelectorAll("main *")].filter((element) => element.checkVisibility() && !element.closest("pre, .scroll table, .hidden, svg")
+return [...document.querySelectorAll("main *")].filter((element) => element.checkVisibility()
+  && !element.closest("pre, .scroll table, .hidden, svg")
   && element.getBoundingClientRect().right > width + 0.5).map((element) => element.outerHTML.slice(0, 100));
 """
 _NOT_ACCESSIBLE = """
 const faults = [];
 if (document.querySelectorAll("h1").length !== 1) faults.push("h1");
 if (document.querySelectorAll("main").length !== 1) faults.push("main");
-for (const input of document.querySelectorAll("input:not([type=hidden])")) if (!input.labels.length) faults.push(input.outerHTML);
-for (const table of document.querySelectorAll("table")) if (!table.querySelector("th[scope]")) faults.push("a table without headings");
+for (const input of document.querySelectorAll("input:not([type=hidden])"))
+  if (!input.labels.length) faults.push(input.outerHTML);
+for (const table of document.querySelectorAll("table"))
+  if (!table.querySelector("th[scope]")) faults.push("a table without headings");
 for (const section of document.querySelectorAll("section[aria-labelledby]"))
   if (!document.getElementById(section.getAttribute("aria-labelledby"))) faults.push(section.outerHTML.slice(0, 80));
 for (const target of document.querySelectorAll("a, button"))

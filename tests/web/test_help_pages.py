@@ -1,4 +1,6 @@
-"""The manual in the web interface: what the reader of Markdown makes of it, that nothing gets past it, and that all links lead somewhere."""
+"""The manual in the web interface: what the reader of Markdown makes of it, that nothing gets past it, and that all
+links lead somewhere.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ MADE = (
     ("[a `]` b](tls.md)", '<p><a href="/help/tls/">a <code>]</code> b</a></p>'),
     ("[a](tls.md#why-not)", '<p><a href="/help/tls/#why-not">a</a></p>'),
     ("[a](#why-not)", '<p><a href="#why-not">a</a></p>'),
-    ("[a](https://example.org/a?b=c&d#e)", '<p><a href="https://example.org/a?b=c&amp;d#e" rel="noopener noreferrer nofollow">a</a></p>'),
+    (
+        "[a](https://example.org/a?b=c&d#e)",
+        '<p><a href="https://example.org/a?b=c&amp;d#e" rel="noopener noreferrer nofollow">a</a></p>',
+    ),
 )
 TABLE = "| a | `b` |\n|---|---:|\n| c \\| d | |\n"
 # Each stays text, in full.
@@ -38,7 +43,7 @@ HOSTILE = (
     "- <b>",
     "| <b> | \" |\n|---|---|\n| <b> | ' |",
     "```\n</pre><script>alert(1)</script>\n```",
-    "``` \" onload=\"\nopen",
+    '``` " onload="\nopen',
     "[a](javascript:alert(1))",
     "[a](JaVaScRiPt:alert(1))",
     "[a](data:text/html,<script>)",
@@ -107,7 +112,9 @@ class Manual(PagesTestCase):
         anchors = {subject: set(re.findall(r'<h[1-3] id="([^"]+)"', self.html(subject))) for subject in SUBJECTS}
         for subject in SUBJECTS:
             links = re.findall(r'href="/help/([^/"]+)/(?:#([^"]*))?"', self.html(subject))
-            here = [(subject, anchor) for anchor in re.findall(r'href="#([^"]*)"', self.html(subject)) if anchor != "main"]
+            here = [
+                (subject, anchor) for anchor in re.findall(r'href="#([^"]*)"', self.html(subject)) if anchor != "main"
+            ]
             for page, anchor in (*links, *here):
                 with self.subTest(f"{subject}: {page}#{anchor}"):
                     self.assertIn(page, anchors)

@@ -1,4 +1,6 @@
-"""Layers as the real programs write them: sparse files of GNU tar and bsdtar in each of their forms, and frames of zstd and pzstd."""
+"""Layers as the real programs write them: sparse files of GNU tar and bsdtar in each of their forms, and frames of zstd
+and pzstd.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class SparseFiles(unittest.TestCase):
         # It did write holes as holes.
         self.assertLess(len(content), 2_000_000)
         with self.subTest(form):
-            self.assertEqual({entry.path: entry.size for entry in listed(content)}, {name: size for name, (size, _) in FILES.items()})
+            self.assertEqual(
+                {entry.path: entry.size for entry in listed(content)}, {name: size for name, (size, _) in FILES.items()}
+            )
         return content
 
     def test_gnu_tar_writes_them_in_four_ways(self) -> None:
@@ -69,20 +73,35 @@ class SparseFiles(unittest.TestCase):
         self.assertIn(b"GNUSparseFile", content)
 
     def test_what_follows_a_sparse_file_is_found(self) -> None:
-        # Old GNU format, GNU tar 1.34: `tar -S --format=gnu -cf` of a file of 4 KiB at 1 MiB with 30 pieces writes one block of map more.
+        # Old GNU format, GNU tar 1.34: `tar -S --format=gnu -cf` of a file of 4 KiB at 1 MiB with 30 pieces writes one
+        # block of map more.
         sparse = bytearray(tarfile.TarInfo("s").tobuf(tarfile.GNU_FORMAT))
-        sparse[156:157], sparse[124:136], sparse[482], sparse[483:495] = tarfile.GNUTYPE_SPARSE, b"00000000002\0", 1, b"00004000000\0"
+        sparse[156:157], sparse[124:136], sparse[482], sparse[483:495] = (
+            tarfile.GNUTYPE_SPARSE,
+            b"00000000002\0",
+            1,
+            b"00004000000\0",
+        )
         content = with_sum(sparse) + bytes(512) + b"xy".ljust(512, b"\0") + archive(member("next", content=b"abc"))
         self.assertEqual([(entry.path, entry.size) for entry in listed(content)], [("s", 1024**2), ("next", 3)])
 
     def test_names_and_sizes_in_records_count_where_they_say_something(self) -> None:
-        # POSIX, pax: an empty value takes back what a global header said; GNU tar 1.34 writes both a path and GNU.sparse.name.
-        records = {"path": "GNUSparseFile.1/x", "GNU.sparse.name": "real", "GNU.sparse.realsize": "77", "GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        # POSIX, pax: an empty value takes back what a global header said; GNU tar 1.34 writes both a path and
+        # GNU.sparse.name.
+        records = {
+            "path": "GNUSparseFile.1/x",
+            "GNU.sparse.name": "real",
+            "GNU.sparse.realsize": "77",
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+        }
         first = member("header", content=b"12345")
         first[0].pax_headers = records
         second = member("kept", content=b"1")
         second[0].pax_headers = {"path": "", "size": "", "GNU.sparse.realsize": "x"}
-        self.assertEqual([(entry.path, entry.size) for entry in listed(archive(first, second))], [("real", 77), ("kept", 1)])
+        self.assertEqual(
+            [(entry.path, entry.size) for entry in listed(archive(first, second))], [("real", 77), ("kept", 1)]
+        )
 
 
 def _kinds(content: bytes) -> bytes:
@@ -102,8 +121,20 @@ class Prefixes(unittest.TestCase):
         with directory_in_memory() as directory:
             Path(directory, "d").mkdir()
             Path(directory, "d", "file").write_bytes(b"x")
-            run(require("tar", "tar"), "-g", f"{directory}/snapshot", "--format=gnu", "-cf", f"{directory}/a.tar", "-C", directory, "d")
-            self.assertEqual([entry.path.rstrip("/") for entry in listed(Path(directory, "a.tar").read_bytes())], ["d", "d/file"])
+            run(
+                require("tar", "tar"),
+                "-g",
+                f"{directory}/snapshot",
+                "--format=gnu",
+                "-cf",
+                f"{directory}/a.tar",
+                "-C",
+                directory,
+                "d",
+            )
+            self.assertEqual(
+                [entry.path.rstrip("/") for entry in listed(Path(directory, "a.tar").read_bytes())], ["d", "d/file"]
+            )
 
     def test_a_long_path_is_put_together_from_prefix_and_name(self) -> None:
         name = "/".join(["directory"] * 14)
@@ -144,7 +175,9 @@ class Frames(unittest.TestCase):
     def test_a_window_that_takes_too_much_memory_is_named(self) -> None:
         # Of its size it is also when the content has it, and so is its own window.
         packed = self.packed(require("zstd", "zstd"), "-1", "--long=27")
-        self.assertRegex(cut(packed)[1], "needs a window of (41|128) MiB, and this registry looks through windows of up to 32 MiB")
+        self.assertRegex(
+            cut(packed)[1], "needs a window of (41|128) MiB, and this registry looks through windows of up to 32 MiB"
+        )
 
     def test_a_frame_that_ends_in_its_own_header_is_damaged(self) -> None:
         packed = importlib.import_module("compression.zstd").compress(archive(member("a", content=b"a")))
@@ -158,7 +191,8 @@ class Frames(unittest.TestCase):
         self.assertEqual([entry.path for entry in listed(packed)], self.paths)
 
     def test_a_layer_of_many_frames_with_a_table_behind_them_is_read_to_its_end(self) -> None:
-        # zstd:chunked (containers/storage 1.43, pkg/chunked/compressor): a frame for each file, then skippable frames with table and footer.
+        # zstd:chunked (containers/storage 1.43, pkg/chunked/compressor): a frame for each file, then skippable frames
+        # with table and footer.
         zstd = importlib.import_module("compression.zstd")
         content = archive(*(member(f"{number}", content=b"x" * 700) for number in range(30)))
         frames = b"".join(zstd.compress(content[start : start + 1000]) for start in range(0, len(content), 1000))

@@ -49,9 +49,16 @@ class LayerPagesTestCase(PagesTestCase):
 class Parts(LayerPagesTestCase):
     def test_a_long_list_comes_in_pages(self) -> None:
         path = self.push_layer(archive(*(member(f"file-{number:03}") for number in range(250))))
-        for query, first, last in (("", 0, 99), ("?page=2", 100, 199), ("?page=3", 200, 249), ("?page=99999", 200, 249)):
+        for query, first, last in (
+            ("", 0, 99),
+            ("?page=2", 100, 199),
+            ("?page=3", 200, 249),
+            ("?page=99999", 200, 249),
+        ):
             page = self.page(path + query)
-            self.assert_shows(page, f"file-{first:03}", f"file-{last:03}", f"{first + 1}\u2013{last + 1} of 250", "250 entries")
+            self.assert_shows(
+                page, f"file-{first:03}", f"file-{last:03}", f"{first + 1}\u2013{last + 1} of 250", "250 entries"
+            )
             self.assertEqual(page.text.count("file-"), last - first + 1)
 
     def test_no_crawler_is_led_to_pages_that_cost_much(self) -> None:
@@ -71,7 +78,9 @@ class Parts(LayerPagesTestCase):
         self.assertIn("Disallow: /r/*/m/*/layer/", lines)
 
     def test_names_are_cut_where_they_are_shown(self) -> None:
-        path = self.push_layer(archive(member("a" * 3000 + "/name"), member("b", tarfile.SYMTYPE, linkname="c" * 3000 + "/target")))
+        path = self.push_layer(
+            archive(member("a" * 3000 + "/name"), member("b", tarfile.SYMTYPE, linkname="c" * 3000 + "/target"))
+        )
         page = self.page(path)
         self.assert_shows(page, "aaa … a", "/name (3,005 characters)", "ccc … c", "/target (3,007 characters)")
         self.assertLess(len(page.text), 3000)
@@ -81,9 +90,16 @@ class Parts(LayerPagesTestCase):
         for blob in (content, b"{}"):
             self.push_blob("app", blob)
         layer = descriptor(content, "application/vnd.oci.image.layer.v1.tar+gzip+encrypted")
-        document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor(b"{}", OCI_CONFIG), "layers": [layer]}
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": descriptor(b"{}", OCI_CONFIG),
+            "layers": [layer],
+        }
         pushed = self.push_manifest("app", "secret", document)
-        self.assert_shows(self.page(f"/r/app/m/{pushed.digest}/layer/{digest_of(content)}/"), "0 entries", "This layer is encrypted")
+        self.assert_shows(
+            self.page(f"/r/app/m/{pushed.digest}/layer/{digest_of(content)}/"), "0 entries", "This layer is encrypted"
+        )
 
 
 class Keeping(LayerPagesTestCase):
@@ -100,7 +116,10 @@ class Keeping(LayerPagesTestCase):
         headers = dict(self.get(path).headers)
         self.assertEqual(headers["Cache-Control"], "public, max-age=86400, immutable")
         again = self.get(path, If_None_Match=headers["ETag"])
-        self.assertEqual((again.status, again.body, dict(again.headers)), (304, b"", {"ETag": headers["ETag"], "Cache-Control": headers["Cache-Control"]}))
+        self.assertEqual(
+            (again.status, again.body, dict(again.headers)),
+            (304, b"", {"ETag": headers["ETag"], "Cache-Control": headers["Cache-Control"]}),
+        )
         for other in (f"{path}?page=2", f"{path}?tag=v1"):
             self.assertEqual(self.get(other, If_None_Match=headers["ETag"]).status, 200)
         self.assertEqual(self.respond(path, "other.test", {"If-None-Match": headers["ETag"]}).status, 200)
@@ -176,7 +195,12 @@ class Keeping(LayerPagesTestCase):
         self.assertEqual(lists.get(_LAYER, lambda: LayerList([], 7, 0, "", True), Unhurried()).entries, 7)
 
     def test_entries_come_back_as_they_were(self) -> None:
-        listed = make_list(io.BytesIO(archive(member("größe/日本\x01", content=b"x"), member("l", tarfile.SYMTYPE, linkname="t"))), Limits(), Unhurried(), 1)
+        listed = make_list(
+            io.BytesIO(archive(member("größe/日本\x01", content=b"x"), member("l", tarfile.SYMTYPE, linkname="t"))),
+            Limits(),
+            Unhurried(),
+            1,
+        )
         self.assertEqual(listed.page(0), [Entry("file", "größe/日本\x01", 1, "-rw-r--r--", "0:0", "")])
         self.assertEqual([entry.target for entry in listed.page(1)], ["t"])
         self.assertEqual(listed.page(2), [])
@@ -211,20 +235,34 @@ class Hostile(ServerTestCase):
 
     def peak(self) -> int:
         """Tell how much memory the server has had at once so far."""
-        return 1024 * int(re.findall(r"VmHWM:\s+([0-9]+) kB", Path(f"/proc/{self.server.process.pid}/status").read_text())[0])
+        return 1024 * int(
+            re.findall(r"VmHWM:\s+([0-9]+) kB", Path(f"/proc/{self.server.process.pid}/status").read_text())[0]
+        )
 
     @unittest.skipUnless(Path("/proc/self/status").exists(), "needs /proc, which Linux has")
     def test_memory_and_size_of_a_page_do_not_depend_on_what_is_in_the_layer(self) -> None:
         # Compressed no better than usual layers.
-        values = [chance.randbytes(5000).hex().encode().ljust(250_000 - 15, b"v") for chance in map(random.Random, range(400))]
-        records = [member("x", tarfile.XHDTYPE, b"%d k%05d=%s\n" % (250_000, number, value)) for number, value in enumerate(values)]
+        values = [
+            chance.randbytes(5000).hex().encode().ljust(250_000 - 15, b"v") for chance in map(random.Random, range(400))
+        ]
+        records = [
+            member("x", tarfile.XHDTYPE, b"%d k%05d=%s\n" % (250_000, number, value))
+            for number, value in enumerate(values)
+        ]
         names = [member("<" * 260_000 + f"{number}") for number in range(250)]
         links = [member(f"{number}", tarfile.SYMTYPE, linkname="\u202e" * 80_000) for number in range(250)]
         layers = [gzip.compress(archive(*members, form=tarfile.GNU_FORMAT), 1) for members in (records, names, links)]
         if HAS_ZSTD:
             zstd = importlib.import_module("compression.zstd")
-            large = archive(*(member(str(number), content=random.Random(number).randbytes(MIB)) for number in range(40)))
-            layers.append(zstd.compress(large, options={zstd.CompressionParameter.compression_level: 1, zstd.CompressionParameter.window_log: 25}))
+            large = archive(
+                *(member(str(number), content=random.Random(number).randbytes(MIB)) for number in range(40))
+            )
+            layers.append(
+                zstd.compress(
+                    large,
+                    options={zstd.CompressionParameter.compression_level: 1, zstd.CompressionParameter.window_log: 25},
+                )
+            )
         paths = [self.path(layer) for layer in layers]
         self.server.public.get(self.path(archive(member("usual"))))
         before = self.peak()

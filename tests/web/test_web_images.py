@@ -1,4 +1,6 @@
-"""What pages say of images: platforms that only a version tells apart, everything that a config sets, and times that are none."""
+"""What pages say of images: platforms that only a version tells apart, everything that a config sets, and times that
+are none.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,12 @@ class Windows(PagesTestCase):
             config = json.dumps({**platform, "config": {"Labels": {"tag": tag}}}).encode()
             children.append(self.push_image("win", "", f"{tag} {platform}".encode(), config=config))
         manifests = [
-            {"mediaType": OCI_MANIFEST, "digest": child.digest, "size": child.size, "platform": platform} for child, platform in zip(children, platforms)
+            {"mediaType": OCI_MANIFEST, "digest": child.digest, "size": child.size, "platform": platform}
+            for child, platform in zip(children, platforms)
         ]
-        return self.push_manifest("win", tag, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}, OCI_INDEX), children
+        return self.push_manifest(
+            "win", tag, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}, OCI_INDEX
+        ), children
 
     def windows(self, version: str) -> dict[str, str]:
         return {"os": "windows", "architecture": "amd64", "os.version": version}
@@ -51,11 +56,17 @@ class Windows(PagesTestCase):
 
     def test_what_does_not_say_which_is_asked_to(self) -> None:
         arm = {"os": "linux", "architecture": "arm"}
-        index, _ = self.push_index_of("v1", self.windows(OLD), self.windows(NEW), {**arm, "variant": "v6"}, {**arm, "variant": "v7"})
+        index, _ = self.push_index_of(
+            "v1", self.windows(OLD), self.windows(NEW), {**arm, "variant": "v6"}, {**arm, "variant": "v7"}
+        )
         for platform in ("windows/amd64", "windows", "linux/arm", "windows/amd64:10.0"):
             with self.subTest(platform):
                 page = self.page(f"/r/win/m/{index.digest}/image.tar?platform={platform}", 400)
-                self.assert_shows(page, f"2 images of this index are for {platform}", f"windows/amd64:{OLD}, windows/amd64:{NEW}, linux/arm/v6, linux/arm/v7")
+                self.assert_shows(
+                    page,
+                    f"2 images of this index are for {platform}",
+                    f"windows/amd64:{OLD}, windows/amd64:{NEW}, linux/arm/v6, linux/arm/v7",
+                )
         for platform in ("windows/amd64:10.0.1776", "windows/amd", "linux/arm64"):
             self.page(f"/r/win/m/{index.digest}/image.tar?platform={platform}", 400)
 
@@ -64,7 +75,9 @@ class Windows(PagesTestCase):
         after, (new, _) = self.push_index_of("v2", self.windows("10.0.17763.2"), self.windows("10.0.20348.2"))
         page = self.page(f"/r/win/diff/{before.digest}...{after.digest}/")
         self.assert_shows(page, "Platforms: windows/amd64:10.0.17763, windows/amd64:10.0.20348")
-        self.assert_shows(page, old.digest[:19], new.digest[:19], "Settings", "OS version", "10.0.17763.1", "10.0.17763.2")
+        self.assert_shows(
+            page, old.digest[:19], new.digest[:19], "Settings", "OS version", "10.0.17763.1", "10.0.17763.2"
+        )
         other = self.page(f"/r/win/diff/{before.digest}...{after.digest}/?platform=windows/amd64:10.0.20348")
         self.assert_shows(other, "OS version", "10.0.20348.1", "10.0.20348.2")
 
@@ -73,13 +86,23 @@ class Configs(PagesTestCase):
     """What is in a config (image specification, "Image Configuration"; Docker's image specification 1.2)."""
 
     def push_config(self, tag: str, settings: dict[str, Any], **fields: Any) -> Pushed:
-        return self.push_image("app", tag, b"layer", config=json.dumps({"os": "linux", "architecture": "amd64", "config": settings, **fields}).encode())
+        return self.push_image(
+            "app",
+            tag,
+            b"layer",
+            config=json.dumps({"os": "linux", "architecture": "amd64", "config": settings, **fields}).encode(),
+        )
 
     def test_every_setting_is_shown_and_compared(self) -> None:
         health = {"Test": ["CMD", "true"], "StartInterval": 2 * 10**9}
         for field, before, after, shown in (
             ("OnBuild", ["RUN a"], ["RUN b"], ("On build", '["RUN a"]', '["RUN b"]')),
-            ("Healthcheck", health, {**health, "StartInterval": 5 * 10**9}, ("Health check", "start interval 2 s", "start interval 5 s")),
+            (
+                "Healthcheck",
+                health,
+                {**health, "StartInterval": 5 * 10**9},
+                ("Health check", "start interval 2 s", "start interval 5 s"),
+            ),
             ("StopTimeout", 10, 20, ("Stop timeout", "10 s", "20 s")),
             ("Shell", ["a"], ["b"], ("Shell", '["a"]', '["b"]')),
             ("ArgsEscaped", False, True, ("Arguments escaped", "not set", "yes")),
@@ -100,17 +123,33 @@ class Configs(PagesTestCase):
             ("docker_version", "20.10", "28.0", ("docker_version", "20.10", "28.0")),
         ):
             with self.subTest(field):
-                self._check(self.push_config("a", {}, **{field: before}), self.push_config("b", {}, **{field: after}), shown)
+                self._check(
+                    self.push_config("a", {}, **{field: before}), self.push_config("b", {}, **{field: after}), shown
+                )
 
     def test_known_words_come_first_and_what_nobody_set_is_left_out(self) -> None:
-        settings = {"Aardvark": 1, "AttachStdin": False, "Domainname": "", "OnBuild": None, "Volumes": {}, "Cmd": ["run"]}
+        settings = {
+            "Aardvark": 1,
+            "AttachStdin": False,
+            "Domainname": "",
+            "OnBuild": None,
+            "Volumes": {},
+            "Cmd": ["run"],
+        }
         page = self.page(f"/r/app/m/{self.push_config('v1', settings).digest}/")
         self.assert_shows(page, "Settings", "Command", '["run"]', "Aardvark", "1")
         for absent in ("AttachStdin", "Domainname", "On build", "Volumes"):
             self.assertNotIn(absent, page.text)
 
     def test_labels_that_are_no_text_are_shown_as_they_are(self) -> None:
-        self.assert_shows(self.page(f"/r/app/m/{self.push_config('v1', {'Labels': {'a': 1, 'b': ['c']}}).digest}/"), "Labels", "a", "1", "b", '["c"]')
+        self.assert_shows(
+            self.page(f"/r/app/m/{self.push_config('v1', {'Labels': {'a': 1, 'b': ['c']}}).digest}/"),
+            "Labels",
+            "a",
+            "1",
+            "b",
+            '["c"]',
+        )
 
     def _check(self, before: Pushed, after: Pushed, shown: tuple[str, str, str]) -> None:
         name, old, new = shown
@@ -125,7 +164,11 @@ class ZeroTime(PagesTestCase):
 
     def test_it_is_no_date(self) -> None:
         pushed = {}
-        for tag, created in (("none", "0001-01-01T00:00:00Z"), ("zone", "0001-01-01T00:00:00.000+00:00"), ("some", "2020-02-03T04:05:06Z")):
+        for tag, created in (
+            ("none", "0001-01-01T00:00:00Z"),
+            ("zone", "0001-01-01T00:00:00.000+00:00"),
+            ("some", "2020-02-03T04:05:06Z"),
+        ):
             config = json.dumps({"os": "linux", "architecture": "amd64", "created": created}).encode()
             pushed[tag] = self.push_image("app", tag, tag.encode(), config=config)
             page = self.page(f"/r/app/m/{pushed[tag].digest}/")

@@ -1,4 +1,6 @@
-"""Pages of manifests and configs that are as large as can be: in little memory, of a size that can be read, and saying what they leave out."""
+"""Pages of manifests and configs that are as large as can be: in little memory, of a size that can be read, and saying
+what they leave out.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Contents(PagesTestCase):
         return self.push_image("app", tag, b"layer", **fields).digest
 
     def test_annotations(self) -> None:
-        text = self.small(f"/r/app/m/{self.pushed(annotations={f'key {number:04}': 'value' for number in range(1000)})}/")
+        text = self.small(
+            f"/r/app/m/{self.pushed(annotations={f'key {number:04}': 'value' for number in range(1000)})}/"
+        )
         self.assertIn("key 0199", text)
         self.assertNotIn("key 0200", text)
         self.assertIn("And 800 more.", text)
@@ -81,7 +85,10 @@ class Contents(PagesTestCase):
 
     def test_files_of_an_artifact_and_its_types(self) -> None:
         self.push_blob("app", b"{}")
-        files = [{**descriptor(b"{}", f"text/{'y' * 1000}"), "annotations": {"org.opencontainers.image.title": "t" * 1000}} for _ in range(600)]
+        files = [
+            {**descriptor(b"{}", f"text/{'y' * 1000}"), "annotations": {"org.opencontainers.image.title": "t" * 1000}}
+            for _ in range(600)
+        ]
         document = {**image(), "artifactType": f"application/{LONG}", "layers": files}
         digest = self.push_manifest("app", "v1", document).digest
         self.assertIn("And 100 more.", self.small(f"/r/app/m/{digest}/"))

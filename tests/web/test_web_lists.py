@@ -1,4 +1,6 @@
-"""The lists of the web interface: repositories, tags, and what has no tag; filtered, sorted, and a hundred at a time."""
+"""The lists of the web interface: repositories, tags, and what has no tag; filtered, sorted, and a hundred at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,21 @@ class WithoutTheLock(PagesTestCase):
         self.assertEqual(made, [200] * 10)
 
     def _ask(self) -> Iterator[int]:
-        for path in ("/", "/?q=app&sort=-size", "/r/team/", "/r/team/app/", "/r/team/app/?q=v", "/r/team/app/history:v1/"):
+        for path in (
+            "/",
+            "/?q=app&sort=-size",
+            "/r/team/",
+            "/r/team/app/",
+            "/r/team/app/?q=v",
+            "/r/team/app/history:v1/",
+        ):
             yield self.respond(path).status
-        for path in ("/v2/_catalog", "/v2/team/app/tags/list", f"/v2/team/app/referrers/{digest_of(b'')}", "/v1/search?q=app"):
+        for path in (
+            "/v2/_catalog",
+            "/v2/team/app/tags/list",
+            f"/v2/team/app/referrers/{digest_of(b'')}",
+            "/v1/search?q=app",
+        ):
             yield self.site.request("GET", path).status
 
     def test_a_list_that_takes_too_long_ends(self) -> None:
@@ -91,7 +105,9 @@ class Repositories(PagesTestCase):
     def test_an_empty_registry_says_what_to_do(self) -> None:
         push = "registry.test:8201"
         page = self.page("/")
-        self.assert_shows(page, f"docker login {push}", f"docker tag IMAGE {push}/hello:latest", f"docker push {push}/hello:latest")
+        self.assert_shows(
+            page, f"docker login {push}", f"docker tag IMAGE {push}/hello:latest", f"docker push {push}/hello:latest"
+        )
         self.assert_shows(page, f"docker pull {HOST}/hello:latest")
 
 
@@ -101,7 +117,18 @@ class Tags(PagesTestCase):
         self.push_image("app", "stable", b"one", config=CONFIG)
         self.push_image("app", "v2", b"two")
         page = self.page("/r/app/?sort=name")
-        self.assert_shows(page, "app", "3 tags", "stable", "also v1", "linux/arm64/v8", pushed.digest[:19], f"docker pull {HOST}/app:stable", "v1", "v2")
+        self.assert_shows(
+            page,
+            "app",
+            "3 tags",
+            "stable",
+            "also v1",
+            "linux/arm64/v8",
+            pushed.digest[:19],
+            f"docker pull {HOST}/app:stable",
+            "v1",
+            "v2",
+        )
         self.assertIn(pushed.digest, page.values)
 
     def test_they_are_filtered_sorted_and_paged(self) -> None:
@@ -134,7 +161,14 @@ class Tags(PagesTestCase):
         self.site.now += 60
         self.push_manifest("app", "", document)
         page = self.page("/r/app/")
-        self.assert_shows(page, "Untagged manifests and referrers", "SBOM", "application/spdx+json", f"of {subject.digest[:19]}", untagged.digest[:19])
+        self.assert_shows(
+            page,
+            "Untagged manifests and referrers",
+            "SBOM",
+            "application/spdx+json",
+            f"of {subject.digest[:19]}",
+            untagged.digest[:19],
+        )
 
     def test_many_untagged_manifests_have_pages_of_their_own(self) -> None:
         for number in range(101):

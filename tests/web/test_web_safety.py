@@ -1,4 +1,5 @@
-"""The web interface against its pushers: every payload in every field that they control, and the pages read as a browser does.
+"""The web interface against its pushers: every payload in every field that they control, and the pages read as a
+browser does.
 
 A page is safe when it has the same elements and attributes as with harmless text, and shows the payload as text.
 """
@@ -54,12 +55,19 @@ class WebTestCase(PagesTestCase):
     """What a pusher controls, on a registry in this process."""
 
     def plant(self, repository: str, text: str, prefix: str = "") -> Planted:
-        """Push an image, an index and an artifact with the text in each field that takes any, under tags with this prefix."""
+        """Push an image, an index and an artifact with the text in each field that takes any, under tags with this
+        prefix.
+        """
         # What a name of a file can be.
         file = text.replace("\0", "").replace("/", "")
         layer = archive(member(f"dir/{file}"), member(f"dir/.wh.{file}"), member("link", b"2", linkname=file))
         config = json.dumps(_config(text)).encode()
-        annotations = {text: text, "org.opencontainers.image.title": text, "in-toto.io/predicate-type": text, "org.opencontainers.image.url": text}
+        annotations = {
+            text: text,
+            "org.opencontainers.image.title": text,
+            "in-toto.io/predicate-type": text,
+            "org.opencontainers.image.url": text,
+        }
         fields = {"annotations": annotations}
         self.push_blob(repository, layer)
         self.push_blob(repository, config)
@@ -72,8 +80,17 @@ class WebTestCase(PagesTestCase):
         }
         image = self.push_manifest(repository, f"{prefix}image", document)
         platform = {"os": text, "architecture": text, "variant": text}
-        child = {"mediaType": OCI_MANIFEST, "digest": image.digest, "size": image.size, "platform": platform, "annotations": annotations}
-        attestation = {**child, "annotations": {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": text}}
+        child = {
+            "mediaType": OCI_MANIFEST,
+            "digest": image.digest,
+            "size": image.size,
+            "platform": platform,
+            "annotations": annotations,
+        }
+        attestation = {
+            **child,
+            "annotations": {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": text},
+        }
         index_document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child, attestation], **fields}
         index = self.push_manifest(repository, f"{prefix}index", index_document, OCI_INDEX)
         self.push_blob(repository, b"{}")
@@ -87,7 +104,9 @@ class WebTestCase(PagesTestCase):
             "subject": {"mediaType": OCI_MANIFEST, "digest": image.digest, "size": image.size},
             **fields,
         }
-        planted = Planted(image, index, self.push_manifest(repository, f"{prefix}artifact", artifact), document["layers"][0]["digest"])
+        planted = Planted(
+            image, index, self.push_manifest(repository, f"{prefix}artifact", artifact), document["layers"][0]["digest"]
+        )
         # The history of the tags, in which nothing is free text, would grow with each of those that are planted.
         with self.site.database.write() as tx:
             tx.execute("DELETE FROM tag_change")
@@ -114,7 +133,11 @@ def _config(text: str) -> dict[str, Any]:
             "Shell": [text],
             "Healthcheck": {"Test": ["CMD-SHELL", text]},
         },
-        "history": [{"created_by": text, "created": text}, {"created_by": text, "empty_layer": True}, {"comment": text, "empty_layer": True}],
+        "history": [
+            {"created_by": text, "created": text},
+            {"created_by": text, "empty_layer": True},
+            {"comment": text, "empty_layer": True},
+        ],
     }
 
 
@@ -205,7 +228,10 @@ class Headers(WebTestCase):
         for path in [*_paths("app", planted), "/static/nothing.css", "/r/nothing/"]:
             headers = dict(self.respond(path).headers)
             policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
-            self.assertEqual((policy.pop("default-src"), policy.pop("frame-ancestors"), policy.pop("base-uri")), ("'none'", "'none'", "'none'"))
+            self.assertEqual(
+                (policy.pop("default-src"), policy.pop("frame-ancestors"), policy.pop("base-uri")),
+                ("'none'", "'none'", "'none'"),
+            )
             self.assertEqual(set(policy.values()), {"'self'"})
             self.assertEqual(headers["X-Content-Type-Options"], "nosniff")
             self.assertEqual(headers["Content-Type"], "text/html; charset=utf-8")
@@ -223,7 +249,15 @@ class Headers(WebTestCase):
             response = self.respond(path)
             self.assertEqual(response.status, 307)
             self.assertTrue(dict(response.headers)["Location"].startswith("/r/app/"))
-        for path in ("/r//evil.example", "/r/app//", "/r/..", "/r/%2e%2e/", "/r/app%0d%0aSet-Cookie:x", "/r/APP", f"/r/app/m/{planted.image.digest}x/"):
+        for path in (
+            "/r//evil.example",
+            "/r/app//",
+            "/r/..",
+            "/r/%2e%2e/",
+            "/r/app%0d%0aSet-Cookie:x",
+            "/r/APP",
+            f"/r/app/m/{planted.image.digest}x/",
+        ):
             self.assertIn(self.respond(path).status, (400, 404), path)
 
 
@@ -255,7 +289,10 @@ class Configs(WebTestCase):
                 self.assertIn("linux/arm64", self.push(json.dumps(config).encode()).text)
 
     def test_integers_of_thousands_of_digits_and_duplicate_fields_are_read(self) -> None:
-        self.assertIn("linux/s390x", self.push(b'{"os":"linux","os":"linux","architecture":"s390x","n":' + b"9" * 5000 + b"}").text)
+        self.assertIn(
+            "linux/s390x",
+            self.push(b'{"os":"linux","os":"linux","architecture":"s390x","n":' + b"9" * 5000 + b"}").text,
+        )
 
 
 class MarkupTypes(unittest.TestCase):
@@ -275,8 +312,26 @@ class MarkupTypes(unittest.TestCase):
         for text in ("http://example.org", "https://example.org:8443/a?b=c#d", "HTTPS://EXAMPLE.ORG/"):
             self.assertIsNotNone(markup.external(text), text)
         refused = [
-            *("javascript:alert(1)", "data:text/html,x", "ftp://example.org", "//example.org", "/path", "http:/x", "http://", "example.org", "mailto:a@b"),
-            *(" http://example.org", "http://example.org/\n", "http://exa mple.org", "java\nscript:x", "http://example.org/\u202e", "http://[", "http://é.org"),
+            *(
+                "javascript:alert(1)",
+                "data:text/html,x",
+                "ftp://example.org",
+                "//example.org",
+                "/path",
+                "http:/x",
+                "http://",
+                "example.org",
+                "mailto:a@b",
+            ),
+            *(
+                " http://example.org",
+                "http://example.org/\n",
+                "http://exa mple.org",
+                "java\nscript:x",
+                "http://example.org/\u202e",
+                "http://[",
+                "http://é.org",
+            ),
         ]
         for text in refused:
             self.assertIsNone(markup.external(text), text)

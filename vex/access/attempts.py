@@ -1,12 +1,14 @@
 """Attempts to log in: who is next when logins wait to be verified, which is slow on purpose and done one at a time.
 
-Addresses take turns, so that the guesses of one do not keep the others waiting. The attempts with a name that exists are verified before
-all others, so that who logs in for the first time does not wait behind everybody's guesses. That must not tell which names exist.
-Therefore each attempt that fails takes exactly one verification, and they are let go in the order of their turns, one after each
-verification that fails, whoever's that was: a thread whose turn it is verifies the first attempt that has not been verified and whose
-name exists, perhaps not its own, and only if there is none the one whose outcome is known without that. An attempt that is right is let go at once.
+Addresses take turns, so that the guesses of one do not keep the others waiting. The attempts with a name that exists
+are verified before all others, so that who logs in for the first time does not wait behind everybody's guesses. That
+must not tell which names exist. Therefore each attempt that fails takes exactly one verification, and they are let go
+in the order of their turns, one after each verification that fails, whoever's that was: a thread whose turn it is
+verifies the first attempt that has not been verified and whose name exists, perhaps not its own, and only if there is
+none the one whose outcome is known without that. An attempt that is right is let go at once.
 
-Invariant: when an attempt has its turn, no attempt with a name that exists is before it, so that its own is the first to be verified.
+Invariant: when an attempt has its turn, no attempt with a name that exists is before it, so that its own is the first
+to be verified.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from typing import Callable
 
 
 class Attempt:
-    """A login from an address; `verify` takes its time and tells whether it is right, and is never right where the name does not exist."""
+    """A login from an address; `verify` takes its time and tells whether it is right, and is never right where the name
+    does not exist.
+    """
 
     def __init__(self, address: str, *, exists: bool, verify: Callable[[], bool]) -> None:
         self.address = address

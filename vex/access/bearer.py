@@ -1,10 +1,10 @@
 """Bearer tokens: small documents that this registry signs with HMAC-SHA256, and takes back for a while.
 
-There are two kinds: an access token is sent with each request and lives for five minutes; a refresh token is what docker stores
-in place of a password, and lives as long as that. Both name the version of the user, so that they end with the next
-request after a change. An access token says when it was issued, and is not valid while that lies ahead: it was signed by a clock that was wrong.
-The key is a file beside the database, not in it, so that who has a backup cannot sign; it is read at each use, so that
-a new one counts at once.
+There are two kinds: an access token is sent with each request and lives for five minutes; a refresh token is what
+docker stores in place of a password, and lives as long as that. Both name the version of the user, so that they end
+with the next request after a change. An access token says when it was issued, and is not valid while that lies ahead:
+it was signed by a clock that was wrong. The key is a file beside the database, not in it, so that who has a backup
+cannot sign; it is read at each use, so that a new one counts at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ _TOKEN = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{43})")
 
 
 class Grant(NamedTuple):
-    """What a token says: the user or token that it stands for, "" for anyone, and what it is for; `access` None in a refresh token."""
+    """What a token says: the user or token that it stands for, "" for anyone, and what it is for; `access` None in a
+    refresh token.
+    """
 
     name: str
     version: int
@@ -101,7 +103,9 @@ class Signer:
     def _read(self) -> bytes:
         key = self._path.read_bytes()
         if len(key) != _KEY_BYTES:
-            raise RegistryError(UNAVAILABLE, "the key that signs tokens is damaged; `vex token rotate-key` makes a new one")
+            raise RegistryError(
+                UNAVAILABLE, "the key that signs tokens is damaged; `vex token rotate-key` makes a new one"
+            )
         return key
 
     def _signature(self, text: str) -> str:

@@ -1,4 +1,5 @@
-"""Who asks, and what that person or machine may do: the rights of users, of machines' tokens and of Bearer tokens, as plain values.
+"""Who asks, and what that person or machine may do: the rights of users, of machines' tokens and of Bearer tokens, as
+plain values.
 
 Where identities come from is in `credentials.py`; which requests need which action is decided in `app.py`.
 """
@@ -18,7 +19,8 @@ from vex.names import RepositoryName
 PULL, PUSH, DELETE = "pull", "push", "delete"
 _ACTIONS = {PULL: (PULL,), PUSH: (PUSH,), DELETE: (DELETE,), "*": (PULL, PUSH, DELETE)}
 EVERYTHING = "*"
-# Clocks of machines differ. What was issued further ahead than this was issued by a clock that was wrong, or is looked at by one that is.
+# Clocks of machines differ. What was issued further ahead than this was issued by a clock that was wrong, or is looked
+# at by one that is.
 CLOCK_SECONDS = 60
 # Characters of repository names, and *, which stands for any number of them, slashes included.
 _PATTERN = re.compile(r"[a-z0-9._/*-]{1,255}")
@@ -29,7 +31,8 @@ Access = Mapping[str, tuple[str, ...]]
 
 
 class Identity(NamedTuple):
-    """Someone: `name` is "" for anyone, `access` what a Bearer token was given for, by repository; None without such a token.
+    """Someone: `name` is "" for anyone, `access` what a Bearer token was given for, by repository; None without such a
+    token.
 
     `version` changes when the credentials do. `read_only` and `repositories`, a pattern, limit machines' tokens.
     """
@@ -49,7 +52,9 @@ class Identity(NamedTuple):
         return ""
 
     def has_scope(self, repository: str, action: str) -> bool:
-        """Tell whether the action is within what the request's credentials were given for; with a password it always is."""
+        """Tell whether the action is within what the request's credentials were given for; with a password it always
+        is.
+        """
         if self.access is None:
             return bool(self.name)
         return not action or (bool(self.name) and action in self.access.get(repository, ()))
@@ -90,7 +95,10 @@ def identity_of(request: Request) -> Identity:
 def check_pattern(pattern: str) -> None:
     """Check a pattern for names of repositories; raises Failure."""
     if not _PATTERN.fullmatch(pattern):
-        raise Failure(f"{pattern!r} is not a pattern for repositories: use a name such as team/app, with * for any characters, such as team/*")
+        raise Failure(
+            f"{pattern!r} is not a pattern for repositories: use a name such as team/app, with * for any characters,"
+            " such as team/*"
+        )
 
 
 def scope(repository: str, *actions: str) -> str:
@@ -107,8 +115,12 @@ def granted(identity: Identity, scopes: Iterable[str]) -> Access:
     for found in map(_SCOPE.fullmatch, scopes):
         if not found or not scope(found[1]):
             continue
-        asked = {action for word in found[2].split(",") for action in _ACTIONS.get(word, ())}.union(access.get(found[1], ()))
-        access[found[1]] = tuple(action for action in (PULL, PUSH, DELETE) if action in asked and _may(identity, found[1], action))
+        asked = {action for word in found[2].split(",") for action in _ACTIONS.get(word, ())}.union(
+            access.get(found[1], ())
+        )
+        access[found[1]] = tuple(
+            action for action in (PULL, PUSH, DELETE) if action in asked and _may(identity, found[1], action)
+        )
     return {repository: actions for repository, actions in access.items() if actions}
 
 

@@ -1,8 +1,9 @@
 """The throttle of failed logins: per address and name as many as allowed at once, then one every part of a minute.
 
-An attempt is charged before it is verified, so that those count too that are tried at the same moment; one that was right gets its
-charge back. A debt is never longer than a minute, so that one attempt goes through in every part of it, whatever failed before.
-What is refused is logged when it begins, and then once a minute with its number, since refusals come as fast as a client can send.
+An attempt is charged before it is verified, so that those count too that are tried at the same moment; one that was
+right gets its charge back. A debt is never longer than a minute, so that one attempt goes through in every part of it,
+whatever failed before. What is refused is logged when it begins, and then once a minute with its number, since refusals
+come as fast as a client can send.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class _Refusals(NamedTuple):
 
 
 class Throttle:
-    """Failed logins by address and name; any thread may use it. `clock` never goes back: a clock that is set changes nothing here."""
+    """Failed logins by address and name; any thread may use it. `clock` never goes back: a clock that is set changes
+    nothing here.
+    """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.per_minute = per_minute

@@ -1,9 +1,10 @@
 """Tokens of machines: random passwords that can be limited to reading, to repositories and to a time, and withdrawn.
 
-A token's name takes the place of a user's, and is never that of a user too, so that a log tells them apart. The token itself is
-shown once, when it is made. It holds 256 random bits: only its SHA-256 is stored, since there is nothing that a slow hash would
-protect from guessing, and machines log in often. When one was last used is kept in memory, and written down by another thread than
-the one of the request: soon where what is written is older than a minute, and else once a minute.
+A token's name takes the place of a user's, and is never that of a user too, so that a log tells them apart. The token
+itself is shown once, when it is made. It holds 256 random bits: only its SHA-256 is stored, since there is nothing that
+a slow hash would protect from guessing, and machines log in often. When one was last used is kept in memory, and
+written down by another thread than the one of the request: soon where what is written is older than a minute, and else
+once a minute.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Users: adding and removing them, and telling whether a name and a password belong together.
 
-Passwords are stored as scrypt hashes. A password that was verified is remembered for five minutes under an HMAC with a key
-that lives only in this process, and not past a change of the user. An unknown user costs the time of a known one, in the queue of
-those that wait to be verified too. Logins that fail are throttled per address and user; nobody is locked out, since a password that
-was right before is never throttled. What is remembered and throttled goes by a clock that nobody can set.
+Passwords are stored as scrypt hashes. A password that was verified is remembered for five minutes under an HMAC with a
+key that lives only in this process, and not past a change of the user. An unknown user costs the time of a known one,
+in the queue of those that wait to be verified too. Logins that fail are throttled per address and user; nobody is
+locked out, since a password that was right before is never throttled. What is remembered and throttled goes by a clock
+that nobody can set.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from vex.errors import UNAUTHORIZED, Failure, RegistryError
 from vex.storage import accounts
 from vex.storage.database import Database, Transaction
 
-# A name that begins with a dash would be taken for an option by docker and others, and one with a dot for a hidden file.
+# A name that begins with a dash would be taken for an option by docker and others, and one with a dot for a hidden
+# file.
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@-]{{0,{MAX_NAME - 1}}}")
 MIN_PASSWORD = 8
 MAX_PASSWORD = 1024
@@ -134,19 +136,26 @@ class Users:
             return accounts.user_version(tx, name)
 
     def check(self, name: str, password: str, address: str) -> int:
-        """Check that the password is that of the user, and return the user's version; raises UNAUTHORIZED, and TOOMANYREQUESTS after too many failures."""
+        """Check that the password is that of the user, and return the user's version; raises UNAUTHORIZED, and
+        TOOMANYREQUESTS after too many failures.
+        """
         fingerprint = hmac.digest(self._key, f"{name}\0{password}".encode(), "sha256")
         version = self._remembered(name, fingerprint)
         if version is None:
             with self._alone(address, fingerprint):
-                # A client opens several connections at once, with the same password: one verification is enough for all.
+                # A client opens several connections at once, with the same password: one verification is enough for
+                # all.
                 version = self._remembered(name, fingerprint) or self._verify(name, password, address, fingerprint)
         return version
 
     def _remembered(self, name: str, fingerprint: bytes) -> int | None:
         with self._lock:
             verified = self._verified.get(fingerprint)
-        return verified.version if verified and verified.version == self.version(name) and self._monotonic() < verified.until else None
+        return (
+            verified.version
+            if verified and verified.version == self.version(name) and self._monotonic() < verified.until
+            else None
+        )
 
     @contextlib.contextmanager
     def _alone(self, address: str, fingerprint: bytes) -> Iterator[None]:
@@ -173,7 +182,9 @@ class Users:
             # It was right before, and waits for nobody, so that failures of others do not keep its owner out.
             is_right = self._matches(user, password)
         else:
-            is_right = self._take_turn(Attempt(address, exists=user is not None, verify=lambda: self._matches(user, password)), name)
+            is_right = self._take_turn(
+                Attempt(address, exists=user is not None, verify=lambda: self._matches(user, password)), name
+            )
         # While it waited, the user may have got another password.
         if user is None or not is_right or self.version(name) != user.version:
             self._forget(fingerprint)
@@ -231,7 +242,10 @@ def is_user_name(name: str) -> bool:
 def check_user(name: str) -> None:
     """Check the name of a user who is to be added; raises Failure."""
     if not is_user_name(name):
-        raise Failure(f"{name!r} is not a user name: use 1 to {MAX_NAME} letters, digits, '.', '_', '-' or '@', a letter or a digit first")
+        raise Failure(
+            f"{name!r} is not a user name: use 1 to {MAX_NAME} letters, digits, '.', '_', '-' or '@', a letter or a"
+            " digit first"
+        )
 
 
 def check_password(password: str) -> None:
@@ -249,7 +263,9 @@ def _hashed(name: str, password: str) -> accounts.UserRow:
 
 
 def _scrypt(password: str, salt: bytes) -> bytes:
-    return hashlib.scrypt(password.encode(), salt=salt, n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P, maxmem=_SCRYPT_MEMORY, dklen=32)
+    return hashlib.scrypt(
+        password.encode(), salt=salt, n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P, maxmem=_SCRYPT_MEMORY, dklen=32
+    )
 
 
 def _no_such_user(name: str) -> Failure:

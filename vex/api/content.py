@@ -1,7 +1,8 @@
-"""The registry API: requests of the OCI distribution specification 1.1 become operations of `registry.py`, results become answers.
+"""The registry API: requests of the OCI distribution specification 1.1 become operations of `registry.py`, results
+become answers.
 
-A handler checks what the client sent into value types, calls one operation, and returns a Response or raises; it is given
-the fields of its route, unchecked. Who may call it was decided before, in `app.py`.
+A handler checks what the client sent into value types, calls one operation, and returns a Response or raises; it is
+given the fields of its route, unchecked. Who may call it was decided before, in `app.py`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ _BLOB_HEADERS = (
 
 
 class Delivery(NamedTuple):
-    """Who sends blobs instead: a URL template where public ones are, and the internal location of an nginx in front; "" for nobody."""
+    """Who sends blobs instead: a URL template where public ones are, and the internal location of an nginx in front; ""
+    for nobody.
+    """
 
     redirect: str = ""
     accel: str = ""
@@ -101,15 +104,20 @@ class Api(Discovery):
         headers = _content_headers(row.digest, lifetime)
         if _not_modified(request, row.digest):
             return Response(304, headers, basis=basis)
-        return Response(200, [*headers, ("Content-Type", row.media_type), _NOSNIFF], content, length=row.size, basis=basis)
+        return Response(
+            200, [*headers, ("Content-Type", row.media_type), _NOSNIFF], content, length=row.size, basis=basis
+        )
 
     def put_manifest(self, request: Request, fields: Fields) -> Response:
         """Answer end-7: store a manifest under a tag, or under its digest with the tags of the query."""
         name, reference = RepositoryName.parse(fields["name"]), _reference(fields["reference"])
         tags = [Tag.parse(tag) for tag in request.query.get("tag", [])]
         condition = _condition(request)
+
         def push(content: bytes) -> PushedManifest:
-            return self._registry.put_manifest(name, reference, tags, content, request.header("content-type"), _actor(request), condition)
+            return self._registry.put_manifest(
+                name, reference, tags, content, request.header("content-type"), _actor(request), condition
+            )
 
         pushed = self._manifests.take(request.body, request.head.length, push)
         location = self._locations.of(request, routes.MANIFEST.path(name=name, reference=pushed.digest))
@@ -142,7 +150,11 @@ class Api(Discovery):
             blob.file.close()
             return delivered
         try:
-            ranges = parse_ranges(request.header("range"), blob.size) if if_range_matches(request.header("if-range"), _etag(digest)) else None
+            ranges = (
+                parse_ranges(request.header("range"), blob.size)
+                if if_range_matches(request.header("if-range"), _etag(digest))
+                else None
+            )
         except RegistryError:
             if blob.file:
                 blob.file.close()
@@ -153,7 +165,11 @@ class Api(Discovery):
         """Answer that a blob comes from elsewhere, if it does; whoever sends it answers ranges."""
         algorithm, _, encoded = digest.partition(":")
         if self._delivery.redirect and request.listener == _PUBLIC:
-            url = self._delivery.redirect.replace("{digest}", digest).replace("{algorithm}", algorithm).replace("{encoded}", encoded)
+            url = (
+                self._delivery.redirect.replace("{digest}", digest)
+                .replace("{algorithm}", algorithm)
+                .replace("{encoded}", encoded)
+            )
             return Response(307, [("Location", url), ("Docker-Content-Digest", digest), _REVALIDATE, _NOSNIFF])
         if self._delivery.accel and request.proxied:
             # nginx says by itself that it takes ranges.
@@ -174,7 +190,9 @@ class Api(Discovery):
             size = self._registry.hold_blob(name, digest, self._may_pull(request))
         if _not_modified(request, digest):
             return Response(304, _content_headers(digest, _FOREVER))
-        return Response(200, [("Content-Type", _BLOB_TYPE), *_BLOB_HEADERS, *_content_headers(digest)], length=size, basis=basis)
+        return Response(
+            200, [("Content-Type", _BLOB_TYPE), *_BLOB_HEADERS, *_content_headers(digest)], length=size, basis=basis
+        )
 
     def _may_pull(self, request: Request) -> MayPull:
         """Say which repositories a client may pull from, at this listener or where nobody is asked who they are."""
@@ -182,7 +200,9 @@ class Api(Discovery):
 
     def delete_blob(self, request: Request, fields: Fields) -> Response:
         """Answer end-10."""
-        self._registry.delete_blob(RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"]), _actor(request))
+        self._registry.delete_blob(
+            RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"]), _actor(request)
+        )
         return Response(202, [_NOSNIFF])
 
     # Uploads
@@ -206,17 +226,29 @@ class Api(Discovery):
         """Answer end-5: append a chunk, or a stream of unknown length."""
         name = RepositoryName.parse(fields["name"])
         chunk = _content_range(request)
-        with self._resumable(request), self._uploads.session(name, fields["token"], identity_of(request).owner) as upload:
+        with (
+            self._resumable(request),
+            self._uploads.session(name, fields["token"], identity_of(request).owner) as upload,
+        ):
             self._uploads.receive(upload, request.body, request.head.length, *chunk)
             return self._upload_response(202, request, upload)
 
     def put_upload(self, request: Request, fields: Fields) -> Response:
-        """Answer end-6: append what the body holds, and publish the blob. Repeated by a client that missed the answer, it is 201 again."""
+        """Answer end-6: append what the body holds, and publish the blob. Repeated by a client that missed the answer,
+        it is 201 again.
+        """
         # Clients append `?digest=` to the location, whatever query it has.
         request.query_text = request.query_text.replace("?", "&")
-        name, digest, (first, _) = RepositoryName.parse(fields["name"]), _digest_parameter(request), _content_range(request)
+        name, digest, (first, _) = (
+            RepositoryName.parse(fields["name"]),
+            _digest_parameter(request),
+            _content_range(request),
+        )
         try:
-            with self._resumable(request), self._uploads.session(name, fields["token"], identity_of(request).owner) as upload:
+            with (
+                self._resumable(request),
+                self._uploads.session(name, fields["token"], identity_of(request).owner) as upload,
+            ):
                 # Clients count the last offset in more than one way; whether all has arrived is for the digest to tell.
                 self._uploads.receive(upload, request.body, request.head.length, first)
                 self._registry.finish_upload(upload, digest)
@@ -232,12 +264,19 @@ class Api(Discovery):
 
     def get_upload(self, request: Request, fields: Fields) -> Response:
         """Answer end-13: how far an upload is."""
-        return self._upload_response(204, request, self._uploads.peek(RepositoryName.parse(fields["name"]), fields["token"], identity_of(request).owner))
+        return self._upload_response(
+            204,
+            request,
+            self._uploads.peek(RepositoryName.parse(fields["name"]), fields["token"], identity_of(request).owner),
+        )
 
     def delete_upload(self, request: Request, fields: Fields) -> Response:
         """Answer end-14: cancel an upload."""
         name = RepositoryName.parse(fields["name"])
-        with self._resumable(request), self._uploads.session(name, fields["token"], identity_of(request).owner) as upload:
+        with (
+            self._resumable(request),
+            self._uploads.session(name, fields["token"], identity_of(request).owner) as upload,
+        ):
             self._uploads.cancel(upload)
         return Response(204, [_NOSNIFF])
 
@@ -248,18 +287,26 @@ class Api(Discovery):
     def _upload_headers(self, request: Request, upload: Upload) -> dict[str, str]:
         # With a query, as clients expect that append `&digest=` without looking.
         path = f"{routes.UPLOAD.path(name=upload.repository, token=upload.token)}?{_OPEN}"
-        return {"Location": self._locations.of(request, path), "Range": received_range(upload.durable.size), "Docker-Upload-UUID": upload.token}
+        return {
+            "Location": self._locations.of(request, path),
+            "Range": received_range(upload.durable.size),
+            "Docker-Upload-UUID": upload.token,
+        }
 
     def _upload_response(self, status: int, request: Request, upload: Upload) -> Response:
         return Response(status, [*self._upload_headers(request, upload).items(), _NOSNIFF])
 
     @contextlib.contextmanager
     def _resumable(self, request: Request) -> Iterator[None]:
-        """Tell a client whose chunk came out of order where to go on (OCI distribution specification, "Pushing a blob in chunks")."""
+        """Tell a client whose chunk came out of order where to go on (OCI distribution specification, "Pushing a blob
+        in chunks").
+        """
         try:
             yield
         except OutOfOrder as error:
-            raise RegistryError(error.kind, error.message, headers=self._upload_headers(request, error.upload)) from error
+            raise RegistryError(
+                error.kind, error.message, headers=self._upload_headers(request, error.upload)
+            ) from error
 
 
 HANDLERS: dict[tuple[str, str], Callable[[Api, Request, Fields], Response]] = {
@@ -339,18 +386,20 @@ def _content_headers(digest: Digest, *more: tuple[str, str]) -> list[tuple[str, 
 
 
 def _ranges_response(blob: StoredBlob, ranges: Sequence[Range]) -> Response:
-    """Answer with ranges of a blob, or without any with the whole; with several in one answer (RFC 9110 section 14.6), unless the whole costs less."""
+    """Answer with ranges of a blob, or without any with the whole; with several in one answer (RFC 9110 section 14.6),
+    unless the whole costs less.
+    """
     headers = [*_BLOB_HEADERS, *_content_headers(blob.digest)]
     several = multipart(ranges, blob.size, _BLOB_TYPE) if len(ranges) > 1 else None
     if several:
         content = b"" if blob.file else b"".join(before + blob.content[slice(*part)] for before, part in several.parts)
         headers = [("Content-Type", several.media_type), *headers]
-        return Response(206, headers, content, file=blob.file, parts=several.parts if blob.file else (), length=several.length)
+        return Response(
+            206, headers, content, file=blob.file, parts=several.parts if blob.file else (), length=several.length
+        )
     headers = [("Content-Type", _BLOB_TYPE), *headers]
     if len(ranges) != 1:
         return Response(200, headers, blob.content, file=blob.file, length=blob.size)
     first, end = ranges[0]
     headers.append(("Content-Range", content_range(ranges[0], blob.size)))
     return Response(206, headers, blob.content[first:end], file=blob.file, offset=first, length=end - first)
-
-

@@ -1,7 +1,8 @@
-"""The registry API: what a client lists and looks for (OCI distribution specification 1.1, "Content Discovery"; Docker's catalog and search).
+"""The registry API: what a client lists and looks for (OCI distribution specification 1.1, "Content Discovery";
+Docker's catalog and search).
 
-A list without `n` is all of it, as docker-registry and others answer, since clients are built on that; up to a size, past which
-it goes on behind a link. One that is long is made from the database while it is sent, in pieces.
+A list without `n` is all of it, as docker-registry and others answer, since clients are built on that; up to a size,
+past which it goes on behind a link. One that is long is made from the database while it is sent, in pieces.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class PageLimits(NamedTuple):
 
 
 class _List(NamedTuple):
-    """A list as it is answered: the fields before the one that holds its names, that field, the path, and how names are loaded and measured."""
+    """A list as it is answered: the fields before the one that holds its names, that field, the path, and how names are
+    loaded and measured.
+    """
 
     fields: Mapping[str, str]
     key: str
@@ -66,7 +69,11 @@ class Discovery:
     def get_catalog(self, request: Request, _fields: dict[str, str]) -> Response:
         """Answer Docker's catalog: the repositories that hold a manifest."""
         basis = self._revisions.basis("")
-        return self._names(request, _List({}, "repositories", routes.CATALOG.path(), self._lists.repositories, self._lists.repositories_extent), basis)
+        return self._names(
+            request,
+            _List({}, "repositories", routes.CATALOG.path(), self._lists.repositories, self._lists.repositories_extent),
+            basis,
+        )
 
     def get_tags(self, request: Request, fields: dict[str, str]) -> Response:
         """Answer end-8: the tags of a repository."""
@@ -86,7 +93,9 @@ class Discovery:
         name, subject = RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"])
         artifact_type = request.parameter("artifactType") or ""
         with self._work.lists.take(request.left) as turn:
-            rows, more = self._lists.referrers(name, subject, artifact_type, request.parameter("last") or "", self._pages.referrers)
+            rows, more = self._lists.referrers(
+                name, subject, artifact_type, request.parameter("last") or "", self._pages.referrers
+            )
             manifests = [_referrer(row) for row in _paced(rows, turn.step)]
         headers = [*_HEADERS]
         if artifact_type:
@@ -101,8 +110,14 @@ class Discovery:
         return json_response(200, index, headers, media_type=OCI_INDEX)
 
     def get_ping(self, _request: Request, _fields: dict[str, str]) -> Response:
-        """Answer what docker asks before it searches: a registry that speaks for itself, so that it sends credentials here."""
-        return json_response(200, {"standalone": True}, [("X-Docker-Registry-Version", "0.9.0"), ("X-Docker-Registry-Standalone", "true"), *_HEADERS])
+        """Answer what docker asks before it searches: a registry that speaks for itself, so that it sends credentials
+        here.
+        """
+        return json_response(
+            200,
+            {"standalone": True},
+            [("X-Docker-Registry-Version", "0.9.0"), ("X-Docker-Registry-Standalone", "true"), *_HEADERS],
+        )
 
     def get_search(self, request: Request, _fields: dict[str, str]) -> Response:
         """Answer `docker search` with the repositories that have the word in their name."""
@@ -111,18 +126,25 @@ class Discovery:
         # A search costs as much as that of the pages, and is not to keep a list waiting that has begun.
         with self._work.pages.take(request.left) as turn:
             entries = self._lists.search(word, limit, turn) if len(word) <= _MAX_WORD else []
-        found = [{"name": entry.name, "description": "", "star_count": 0, "is_official": False, "is_automated": False} for entry in entries]
+        found = [
+            {"name": entry.name, "description": "", "star_count": 0, "is_official": False, "is_automated": False}
+            for entry in entries
+        ]
         return json_response(200, {"query": word, "num_results": len(found), "results": found}, [*_HEADERS])
 
     def _names(self, request: Request, listed: _List, basis: Basis) -> Response:
-        """Answer with a page by `n` and `last`, or with all; the link is left out when nothing follows (specification, "Listing Tags")."""
+        """Answer with a page by `n` and `last`, or with all; the link is left out when nothing follows (specification,
+        "Listing Tags").
+        """
         last, asked = request.parameter("last") or "", request.parameter("n")
         limit = min(_number(asked), self._pages.most)
         with self._work.lists.take(request.left) as turn:
             if asked is None:
                 return self._everything(request, listed, last, basis, turn)
             names = listed.load(last, limit + 1)
-        headers = [_link(listed.path, f"n={limit}&last={quote(names[limit - 1], safe='')}")] if 0 < limit < len(names) else []
+        headers = (
+            [_link(listed.path, f"n={limit}&last={quote(names[limit - 1], safe='')}")] if 0 < limit < len(names) else []
+        )
         return json_response(200, {**listed.fields, listed.key: names[:limit]}, [*_HEADERS, *headers], basis=basis)
 
     def _everything(self, request: Request, listed: _List, last: str, basis: Basis, turn: Turn) -> Response:
@@ -136,7 +158,9 @@ class Discovery:
         return Response(200, headers, stream=self._stream(request, listed, last, extent.end))
 
     def _stream(self, request: Request, listed: _List, last: str, end: str) -> Iterator[bytes]:
-        """Make a list piece by piece, each in a turn of its own; raises Disconnected when that fails, since what was sent cannot be taken back."""
+        """Make a list piece by piece, each in a turn of its own; raises Disconnected when that fails, since what was
+        sent cannot be taken back.
+        """
         between = json.dumps({**listed.fields, listed.key: []}, separators=(",", ":"))[:-2]
         made = pieces(listed.load, last, end)
         try:

@@ -1,7 +1,9 @@
-"""Where a path of this registry is, as the field Location says it: relative, or with scheme and host where those are certain.
+"""Where a path of this registry is, as the field Location says it: relative, or with scheme and host where those are
+certain.
 
-Every client should take a relative Location (RFC 9110 section 10.2.2), but some do not. An absolute one that names another scheme or host
-than the client knows breaks all of them, so that what a proxy that nobody configured may have changed is never repeated.
+Every client should take a relative Location (RFC 9110 section 10.2.2), but some do not. An absolute one that names
+another scheme or host than the client knows breaks all of them, so that what a proxy that nobody configured may have
+changed is never repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ _TRACES = ("via", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forward
 
 
 class Locations:
-    """Writes locations; `public_url` is that of the configuration, and `one_port` says that it is the auth listener's."""
+    """Writes locations; `public_url` is that of the configuration, and `one_port` says that it is the auth
+    listener's.
+    """
 
     def __init__(self, choice: str = AUTO, public_url: str = "", *, one_port: bool = False) -> None:
         self._choice = choice
@@ -38,6 +42,8 @@ class Locations:
 
 
 def _is_asked_by_name(request: Request, host: str) -> bool:
-    """Tell whether the TLS handshake named the host too (RFC 6066 section 3), and no proxy can be seen that began it."""
+    """Tell whether the TLS handshake named the host too (RFC 6066 section 3), and no proxy can be seen that began
+    it.
+    """
     name = host.rpartition(":")[0] or host
     return bool(request.server_name) and request.server_name.lower() == name and not any(map(request.header, _TRACES))

@@ -1,7 +1,7 @@
 """Manifests that are being pushed: a large one waits in a file, and comes into memory when there is room for it.
 
-What a manifest takes while it is read is a multiple of its bytes, which its pusher chooses. So the large ones that are read at once have a few
-MiB together, whoever sends them; small ones are bounded by the number of connections.
+What a manifest takes while it is read is a multiple of its bytes, which its pusher chooses. So the large ones that are
+read at once have a few MiB together, whoever sends them; small ones are bounded by the number of connections.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class ManifestBodies:
         self._budget = _Budget(_LARGE_BYTES)
 
     def take(self, body: Body, length: int | None, use: Callable[[bytes], T]) -> T:
-        """Receive a body, whose length is known where the client said it, and return what is made of it; raises MANIFEST_TOO_LARGE and UNAVAILABLE."""
+        """Receive a body, whose length is known where the client said it, and return what is made of it; raises
+        MANIFEST_TOO_LARGE and UNAVAILABLE.
+        """
         self._check(length or 0)
         content, size = bytearray(), 0
         view = memoryview(bytearray(_SMALL_BYTES))
@@ -60,7 +62,9 @@ class ManifestBodies:
 
     def _check(self, size: int) -> None:
         if size > self._limit:
-            raise RegistryError(MANIFEST_TOO_LARGE, f"the manifest is larger than the {self._limit} bytes this registry takes")
+            raise RegistryError(
+                MANIFEST_TOO_LARGE, f"the manifest is larger than the {self._limit} bytes this registry takes"
+            )
 
     def _file(self) -> BinaryIO:
         path = self._directory / single_name()
@@ -87,7 +91,9 @@ class _Budget:
             raise _busy()
         try:
             with self._released:
-                if not self._released.wait_for(lambda: not self._used or self._used + count <= self._total, deadline - time.monotonic()):
+                if not self._released.wait_for(
+                    lambda: not self._used or self._used + count <= self._total, deadline - time.monotonic()
+                ):
                     raise _busy()
                 self._used += count
         finally:
@@ -101,4 +107,6 @@ class _Budget:
 
 
 def _busy() -> RegistryError:
-    return RegistryError(UNAVAILABLE, "too many large manifests are being pushed; try again", headers={"Retry-After": "10"})
+    return RegistryError(
+        UNAVAILABLE, "too many large manifests are being pushed; try again", headers={"Retry-After": "10"}
+    )

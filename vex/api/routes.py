@@ -1,7 +1,7 @@
 """The routes, one table: a path is parsed and built from the same template, so that the two cannot drift apart.
 
-Endpoint ids are those of the OCI distribution specification 1.1, "Endpoints"; end-4c, end-7b and end-14 are of its main branch.
-Which listener allows what is decided in `app.py`.
+Endpoint ids are those of the OCI distribution specification 1.1, "Endpoints"; end-4c, end-7b and end-14 are of its main
+branch. Which listener allows what is decided in `app.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ READS = frozenset({GET, HEAD})
 _SEGMENT_CHARACTER = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _SLASH = "%2F"
-# Fields that are more, or less, than any one segment. In addresses of pages, where names stand in front, a colon tells digests from names.
+# Fields that are more, or less, than any one segment. In addresses of pages, where names stand in front, a colon tells
+# digests from names.
 _FIELDS = {"name": ".+", "manifest": "[^/:]+:[^/]+", "manifests": "[^/:]+:[^/]+:[^/]+", "layer": "[^/:]+:[^/]+"}
 
 
@@ -37,12 +38,15 @@ class Route(NamedTuple):
 
 def route(op: str, template: str, **endpoints: str) -> Route:
     """Make a route; endpoints are given by method."""
-    # A repository name may hold slashes; what it must look like is checked once the route is known. "/?" at the end: with and without.
+    # A repository name may hold slashes; what it must look like is checked once the route is known. "/?" at the end:
+    # with and without.
     pattern = re.sub(r"<(\w+)>", lambda field: f"(?P{field[0]}{_FIELDS.get(field[1], '[^/]+')})", re.escape(template))
     return Route(op, template, endpoints, re.compile(re.sub(r"(?<=.)/$", "/?", pattern)))
 
 
-MANIFEST = route("manifest", "/v2/<name>/manifests/<reference>", GET="end-3", HEAD="end-3", PUT="end-7a end-7b", DELETE="end-9")
+MANIFEST = route(
+    "manifest", "/v2/<name>/manifests/<reference>", GET="end-3", HEAD="end-3", PUT="end-7a end-7b", DELETE="end-9"
+)
 UPLOADS = route("uploads", "/v2/<name>/blobs/uploads/", POST="end-4a end-4b end-4c end-11")
 UPLOAD = route("upload", "/v2/<name>/blobs/uploads/<token>", GET="end-13", PATCH="end-5", PUT="end-6", DELETE="end-14")
 BLOB = route("blob", "/v2/<name>/blobs/<digest>", GET="end-2", HEAD="end-2", DELETE="end-10")
@@ -70,7 +74,8 @@ INTERNAL = (
 
 
 def canonical(path: str) -> str:
-    """Decode each escape of a path once (RFC 3986 section 2.4), but for those that would separate segments, or could not stand in one.
+    """Decode each escape of a path once (RFC 3986 section 2.4), but for those that would separate segments, or could
+    not stand in one.
 
     What stays escaped fits no grammar but that of a repository's name, which may hold slashes.
     """

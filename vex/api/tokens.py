@@ -1,9 +1,9 @@
 """The token endpoint of the registry: who shows a password, or nothing, gets a Bearer token for a few minutes.
 
-It speaks both forms that clients do: GET with HTTP Basic or without (Docker's "Token Authentication Specification"), and the form of
-OAuth2 ("OAuth2 Token Authentication"). Of what is asked for, a token holds what its user may do: for anyone that is to pull.
-A refresh token, docker's identity token, is only given where the operator wants that: programs that share docker's file of passwords
-cannot use one. One that was given before goes on being taken.
+It speaks both forms that clients do: GET with HTTP Basic or without (Docker's "Token Authentication Specification"),
+and the form of OAuth2 ("OAuth2 Token Authentication"). Of what is asked for, a token holds what its user may do: for
+anyone that is to pull. A refresh token, docker's identity token, is only given where the operator wants that: programs
+that share docker's file of passwords cannot use one. One that was given before goes on being taken.
 """
 
 from __future__ import annotations

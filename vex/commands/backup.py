@@ -1,13 +1,13 @@
 """`vex backup`: a copy of a registry, running or not, that is a data directory itself.
 
-Invariants: the backup is complete at every moment after the first one ended. Blobs are added and synced first, then the new
-database takes the place of the old one, and only then go the blobs that it does not know. A file gets its name in the
-backup when it is whole and synced. The database is copied before the blobs, so a blob that was removed in between is missing;
-then the database is copied again.
+Invariants: the backup is complete at every moment after the first one ended. Blobs are added and synced first, then the
+new database takes the place of the old one, and only then go the blobs that it does not know. A file gets its name in
+the backup when it is whole and synced. The database is copied before the blobs, so a blob that was removed in between
+is missing; then the database is copied again.
 
-What the backup holds of its own: `lock`, held while it is made, and `backup`, which tells a backup from a registry: it holds
-the digests of the databases that were written here, so that a backup which somebody served and pushed to is never overwritten.
-Uploads in progress are not part of a backup.
+What the backup holds of its own: `lock`, held while it is made, and `backup`, which tells a backup from a registry: it
+holds the digests of the databases that were written here, so that a backup which somebody served and pushed to is never
+overwritten. Uploads in progress are not part of a backup.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _ROUNDS = 20
 
 
 def backup(data: Path, directory: Path, progress: Progress) -> str:
-    """Copy a registry into a directory that is new, empty, or an earlier backup of it; returns what was done. Raises Failure.
+    """Copy a registry into a directory that is new, empty, or an earlier backup of it; returns what was done. Raises
+    Failure.
 
     Everything is synced when it returns. A blob that is damaged is left out, and so is a Failure once the rest is done.
     """
@@ -52,7 +53,9 @@ def backup(data: Path, directory: Path, progress: Progress) -> str:
 
 
 class _Target(NamedTuple):
-    """Where files go: the folder of each algorithm, none of which is found through a link, and where they are until they are whole."""
+    """Where files go: the folder of each algorithm, none of which is found through a link, and where they are until
+    they are whole.
+    """
 
     folders: dict[str, Folder]
     draft: Draft
@@ -60,12 +63,18 @@ class _Target(NamedTuple):
 
 @contextlib.contextmanager
 def _opened(directory: Path) -> Iterator[_Target]:
-    with contextlib.closing(Folder.open(directory)) as top, contextlib.closing(top.folder("uploads")) as uploads, blob_folders(top) as folders:
+    with (
+        contextlib.closing(Folder.open(directory)) as top,
+        contextlib.closing(top.folder("uploads")) as uploads,
+        blob_folders(top) as folders,
+    ):
         yield _Target(folders, Draft(uploads, COPY))
 
 
 class _Backup:
-    def __init__(self, database: Database, source: BlobFiles, directory: Path, target: _Target, progress: Progress) -> None:
+    def __init__(
+        self, database: Database, source: BlobFiles, directory: Path, target: _Target, progress: Progress
+    ) -> None:
         self._database = database
         self._copier = Copier(database, source)
         self._directory = directory
@@ -87,7 +96,10 @@ class _Backup:
         if self._damaged:
             for digest, reason in self._damaged.items():
                 self._progress.say(f"blob {digest}: {reason}")
-            raise Failure(f"the backup in {done}; damaged in the registry, and so not copied: {len(self._damaged)}; see vex check --hash --repair")
+            raise Failure(
+                f"the backup in {done}; damaged in the registry, and so not copied: {len(self._damaged)}; see vex check"
+                " --hash --repair"
+            )
         return done
 
     def _news(self) -> str:
@@ -103,10 +115,15 @@ class _Backup:
             if not removed:
                 return blobs
             self._progress.say(f"blobs that were removed meanwhile: {removed}; copying the database again")
-        raise Failure("blobs were removed from the registry all the while; what was copied stays, so run the backup again when less is deleted")
+        raise Failure(
+            "blobs were removed from the registry all the while; what was copied stays, so run the backup again when"
+            " less is deleted"
+        )
 
     def _copy_blobs(self, copy: Database) -> tuple[int, int]:
-        """Copy what is not in the backup yet; returns how many blobs there are, and how many of them were removed meanwhile."""
+        """Copy what is not in the backup yet; returns how many blobs there are, and how many of them were removed
+        meanwhile.
+        """
         blobs = removed = 0
         self._damaged.clear()
         for blob in each_blob(copy):
@@ -138,7 +155,9 @@ class _Backup:
 def _refuse_unsuitable(data: Path, directory: Path) -> None:
     own, other = data.resolve(), directory.resolve()
     if own == other or own in other.parents:
-        raise Failure(f"{directory} is inside the data directory {data}; choose a directory outside it, best on another disk")
+        raise Failure(
+            f"{directory} is inside the data directory {data}; choose a directory outside it, best on another disk"
+        )
     if directory.is_dir() and not (directory / MARKER).exists() and any(directory.iterdir()):
         raise Failure(f"{directory} is not empty, and no backup made by vex; choose an empty directory or a new one")
 
@@ -150,7 +169,9 @@ def _held(directory: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(directory))
         except Failure:
-            raise Failure(f"another vex serves {directory}, or backs up to it; end it first, or choose another directory") from None
+            raise Failure(
+                f"another vex serves {directory}, or backs up to it; end it first, or choose another directory"
+            ) from None
         yield
 
 
@@ -163,7 +184,10 @@ def _refuse_changed(directory: Path) -> None:
         # Left by a killed process that served or checked the backup; it must not lie beside another database.
         fold_log(path)
     if hash_of_file(path) not in (directory / MARKER).read_text(encoding="ascii").splitlines():
-        raise Failure(f"the backup in {directory} was changed after it was made: it was served, perhaps; choose an empty directory or a new one")
+        raise Failure(
+            f"the backup in {directory} was changed after it was made: it was served, perhaps; choose an empty"
+            " directory or a new one"
+        )
 
 
 def _append_marker(directory: Path, digest: str) -> None:
@@ -174,7 +198,9 @@ def _append_marker(directory: Path, digest: str) -> None:
             old = file.read()
         if old is not None and not digest:
             return
-        put_file(Draft(folder, _NEW_MARKER), folder, MARKER, (old or b"") + (f"{digest}\n" if digest else "").encode("ascii"))
+        put_file(
+            Draft(folder, _NEW_MARKER), folder, MARKER, (old or b"") + (f"{digest}\n" if digest else "").encode("ascii")
+        )
         folder.sync()
 
 
@@ -186,15 +212,24 @@ def _remove_database(path: Path) -> None:
 
 @contextlib.contextmanager
 def _explained(directory: Path) -> Iterator[None]:
-    full = f"the disk of {directory} is full; free space there, or choose another; what was copied stays, and the next run goes on from it"
+    full = (
+        f"the disk of {directory} is full; free space there, or choose another; what was copied stays, and the next run"
+        " goes on from it"
+    )
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
             raise Failure(full) from error
         if isinstance(error, NotADirectoryError):
-            raise Failure(f"cannot back up to {directory}: {error.filename or directory} is no directory; choose an empty one or a new one") from error
-        raise Failure(f"cannot back up to {directory}: {error.filename or directory}: {error.strerror}; check its permissions and the disk") from error
+            raise Failure(
+                f"cannot back up to {directory}: {error.filename or directory} is no directory; choose an empty one or"
+                " a new one"
+            ) from error
+        raise Failure(
+            f"cannot back up to {directory}: {error.filename or directory}: {error.strerror}; check its permissions and"
+            " the disk"
+        ) from error
     except Unsafe as error:
         raise Failure(f"cannot back up to {directory}: {error}") from error
     except (RegistryError, DatabaseFault) as error:

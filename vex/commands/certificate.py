@@ -1,10 +1,12 @@
-"""Certificates for HTTPS: an authority that clients are told to trust, and certificates of servers that it signs. ECDSA on P-256.
+"""Certificates for HTTPS: an authority that clients are told to trust, and certificates of servers that it signs. ECDSA
+on P-256.
 
-Programs want different things of them (RFC 5280): OpenSSL, Python's strict checks, Go, NSS and rustls. Above all, that the certificate
-of a server is no authority itself, and names who signed it.
+Programs want different things of them (RFC 5280): OpenSSL, Python's strict checks, Go, NSS and rustls. Above all, that
+the certificate of a server is no authority itself, and names who signed it.
 
-An authority is good for the names of its server alone, which its certificate says (name constraints), so that whoever steals its key
-cannot pass for anything else, not even to those who trust it for everything. The path length of 0 forbids authorities below it.
+An authority is good for the names of its server alone, which its certificate says (name constraints), so that whoever
+steals its key cannot pass for anything else, not even to those who trust it for everything. The path length of 0
+forbids authorities below it.
 
 Not here: which files these are written to; other curves; certificates signed by somebody else.
 """
@@ -60,12 +62,17 @@ class _Body(NamedTuple):
 
 
 def create_authority(hosts: Sequence[str], *, now: float, token_bytes: TokenBytes = secrets.token_bytes) -> Certificate:
-    """Make a key and a certificate of an authority for the names of a server, see `hosts_of`; `now` in seconds since 1970."""
+    """Make a key and a certificate of an authority for the names of a server, see `hosts_of`; `now` in seconds since
+    1970.
+    """
     key = new_key(token_bytes)
     name = _name(f"{_common_name(hosts[0])[: MAX_COMMON_NAME - 14]} Vex authority")
     extensions = (
-        _extension("2.5.29.19", sequence(element(der.BOOLEAN, b"\xff"), integer(0)), critical=True),  # basicConstraints: an authority, none below it
-        # Bits 5, keyCertSign, and 6, cRLSign, without which some programs take none for an authority: RFC 5280 section 4.2.1.3
+        _extension(
+            "2.5.29.19", sequence(element(der.BOOLEAN, b"\xff"), integer(0)), critical=True
+        ),  # basicConstraints: an authority, none below it
+        # Bits 5, keyCertSign, and 6, cRLSign, without which some programs take none for an authority: RFC 5280 section
+        # 4.2.1.3
         _extension("2.5.29.15", bit_string(b"\x06", unused=1), critical=True),
         _extension("2.5.29.30", _permitted(hosts), critical=True),
         _subject_key(key),
@@ -76,9 +83,15 @@ def create_authority(hosts: Sequence[str], *, now: float, token_bytes: TokenByte
 
 
 def create_certificate(
-    hosts: Sequence[str], authority: Certificate, *, now: float, key_pem: str = "", token_bytes: TokenBytes = secrets.token_bytes
+    hosts: Sequence[str],
+    authority: Certificate,
+    *,
+    now: float,
+    key_pem: str = "",
+    token_bytes: TokenBytes = secrets.token_bytes,
 ) -> Certificate:
-    """Make a certificate of a server for its names, and a key unless there is one; raises ValueError if this is no authority or no key.
+    """Make a certificate of a server for its names, and a key unless there is one; raises ValueError if this is no
+    authority or no key.
 
     It ends with its authority.
     """
@@ -101,7 +114,9 @@ def create_certificate(
 
 
 def hosts_of(host: str) -> list[str]:
-    """List the names that clients may use for a server: its own, and those of the machine itself, each once; raises Failure."""
+    """List the names that clients may use for a server: its own, and those of the machine itself, each once; raises
+    Failure.
+    """
     return list(dict.fromkeys([canonical_host(host), "localhost", "127.0.0.1", "::1"]))
 
 
@@ -115,7 +130,10 @@ def canonical_host(host: str) -> str:
         return str(address)
     name = host.lower() if host.isascii() else _international_name(host)
     if len(name) > MAX_DNS_NAME or not _DNS_NAME.fullmatch(name):
-        raise Failure(f"{host!r} is neither a DNS name nor an IP address; use letters, digits, '-' and '.', without port, wildcard or final dot")
+        raise Failure(
+            f"{host!r} is neither a DNS name nor an IP address; use letters, digits, '-' and '.', without port,"
+            " wildcard or final dot"
+        )
     return name
 
 
@@ -130,7 +148,8 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def _international_name(host: str) -> str:
     """Encode a name as IDNA; raises Failure unless all versions of IDNA agree on it.
 
-    The standard library knows IDNA 2003 (RFC 3490), which turns `ß` into `ss` where browsers of today (RFC 5891) do not.
+    The standard library knows IDNA 2003 (RFC 3490), which turns `ß` into `ss` where browsers of today (RFC 5891) do
+    not.
     """
     try:
         name = host.encode("idna")
@@ -138,7 +157,9 @@ def _international_name(host: str) -> str:
             return name.decode("ascii")
     except UnicodeError:
         pass
-    raise Failure(f"the international name {host!r} cannot be encoded safely; give its ASCII form, which begins with 'xn--'")
+    raise Failure(
+        f"the international name {host!r} cannot be encoded safely; give its ASCII form, which begins with 'xn--'"
+    )
 
 
 # The parts of a certificate
@@ -152,7 +173,9 @@ def _key_pem(key: int) -> str:
     """Write a private key: PKCS#8 (RFC 5208 section 5) around RFC 5915 section 3."""
     public_key = element(der.CONTEXT_AROUND | 1, bit_string(encode_point(public_point(key))))
     private_key = sequence(integer(1), element(der.OCTET_STRING, key.to_bytes(32, "big")), public_key)
-    return der.to_pem(der.PRIVATE_KEY, sequence(integer(0), der.EC_PUBLIC_KEY_ON_P256, element(der.OCTET_STRING, private_key)))
+    return der.to_pem(
+        der.PRIVATE_KEY, sequence(integer(0), der.EC_PUBLIC_KEY_ON_P256, element(der.OCTET_STRING, private_key))
+    )
 
 
 def _signed(body: _Body, key: int, now: datetime, token_bytes: TokenBytes) -> str:
@@ -188,7 +211,9 @@ def _name(common_name: str) -> bytes:
 
 def _extension(identifier: str, value: bytes, *, critical: bool = False) -> bytes:
     """Write an extension: RFC 5280 section 4.2."""
-    return sequence(oid(identifier), element(der.BOOLEAN, b"\xff") if critical else b"", element(der.OCTET_STRING, value))
+    return sequence(
+        oid(identifier), element(der.BOOLEAN, b"\xff") if critical else b"", element(der.OCTET_STRING, value)
+    )
 
 
 def _subject_key(key: int) -> bytes:
@@ -215,5 +240,7 @@ def _permitted(hosts: Sequence[str]) -> bytes:
     bases = []
     for host in hosts:
         address = _address(host)
-        bases.append(element(der.CONTEXT | 7, address.packed + b"\xff" * len(address.packed)) if address else _general_name(host))
+        bases.append(
+            element(der.CONTEXT | 7, address.packed + b"\xff" * len(address.packed)) if address else _general_name(host)
+        )
     return sequence(element(der.CONTEXT_AROUND | 0, *map(sequence, bases)))

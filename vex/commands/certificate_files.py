@@ -1,11 +1,13 @@
-"""`vex certificate`: the files of a certificate that `vex quickstart` made, and of its authority; renewed, or given an authority.
+"""`vex certificate`: the files of a certificate that `vex quickstart` made, and of its authority; renewed, or given an
+authority.
 
-They are beside one another: the certificate and the key that the configuration names, `ca.crt.pem`, which clients trust, and `ca.key.pem`,
-which the registry never reads: only `renew` does, so it can be kept elsewhere in between. A certificate is replaced at once and as a
-whole, and its key stays, so that a registry that starts in that moment finds two files that belong together.
+They are beside one another: the certificate and the key that the configuration names, `ca.crt.pem`, which clients
+trust, and `ca.key.pem`, which the registry never reads: only `renew` does, so it can be kept elsewhere in between. A
+certificate is replaced at once and as a whole, and its key stays, so that a registry that starts in that moment finds
+two files that belong together.
 
-A `vex quickstart` of before made certificates that are their own authorities. They go on as they are; `authority` makes one beside
-them, and once clients trust that too, `renew` puts a certificate of it in their place.
+A `vex quickstart` of before made certificates that are their own authorities. They go on as they are; `authority` makes
+one beside them, and once clients trust that too, `renew` puts a certificate of it in their place.
 """
 
 from __future__ import annotations
@@ -42,22 +44,35 @@ class _Files(NamedTuple):
 
 
 def renew(config: Config, now: float) -> Iterator[str]:
-    """Put a new certificate in the place of each of the configuration; returns what was done, a line each. Raises Failure."""
+    """Put a new certificate in the place of each of the configuration; returns what was done, a line each. Raises
+    Failure.
+    """
     for found in _all(config):
         authority = _authority_of(found)
         try:
             made = create_certificate(found.contents.hosts, authority, now=now, key_pem=_text(found.key))
         except ValueError as error:
-            raise Failure(f"cannot renew {found.certificate} with {found.key} and {AUTHORITY_KEY}: {error}; put back the files of `vex quickstart`") from None
+            raise Failure(
+                f"cannot renew {found.certificate} with {found.key} and {AUTHORITY_KEY}: {error}; put back the files of"
+                " `vex quickstart`"
+            ) from None
         end = read_certificate(made.certificate_pem.encode()).not_after
         if end - now < _LEAST_SECONDS:
-            raise Failure(f"{AUTHORITY} ends on {_day(end)}: move it and {AUTHORITY_KEY} away, and make another with `vex certificate authority`")
+            raise Failure(
+                f"{AUTHORITY} ends on {_day(end)}: move it and {AUTHORITY_KEY} away, and make another with `vex"
+                " certificate authority`"
+            )
         _replace(found.certificate, made.certificate_pem)
-        yield f"{found.certificate} is new, and valid until {_day(end)}; have the registry read it: `sudo systemctl reload vex`, or SIGHUP"
+        yield (
+            f"{found.certificate} is new, and valid until {_day(end)}; have the registry read it: `sudo systemctl"
+            " reload vex`, or SIGHUP"
+        )
 
 
 def begin_authority(config: Config, now: float) -> Iterator[str]:
-    """Make an authority beside the certificates of the configuration; returns what is to be done next, a line each. Raises Failure."""
+    """Make an authority beside the certificates of the configuration; returns what is to be done next, a line each.
+    Raises Failure.
+    """
     by_directory: dict[Path, list[str]] = {}
     for found in _all(config):
         by_directory.setdefault(found.certificate.parent, []).extend(found.contents.hosts)
@@ -68,7 +83,10 @@ def begin_authority(config: Config, now: float) -> Iterator[str]:
         write_new(directory / AUTHORITY_KEY, made.key_pem, KEY_MODE)
         write_new(directory / AUTHORITY, made.certificate_pem, CERTIFICATE_MODE)
         yield f"{directory / AUTHORITY} is a new authority; nothing has changed for clients yet"
-    yield "have all clients trust it beside what they trust now, and then put a certificate of it in place: `vex certificate renew`"
+    yield (
+        "have all clients trust it beside what they trust now, and then put a certificate of it in place: `vex"
+        " certificate renew`"
+    )
 
 
 def write_new(path: Path, text: str, mode: int) -> None:
@@ -104,17 +122,23 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _all(config: Config) -> list[_Files]:
-    """Find the certificates of all listeners, each once; raises Failure if there are none, or one is not ours to replace."""
+    """Find the certificates of all listeners, each once; raises Failure if there are none, or one is not ours to
+    replace.
+    """
     pairs = dict.fromkeys(config.certificates().values())
     if not pairs:
-        raise Failure("no listener has a certificate: the configuration names none; run this where vex.conf is, or give --config")
+        raise Failure(
+            "no listener has a certificate: the configuration names none; run this where vex.conf is, or give --config"
+        )
     return [_Files(certificate, key, _contents(certificate)) for certificate, key in pairs]
 
 
 def _contents(path: Path) -> Contents:
     contents = _read(path)
     authority = path.with_name(AUTHORITY)
-    signed_here = contents.subject == contents.issuer or (authority.exists() and _read(authority).subject == contents.issuer)
+    signed_here = contents.subject == contents.issuer or (
+        authority.exists() and _read(authority).subject == contents.issuer
+    )
     if not contents.hosts or not signed_here:
         reason = f"was not made by `vex quickstart`, or not with the {AUTHORITY} that is beside it"
         raise Failure(f"{path} {reason}; bring that back, or have the certificate renewed by whoever made it")
@@ -125,13 +149,18 @@ def _read(path: Path) -> Contents:
     try:
         return read_certificate(_text(path).encode())
     except ValueError as error:
-        raise Failure(f"cannot read the certificate in {path}: {error}; put back the one that the registry began with") from None
+        raise Failure(
+            f"cannot read the certificate in {path}: {error}; put back the one that the registry began with"
+        ) from None
 
 
 def _authority_of(found: _Files) -> Certificate:
     certificate, key = (found.certificate.with_name(name) for name in (AUTHORITY, AUTHORITY_KEY))
     if not certificate.exists() and found.contents.is_authority:
-        raise Failure(f"{found.certificate} is its own authority, so clients would not trust another; begin with `vex certificate authority`")
+        raise Failure(
+            f"{found.certificate} is its own authority, so clients would not trust another; begin with `vex certificate"
+            " authority`"
+        )
     return Certificate(_text(certificate), _text(key))
 
 
@@ -141,7 +170,10 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError:
         raise Failure(f"{path} is not a PEM file; put back the one that `vex quickstart` made") from None
     except OSError as error:
-        raise Failure(f"cannot read {path}: {error.strerror}; bring it back for this, if it is kept elsewhere, as a user who may read it") from error
+        raise Failure(
+            f"cannot read {path}: {error.strerror}; bring it back for this, if it is kept elsewhere, as a user who may"
+            " read it"
+        ) from error
 
 
 def _day(seconds: float) -> str:

@@ -1,9 +1,10 @@
 """`vex check`: the database, every row against its file, and every reference; says what is wrong in a sentence each.
 
-It works on a registry that is running, from a process of its own. Invariants: what is wrong is looked at again under the
-database's write lock before it is told, since a removal or a push may have come in between; a row is changed in a transaction,
-which any process may do at any time; a file is removed only while the data directory's lock is held here, because what keeps a
-push of the same blob safe from that (`BlobFiles.publishing`) is known to the process of the server alone.
+It works on a registry that is running, from a process of its own. Invariants: what is wrong is looked at again under
+the database's write lock before it is told, since a removal or a push may have come in between; a row is changed in a
+transaction, which any process may do at any time; a file is removed only while the data directory's lock is held here,
+because what keeps a push of the same blob safe from that (`BlobFiles.publishing`) is known to the process of the server
+alone.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _BATCH = 200
 _BUFFER_BYTES = 1024 * 1024
 # How many repositories or digests a sentence names.
 _NAMED = 5
-# In the running server, a file waits for its row, or for its removal, at most as long as SQLite waits for another process: 5 s.
+# In the running server, a file waits for its row, or for its removal, at most as long as SQLite waits for another
+# process: 5 s.
 _PATIENCE_SECONDS = 7.0
 
 _MARKED = "it is marked as damaged, and the next push of it heals it"
@@ -84,7 +86,12 @@ def each_blob(database: Database) -> Iterator[queries.BlobRow]:
 
 
 def check(
-    directory: Path, options: Options, progress: Progress, *, say: Callable[[str], None] = print, wait: Callable[[float], None] = time.sleep
+    directory: Path,
+    options: Options,
+    progress: Progress,
+    *,
+    say: Callable[[str], None] = print,
+    wait: Callable[[float], None] = time.sleep,
 ) -> int:
     """Check a registry; says what is wrong, a sentence each, and returns how much that was. Raises Failure."""
     with registry_in(directory) as database, open_data(directory):
@@ -102,7 +109,13 @@ def check(
 
 class _Check:
     def __init__(
-        self, directory: Path, database: Database, options: Options, progress: Progress, say: Callable[[str], None], wait: Callable[[float], None]
+        self,
+        directory: Path,
+        database: Database,
+        options: Options,
+        progress: Progress,
+        say: Callable[[str], None],
+        wait: Callable[[float], None],
     ) -> None:
         self._directory = directory
         self._database = database
@@ -149,7 +162,10 @@ class _Check:
         for fault in broken:
             self.found(f"the database is damaged: {' '.join(fault.split())}", "restore it from a backup")
         for table, parent, count in dangling:
-            self.found(f"rows of the table {table} that refer to rows of {parent} that are not there: {count}", "restore the database from a backup")
+            self.found(
+                f"rows of the table {table} that refer to rows of {parent} that are not there: {count}",
+                "restore the database from a backup",
+            )
         return not broken
 
     def _check_manifests(self) -> None:
@@ -194,7 +210,9 @@ class _Check:
     def _check_blobs(self) -> None:
         for blob in each_blob(self._database):
             self._blobs += 1
-            self._progress.show(f"{self._blobs} blobs{f', {mebibytes(self._hashed)} hashed' if self._options.hashing else ''}")
+            self._progress.show(
+                f"{self._blobs} blobs{f', {mebibytes(self._hashed)} hashed' if self._options.hashing else ''}"
+            )
             identity = self._identity(blob.digest)
             fault = self._blob_fault(blob, identity)
             if fault or blob.damaged:
@@ -241,9 +259,13 @@ class _Check:
                 queries.save_blob(tx, blob.digest, blob.size, int(time.time()))
         name = f"blob {blob.digest}{f' in {_listed(repositories)}' if repositories else ''}"
         if fault:
-            self.found(f"{name}: {fault}", _MARKED if blob.damaged or repaired else _TO_BE_MARKED.format(self._repairing))
+            self.found(
+                f"{name}: {fault}", _MARKED if blob.damaged or repaired else _TO_BE_MARKED.format(self._repairing)
+            )
         elif self._options.hashing:
-            self.found(f"{name}: it is marked as damaged, but its file is sound", _UNMARKED if repaired else _TO_BE_UNMARKED)
+            self.found(
+                f"{name}: it is marked as damaged, but its file is sound", _UNMARKED if repaired else _TO_BE_UNMARKED
+            )
         else:
             self.found(f"{name}: it is marked as damaged", _HEALED)
 
@@ -265,7 +287,9 @@ class _Check:
                 self._found_litter(litter, "removed" if self._options.repair else _TO_BE_REMOVED)
 
     def _check_set_aside(self) -> None:
-        """Tell of what a start set aside because the database did not know it; what it knows again, the next start puts back."""
+        """Tell of what a start set aside because the database did not know it; what it knows again, the next start puts
+        back.
+        """
         walk = iter(self._files.set_aside_files())
         files = size = 0
         while batch := list(itertools.islice(walk, _BATCH)):
@@ -276,8 +300,15 @@ class _Check:
                     self._files.drop_set_aside(file.digest)
                 files, size = files + 1, size + file.size
         if files:
-            remedy = "removed" if self._options.repair else "vex check --repair removes them; with the right database in place, the next start puts them back"
-            self.found(f"files that a start has set aside, because the database did not know them: {files} ({size} bytes)", remedy)
+            remedy = (
+                "removed"
+                if self._options.repair
+                else "vex check --repair removes them; with the right database in place, the next start puts them back"
+            )
+            self.found(
+                f"files that a start has set aside, because the database did not know them: {files} ({size} bytes)",
+                remedy,
+            )
 
     def _check_counters(self) -> None:
         """Tell of what the lists of the web interface show and sort by, where it is not what it was counted from."""
@@ -290,7 +321,10 @@ class _Check:
                 with self._database.write() as tx:
                     faults.recount(tx, counter)
             if wrong:
-                self.found(f"{counter.what} in the lists of the web interface, wrong in rows: {wrong}", _COUNTED if self._options.repair else _TO_BE_COUNTED)
+                self.found(
+                    f"{counter.what} in the lists of the web interface, wrong in rows: {wrong}",
+                    _COUNTED if self._options.repair else _TO_BE_COUNTED,
+                )
 
     def _found_litter(self, litter: _Litter, remedy: str) -> None:
         size = litter.identity.size if litter.identity else 0
@@ -317,7 +351,10 @@ class _Check:
     def _lasting(self, litter: list[_Litter]) -> list[_Litter]:
         """Return what is still there after a while: the others were pushed or removed at this moment."""
         if litter:
-            self._progress.say(f"files that belong to no blob at this moment: {len(litter)}; looking again in {_PATIENCE_SECONDS:.0f} s")
+            self._progress.say(
+                f"files that belong to no blob at this moment: {len(litter)}; looking again in {_PATIENCE_SECONDS:.0f}"
+                " s"
+            )
             self._wait(_PATIENCE_SECONDS)
         before = set(litter)
         return [file for file in self._find_litter(litter) if file in before and file.identity]
@@ -336,7 +373,9 @@ def _identity(path: str) -> _Found:
 
 
 def _manifest_fault(tx: Transaction, held: faults.HeldManifest) -> str:
-    """Compare a manifest with its digest, and what it references with what is recorded; returns "" too when it is gone, or about to be."""
+    """Compare a manifest with its digest, and what it references with what is recorded; returns "" too when it is gone,
+    or about to be.
+    """
     if not faults.can_be_fetched(tx, held):
         return ""
     content = queries.manifest_content(tx, held.manifest)

@@ -25,7 +25,10 @@ def _quantile(share: str, name: str, by: str) -> str:
 
 
 def _quantiles(name: str) -> Queries:
-    return {f"{legend} of {{{{instance}}}}": _quantile(share, name, "instance") for legend, share in (("half", "0.5"), ("99 of 100", "0.99"))}
+    return {
+        f"{legend} of {{{{instance}}}}": _quantile(share, name, "instance")
+        for legend, share in (("half", "0.5"), ("99 of 100", "0.99"))
+    }
 
 
 _HITS, _MISSES = _rate("vex_answer_cache_hits_total", "instance"), _rate("vex_answer_cache_misses_total", "instance")
@@ -34,7 +37,11 @@ _HITS, _MISSES = _rate("vex_answer_cache_hits_total", "instance"), _rate("vex_an
 _ROWS: dict[str, tuple[tuple[str, str, Queries], ...]] = {
     "Requests": (
         ("Requests", "reqps", {"{{listener}}": _rate("vex_request_duration_seconds_count", "listener")}),
-        ("Requests by operation", "reqps", {"{{method}} {{op}}": _rate("vex_request_duration_seconds_count", "method, op")}),
+        (
+            "Requests by operation",
+            "reqps",
+            {"{{method}} {{op}}": _rate("vex_request_duration_seconds_count", "method, op")},
+        ),
         ("Requests by status code", "reqps", {"{{code}}": _rate("vex_request_duration_seconds_count", "code")}),
         ("Time to answer, 95 of 100 within", "s", {"{{op}}": _quantile("0.95", "vex_request_duration_seconds", "op")}),
         ("Requests in flight", "short", {"{{listener}}": _sum("vex_requests_in_flight", "listener")}),
@@ -58,29 +65,70 @@ _ROWS: dict[str, tuple[tuple[str, str, Queries], ...]] = {
         (
             "Connections ended by the registry",
             "cps",
-            {"{{reason}}": _rate("vex_connections_ended_total", "reason"), "no thread": _rate("vex_connections_refused_total", "instance")},
+            {
+                "{{reason}}": _rate("vex_connections_ended_total", "reason"),
+                "no thread": _rate("vex_connections_refused_total", "instance"),
+            },
         ),
-        ("Bodies", "Bps", {"received": _rate("vex_received_bytes_total", "instance"), "sent": _rate("vex_sent_bytes_total", "instance")}),
+        (
+            "Bodies",
+            "Bps",
+            {
+                "received": _rate("vex_received_bytes_total", "instance"),
+                "sent": _rate("vex_sent_bytes_total", "instance"),
+            },
+        ),
     ),
     "Database and disk": (
         ("Waiting for the database", "s", _quantiles("vex_database_wait_seconds")),
         ("Commits", "s", _quantiles("vex_database_commit_seconds")),
-        ("Disk", "bytes", {name: _sum(f"vex_{name}_bytes", "instance") for name in ("disk_free", "disk_kept", "stored")}),
+        (
+            "Disk",
+            "bytes",
+            {name: _sum(f"vex_{name}_bytes", "instance") for name in ("disk_free", "disk_kept", "stored")},
+        ),
     ),
     "What is there": (
-        ("Blobs", "cps", {"uploaded": _rate("vex_blobs_uploaded_total", "instance"), "removed": _rate("vex_blobs_removed_total", "instance")}),
-        ("Bytes of blobs", "Bps", {name: _rate(f"vex_blobs_{name}_bytes_total", "instance") for name in ("uploaded", "removed")}),
-        ("Holdings", "short", {name: _sum(f"vex_{name}", "instance") for name in ("repositories", "tags", "manifests", "blobs")}),
+        (
+            "Blobs",
+            "cps",
+            {
+                "uploaded": _rate("vex_blobs_uploaded_total", "instance"),
+                "removed": _rate("vex_blobs_removed_total", "instance"),
+            },
+        ),
+        (
+            "Bytes of blobs",
+            "Bps",
+            {name: _rate(f"vex_blobs_{name}_bytes_total", "instance") for name in ("uploaded", "removed")},
+        ),
+        (
+            "Holdings",
+            "short",
+            {name: _sum(f"vex_{name}", "instance") for name in ("repositories", "tags", "manifests", "blobs")},
+        ),
         ("Leases and uploads", "short", {name: _sum(f"vex_{name}", "instance") for name in ("leases", "uploads_open")}),
         ("Damaged blobs", "short", {"{{instance}}": _sum("vex_damaged_blobs", "instance")}),
         ("Versions", "short", {"Vex {{version}}, Python {{python}}": _sum("vex_build_info", "version, python")}),
     ),
     "Process": (
-        ("Processor", "percentunit", {"{{instance}}": _rate("process_cpu_seconds_total", 'instance')}),
+        ("Processor", "percentunit", {"{{instance}}": _rate("process_cpu_seconds_total", "instance")}),
         ("Memory", "bytes", {"{{instance}}": _sum("process_resident_memory_bytes", "instance")}),
-        ("Certificates valid for", "s", {"{{listener}}": f"min by (listener) (vex_tls_certificate_expiry_timestamp_seconds{_SELECTED}) - time()"}),
-        ("Since housekeeping was done", "s", {"{{step}}": f"time() - min by (step) (vex_housekeeping_success_timestamp_seconds{_SELECTED})"}),
-        ("Threads and files", "short", {name: _sum(f"process_{name}", "instance") for name in ("threads", "open_fds", "max_fds")}),
+        (
+            "Certificates valid for",
+            "s",
+            {"{{listener}}": f"min by (listener) (vex_tls_certificate_expiry_timestamp_seconds{_SELECTED}) - time()"},
+        ),
+        (
+            "Since housekeeping was done",
+            "s",
+            {"{{step}}": f"time() - min by (step) (vex_housekeeping_success_timestamp_seconds{_SELECTED})"},
+        ),
+        (
+            "Threads and files",
+            "short",
+            {name: _sum(f"process_{name}", "instance") for name in ("threads", "open_fds", "max_fds")},
+        ),
     ),
 }
 
@@ -90,9 +138,23 @@ def dashboard() -> str:
     panels: list[dict[str, Any]] = []
     top = 0
     for title, row in _ROWS.items():
-        panels.append({"id": len(panels) + 1, "type": "row", "title": title, "collapsed": False, "gridPos": {"x": 0, "y": top, "w": 24, "h": 1}, "panels": []})
+        panels.append(
+            {
+                "id": len(panels) + 1,
+                "type": "row",
+                "title": title,
+                "collapsed": False,
+                "gridPos": {"x": 0, "y": top, "w": 24, "h": 1},
+                "panels": [],
+            }
+        )
         for number, panel in enumerate(row):
-            place = {"x": number % _COLUMNS * _WIDTH, "y": top + 1 + number // _COLUMNS * _HEIGHT, "w": _WIDTH, "h": _HEIGHT}
+            place = {
+                "x": number % _COLUMNS * _WIDTH,
+                "y": top + 1 + number // _COLUMNS * _HEIGHT,
+                "w": _WIDTH,
+                "h": _HEIGHT,
+            }
             panels.append({"id": len(panels) + 1, "gridPos": place, **_panel(*panel)})
         top += 1 + -(-len(row) // _COLUMNS) * _HEIGHT
     document = {

@@ -1,4 +1,5 @@
-"""The Dockerfile that `vex describe --dockerfile` prints: Vex in a container, as a user without rights, with its data in a volume.
+"""The Dockerfile that `vex describe --dockerfile` prints: Vex in a container, as a user without rights, with its data
+in a volume.
 
 No step needs a shell or a program of the base image but Python.
 """

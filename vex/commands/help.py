@@ -1,4 +1,6 @@
-"""`vex help`: the subjects of the manual, and one page of it, as it is written; on a terminal through a pager. And `vex` without a command."""
+"""`vex help`: the subjects of the manual, and one page of it, as it is written; on a terminal through a pager. And
+`vex` without a command.
+"""
 
 from __future__ import annotations
 

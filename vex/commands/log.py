@@ -1,4 +1,5 @@
-"""`vex log`: the audit trail, a line for each change of a tag, oldest first, so that the newest is above the next prompt.
+"""`vex log`: the audit trail, a line for each change of a tag, oldest first, so that the newest is above the next
+prompt.
 
 Lines for people have local times and the beginnings of digests; those for programs have all of both.
 
@@ -25,7 +26,9 @@ _SHOWN_DIGITS = 12
 
 
 class Wanted(NamedTuple):
-    """Which changes are wanted: of all tags, those of a repository, or one tag; from `since` on, in seconds since 1970."""
+    """Which changes are wanted: of all tags, those of a repository, or one tag; from `since` on, in seconds since
+    1970.
+    """
 
     repository: RepositoryName | None = None
     tag: Tag | None = None
@@ -62,7 +65,10 @@ def _each(database: Database, what: Wanted) -> Iterator[Change]:
 def _text(change: Change) -> str:
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(change.time))
     digests = " -> ".join(_shortened(digest) for digest in (change.before, change.after) if digest)
-    return escaped(f"{moment} {change.user or '-'} {change.address or '-'} {change.what} {change.repository}:{change.tag} {digests}")
+    return escaped(
+        f"{moment} {change.user or '-'} {change.address or '-'} {change.what} {change.repository}:{change.tag}"
+        f" {digests}"
+    )
 
 
 def _shortened(digest: str) -> str:

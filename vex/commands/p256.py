@@ -1,8 +1,8 @@
 """Keys and signatures on the curve P-256: ECDSA with SHA-256, in the standard library alone.
 
-The arithmetic does not take constant time, which Python's integers cannot do. That is acceptable for certificates: a key signs when one
-is made, on the operator's machine, and nobody can ask for signatures to measure. The handshakes of a server are
-OpenSSL's work. Do not use `sign` for anything that a client can trigger.
+The arithmetic does not take constant time, which Python's integers cannot do. That is acceptable for certificates: a
+key signs when one is made, on the operator's machine, and nobody can ask for signatures to measure. The handshakes of a
+server are OpenSSL's work. Do not use `sign` for anything that a client can trigger.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import hmac
 from collections.abc import Iterator
 from typing import Callable
 
-# The curve P-256, which is y² = x³ - 3x + b: FIPS 186-4, section D.1.2.3. `P` is the prime of the field, `N` the order of the base point `G`.
+# The curve P-256, which is y² = x³ - 3x + b: FIPS 186-4, section D.1.2.3. `P` is the prime of the field, `N` the order
+# of the base point `G`.
 P = 2**256 - 2**224 + 2**192 + 2**96 - 1
 N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 G = (
@@ -30,8 +31,9 @@ def new_key(token_bytes: Callable[[int], bytes]) -> int:
 def public_point(key: int) -> tuple[int, int]:
     """Multiply the base point by `key`, which is from 1 to N - 1.
 
-    Jacobian coordinates (x = X/Z², y = Y/Z³) need one inversion in all. What is added to is at most N - 2 times the base point
-    and at least twice, so that it is never infinity nor the base point or its opposite: the cases the formulas leave out.
+    Jacobian coordinates (x = X/Z², y = Y/Z³) need one inversion in all. What is added to is at most N - 2 times the
+    base point and at least twice, so that it is never infinity nor the base point or its opposite: the cases the
+    formulas leave out.
     """
     x, y, z = *G, 1
     for bit in bin(key)[3:]:
@@ -67,7 +69,9 @@ def encode_point(point: tuple[int, int]) -> bytes:
 
 
 def sign(key: int, message: bytes) -> tuple[int, int]:
-    """Sign with ECDSA and SHA-256: FIPS 186-4 section 6.4, with the nonce of RFC 6979, so that none can repeat or be guessed."""
+    """Sign with ECDSA and SHA-256: FIPS 186-4 section 6.4, with the nonce of RFC 6979, so that none can repeat or be
+    guessed.
+    """
     digest = int.from_bytes(hashlib.sha256(message).digest(), "big")
     for nonce in _nonces(key, digest):
         r = public_point(nonce)[0] % N

@@ -18,7 +18,9 @@ def known_password(name: str) -> str:
 
 
 def _password(*prompts: str) -> str:
-    """Ask for a password on the terminal without echo, or take one line of standard input; never an argument, which others can see."""
+    """Ask for a password on the terminal without echo, or take one line of standard input; never an argument, which
+    others can see.
+    """
     try:
         # Clients send UTF-8, whatever the locale of this terminal makes of its bytes.
         return _read_password_bytes(*prompts).decode("utf-8")

@@ -1,7 +1,7 @@
 """`vex quickstart`: sets up a registry in the current directory, and prints what to do next.
 
-Nothing is overwritten: if any file that it would write is there, it writes none. Nothing is made before the password is known, and
-what was made is taken back when it does not come to its end. Every command that it prints can be pasted.
+Nothing is overwritten: if any file that it would write is there, it writes none. Nothing is made before the password is
+known, and what was made is taken back when it does not come to its end. Every command that it prints can be pasted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ PUBLIC_PORT, AUTH_PORT, INTERNAL_PORT = 8200, 8201, 8202
 # What ProtectHome=yes and PrivateTmp=yes hide: systemd.exec(5)
 _HOMES = ("/home/", "/root/", "/run/user/")
 _TEMPORARY = ("/tmp/", "/var/tmp/")  # noqa: S108 -- where the registry is, not what is written
-# Control characters, of which a line feed would begin another line of the unit, and bytes that are not UTF-8, as Python shows them.
+# Control characters, of which a line feed would begin another line of the unit, and bytes that are not UTF-8, as Python
+# shows them.
 _UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Words that systemd takes as they are: systemd.syntax(7), Quoting.
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@+,=-]+")
@@ -120,7 +121,8 @@ Or have systemd run it, now and after each start of this machine:
   sudo systemctl daemon-reload
   sudo systemctl enable --now vex
 
-Make docker trust the certificate. On other machines, copy $authority there first; they must know $name as a name of this machine:
+Make docker trust the certificate. On other machines, copy $authority there first; they
+must know $name as a name of this machine:
   sudo mkdir -p /etc/docker/certs.d/$name:$public /etc/docker/certs.d/$name:$auth
   sudo cp $authority /etc/docker/certs.d/$name:$public/ca.crt
   sudo cp $authority /etc/docker/certs.d/$name:$auth/ca.crt
@@ -184,13 +186,18 @@ def _check_paths(*paths: str) -> None:
     """Refuse paths that the unit and the commands cannot name; raises Failure."""
     for path in filter(_UNSPEAKABLE.search, paths):
         shown = ascii(path)
-        raise Failure(f"the path {shown} holds control characters or is not UTF-8, so systemd cannot be told; use a directory with another name")
+        raise Failure(
+            f"the path {shown} holds control characters or is not UTF-8, so systemd cannot be told; use a directory"
+            " with another name"
+        )
 
 
 def _refuse_existing(names: list[str]) -> None:
     existing = [name for name in names if os.path.lexists(name)]
     if existing:
-        raise Failure(f"{', '.join(existing)}: already here, and nothing is overwritten; use another directory, or move that away")
+        raise Failure(
+            f"{', '.join(existing)}: already here, and nothing is overwritten; use another directory, or move that away"
+        )
 
 
 def _values(username: str, hostname: str, program: str) -> dict[str, str]:
@@ -207,7 +214,9 @@ def _values(username: str, hostname: str, program: str) -> dict[str, str]:
 
 
 def _make(directory: Path, files: Mapping[str, tuple[str, int]], username: str, password: str) -> None:
-    """Make the files and the database with its user; all that was made goes again if anything fails, so that a second try finds nothing in its way."""
+    """Make the files and the database with its user; all that was made goes again if anything fails, so that a second
+    try finds nothing in its way.
+    """
     data = directory / "data"
     with contextlib.ExitStack() as undo:
         undo.callback(_remove_database, data, is_new=not data.exists())
@@ -228,7 +237,10 @@ def _remove_database(data: Path, *, is_new: bool) -> None:
 
 
 def _next_steps(directory: Path, files: Mapping[str, object], values: Mapping[str, str]) -> str:
-    paths = {name: _shell(str(directory / path)) for name, path in (("config", "vex.conf"), ("service", "vex.service"), ("authority", AUTHORITY))}
+    paths = {
+        name: _shell(str(directory / path))
+        for name, path in (("config", "vex.conf"), ("service", "vex.service"), ("authority", AUTHORITY))
+    }
     written = "  ".join([*files, "data/vex.db"])
     return _NEXT_STEPS.substitute({**values, **paths, "directory": _shell(str(directory)), "written": written})
 
@@ -263,12 +275,16 @@ def _unit(directory: Path, program: str) -> dict[str, str]:
 
 
 def _is_any_below(tops: tuple[str, ...], paths: Iterable[str]) -> bool:
-    """Tell whether the registry or a part of Python is in one of these directories, which the service would not see otherwise."""
+    """Tell whether the registry or a part of Python is in one of these directories, which the service would not see
+    otherwise.
+    """
     return any(f"{os.path.realpath(path)}/".startswith(tops) for path in paths)
 
 
 def _line(path: str) -> str:
-    """Write a path that is the whole of a line: without quotes, and with % doubled. A space or a backslash at the end would be lost."""
+    """Write a path that is the whole of a line: without quotes, and with % doubled. A space or a backslash at the end
+    would be lost.
+    """
     return path.replace("%", "%%") + ("/" if path.endswith((" ", "\\")) else "")
 
 
@@ -281,5 +297,7 @@ def _word(text: str) -> str:
 
 
 def _command(*words: str) -> str:
-    """Quote a command, in which $ would begin the name of a variable: ":" in front of it says that there are none, from systemd 244 on."""
+    """Quote a command, in which $ would begin the name of a variable: ":" in front of it says that there are none, from
+    systemd 244 on.
+    """
     return (":" if "$" in "".join(words) else "") + " ".join(map(_word, words))

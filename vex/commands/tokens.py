@@ -35,7 +35,9 @@ def run(options: argparse.Namespace, data: Path) -> None:
 
 
 def _add(options: argparse.Namespace, tokens: Tokens) -> None:
-    print(tokens.add(options.name, lifetime=options.expires, repositories=options.repository, read_only=options.read_only))
+    print(
+        tokens.add(options.name, lifetime=options.expires, repositories=options.repository, read_only=options.read_only)
+    )
     print(f"vex: this is the password of {options.name}; it is not shown again", file=sys.stderr)
 
 
@@ -47,7 +49,9 @@ def _list(_options: argparse.Namespace, tokens: Tokens) -> None:
     rows = [_HEADINGS]
     for token in tokens.list():
         rights = "read" if token.read_only else "read, write"
-        rows.append((token.name, _time(token.created), _time(token.expires), _time(token.used), token.repositories, rights))
+        rows.append(
+            (token.name, _time(token.created), _time(token.expires), _time(token.used), token.repositories, rights)
+        )
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows if len(rows) > 1 else ():
         print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())

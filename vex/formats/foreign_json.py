@@ -1,7 +1,8 @@
-"""JSON that others wrote, read as the programs read it that do so with Go: a key in any case, null for what is not there.
+"""JSON that others wrote, read as the programs read it that do so with Go: a key in any case, null for what is not
+there.
 
-Invariants: whatever the document is, what is wrong with it is said in a sentence; its size, its values and its numbers are limited,
-so that neither memory nor time grows faster than the document.
+Invariants: whatever the document is, what is wrong with it is said in a sentence; its size, its values and its numbers
+are limited, so that neither memory nor time grows faster than the document.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class Fields:
 
     def texts(self, name: str) -> list[str]:
         """Read a list of strings; raises Malformed."""
-        return [value if isinstance(value, str) else self._must(name, "a list of strings") for value in self._list(name)]
+        return [
+            value if isinstance(value, str) else self._must(name, "a list of strings") for value in self._list(name)
+        ]
 
     def items(self, name: str) -> Iterator[Fields]:
         """Read a list of objects; raises Malformed."""

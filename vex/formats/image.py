@@ -1,8 +1,9 @@
 """What an image is, in words: kind, platforms, and its config, from manifests and blobs that a pusher made.
 
-A config is read with patience: nobody checked it when it was pushed, so that every field can be missing or of another type,
-and is then left out. (OCI image specification 1.1, "Image Configuration", and Docker's image specification 1.2 with `Healthcheck`.)
-What comes out is text for people to read. It can hold anything, markup and control characters too; `markup.py` deals with that.
+A config is read with patience: nobody checked it when it was pushed, so that every field can be missing or of another
+type, and is then left out. (OCI image specification 1.1, "Image Configuration", and Docker's image specification 1.2
+with `Healthcheck`.) What comes out is text for people to read. It can hold anything, markup and control characters too;
+`markup.py` deals with that.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "applicati
 # Larger ones are not read: usual configs have a few KiB.
 MAX_CONFIG_BYTES = 1024 * 1024
 ATTESTATION = "attestation-manifest"
-# What names a file of an artifact (image specification, "Pre-Defined Annotation Keys"), and what an attestation says (in-toto).
+# What names a file of an artifact (image specification, "Pre-Defined Annotation Keys"), and what an attestation says
+# (in-toto).
 TITLE = "org.opencontainers.image.title"
 PREDICATE = "in-toto.io/predicate-type"
 _REFERENCE_TYPE = "vnd.docker.reference.type"
@@ -37,7 +39,9 @@ _CONTAINERD = re.compile(r"([^/(]+)\(([^)]*)\)(/.*)")
 
 
 class Summary(NamedTuple):
-    """What lists show of a manifest: image, index or artifact ("" where nobody has looked yet), and platforms such as linux/arm64/v8."""
+    """What lists show of a manifest: image, index or artifact ("" where nobody has looked yet), and platforms such as
+    linux/arm64/v8.
+    """
 
     kind: str
     platforms: tuple[str, ...]
@@ -78,15 +82,25 @@ def read_config(content: bytes) -> ImageConfig | None:
         created=_text(document.get("created")),
         author=_text(document.get("author")),
         fields=(*_fields(document, _IMAGE_FIELDS, _NOT_FIELDS), *_fields(settings, _FIELDS, ("Env", "Labels"))),
-        env=tuple((name, value) for name, _, value in (_shown(item).partition("=") for item in _list(settings.get("Env"))) if name),
+        env=tuple(
+            (name, value)
+            for name, _, value in (_shown(item).partition("=") for item in _list(settings.get("Env")))
+            if name
+        ),
         labels=tuple(sorted((name, _shown(value)) for name, value in _mapping(settings.get("Labels")).items())),
         history=tuple(_step(_mapping(item)) for item in _list(document.get("history"))),
     )
 
 
 def is_image(manifest: Manifest) -> bool:
-    """Tell an image from an artifact that borrows its manifest: signatures and attestations have the config type of an image, but no layer of files."""
-    if manifest.config is None or manifest.config.media_type not in CONFIG_TYPES or manifest.artifact_type != manifest.config.media_type:
+    """Tell an image from an artifact that borrows its manifest: signatures and attestations have the config type of an
+    image, but no layer of files.
+    """
+    if (
+        manifest.config is None
+        or manifest.config.media_type not in CONFIG_TYPES
+        or manifest.artifact_type != manifest.config.media_type
+    ):
         return False
     return not manifest.layers or any(_LAYER.search(layer.media_type) for layer in manifest.layers)
 
@@ -98,7 +112,12 @@ def kind_of(manifest: Manifest) -> str:
 
 def artifact_name(manifest: Manifest) -> str:
     """Name what an artifact is, by its type; one with the config of an image is what its first file is."""
-    if manifest.config and manifest.config.media_type in CONFIG_TYPES and manifest.artifact_type == manifest.config.media_type and manifest.layers:
+    if (
+        manifest.config
+        and manifest.config.media_type in CONFIG_TYPES
+        and manifest.artifact_type == manifest.config.media_type
+        and manifest.layers
+    ):
         return manifest.layers[0].media_type
     return manifest.artifact_type
 
@@ -106,9 +125,12 @@ def artifact_name(manifest: Manifest) -> str:
 def platform_name(platform: Mapping[str, object]) -> str:
     """Write a platform as os/architecture/variant:version, as `crane --platform` takes it; "" when it is not known.
 
-    Images for Windows have a version, by which alone they can be told apart (image specification, "Image Index", `os.version`).
+    Images for Windows have a version, by which alone they can be told apart (image specification, "Image Index",
+    `os.version`).
     """
-    system, architecture, variant, version = (_text(platform.get(key))[:_MAX_PLATFORM] for key in ("os", "architecture", "variant", "os.version"))
+    system, architecture, variant, version = (
+        _text(platform.get(key))[:_MAX_PLATFORM] for key in ("os", "architecture", "variant", "os.version")
+    )
     name = "/".join(filter(None, (system, architecture, variant))) if system and architecture else ""
     if not name or name.startswith(_UNKNOWN):
         return ""
@@ -116,21 +138,31 @@ def platform_name(platform: Mapping[str, object]) -> str:
 
 
 def matches_platform(name: str, asked: str) -> bool:
-    """Tell whether a platform is what was asked for, or a variant or version of it; `asked` can be as crane or as containerd writes it."""
+    """Tell whether a platform is what was asked for, or a variant or version of it; `asked` can be as crane or as
+    containerd writes it.
+    """
     contained = _CONTAINERD.fullmatch(asked)
     wanted = f"{contained[1]}{contained[3]}:{contained[2]}" if contained else asked
     following = name[len(wanted) :]
-    return bool(wanted) and name.startswith(wanted) and (not following or following[0] in (".:/" if ":" in wanted else ":/"))
+    return (
+        bool(wanted)
+        and name.startswith(wanted)
+        and (not following or following[0] in (".:/" if ":" in wanted else ":/"))
+    )
 
 
 def release(name: str) -> str:
-    """Return a platform without what changes with each update: of a version of Windows, three numbers say which one it is."""
+    """Return a platform without what changes with each update: of a version of Windows, three numbers say which one it
+    is.
+    """
     platform, colon, version = name.partition(":")
     return f"{platform}{colon}{'.'.join(version.split('.')[:3])}"
 
 
 def attested(descriptor: Descriptor) -> str | None:
-    """Return the digest of the child that this child of an index attests to, as BuildKit marks it; None when it is no attestation."""
+    """Return the digest of the child that this child of an index attests to, as BuildKit marks it; None when it is no
+    attestation.
+    """
     if descriptor.annotations.get(_REFERENCE_TYPE) != ATTESTATION:
         return None
     return descriptor.annotations.get(_REFERENCE_DIGEST, "")
@@ -201,7 +233,9 @@ def _keys(value: object) -> str:
 def _health(value: object) -> str:
     check = _mapping(value)
     test = [_text(item) for item in _list(check.get("Test"))]
-    times = [f"{text} {seconds:g} s" for name, text in _HEALTH_TIMES.items() if (seconds := _nanoseconds(check.get(name)))]
+    times = [
+        f"{text} {seconds:g} s" for name, text in _HEALTH_TIMES.items() if (seconds := _nanoseconds(check.get(name)))
+    ]
     retries = check.get("Retries")
     if type(retries) is int and retries:
         times.append(f"{retries} retries")
@@ -233,8 +267,12 @@ def _is_unset(value: object) -> bool:
     return value is None or value is False or value in ("", 0, [], {})
 
 
-def _fields(document: Mapping[str, object], known: Sequence[_Field], left_out: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Give name and value of everything that is set: first what is known, then the rest as it is; what is not of its usual type, too."""
+def _fields(
+    document: Mapping[str, object], known: Sequence[_Field], left_out: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """Give name and value of everything that is set: first what is known, then the rest as it is; what is not of its
+    usual type, too.
+    """
     rest = {key: value for key, value in document.items() if not _is_unset(value) and key not in left_out}
     for name, key, show in known:
         if key in rest:
@@ -246,7 +284,12 @@ def _fields(document: Mapping[str, object], known: Sequence[_Field], left_out: I
 
 _Field = tuple[str, str, Callable[[object], str]]
 _HEALTH_TESTS = {"NONE": "turned off"}
-_HEALTH_TIMES = {"Interval": "interval", "Timeout": "timeout", "StartPeriod": "start period", "StartInterval": "start interval"}
+_HEALTH_TIMES = {
+    "Interval": "interval",
+    "Timeout": "timeout",
+    "StartPeriod": "start period",
+    "StartInterval": "start interval",
+}
 _HEALTH = {*_HEALTH_TIMES, "Test", "Retries"}
 _IMAGE_FIELDS: tuple[_Field, ...] = (
     ("OS version", "os.version", _text),
@@ -271,4 +314,9 @@ _FIELDS: tuple[_Field, ...] = (
 
 
 def _step(item: Mapping[str, object]) -> Step:
-    return Step(_text(item.get("created_by")), _text(item.get("created")), _text(item.get("comment")), item.get("empty_layer") is True)
+    return Step(
+        _text(item.get("created_by")),
+        _text(item.get("created")),
+        _text(item.get("comment")),
+        item.get("empty_layer") is True,
+    )

@@ -1,11 +1,11 @@
 """What files a layer holds: a reader of tar archives, plain or compressed, that trusts nothing.
 
-A layer is whatever its pusher made it: a bomb, an endless name, no archive at all. It is read as a stream, in constant memory and
-within limits, each header, byte and record against the clock; what was listed before a limit or an error stands. Headers are read
-here and not by `tarfile`, whose reader keeps names and extended headers of any size in memory, and recurses into chains of them.
-Where readers differ this one does as Go's archive/tar, with which docker, containerd and podman unpack layers.
-(OCI image specification 1.1, "Image Layer Filesystem Changeset"; POSIX.1-2017, pax, "pax Interchange Format" and "ustar Interchange
-Format"; GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".)
+A layer is whatever its pusher made it: a bomb, an endless name, no archive at all. It is read as a stream, in constant
+memory and within limits, each header, byte and record against the clock; what was listed before a limit or an error
+stands. Headers are read here and not by `tarfile`, whose reader keeps names and extended headers of any size in memory,
+and recurses into chains of them. Where readers differ this one does as Go's archive/tar, with which docker, containerd
+and podman unpack layers. (OCI image specification 1.1, "Image Layer Filesystem Changeset"; POSIX.1-2017, pax, "pax
+Interchange Format" and "ustar Interchange Format"; GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".)
 """
 
 from __future__ import annotations
@@ -38,7 +38,15 @@ _ENDS_HERE = "This list ends here"
 _ENDS_EARLY = "the archive ends in the middle of a file"
 _NO_ARCHIVE = "what follows is not a tar archive"
 
-FILE, DIRECTORY, LINK, SYMLINK, DEVICE, DELETED, OPAQUE = "file", "directory", "hard link", "symbolic link", "device", "deleted", "opaque"
+FILE, DIRECTORY, LINK, SYMLINK, DEVICE, DELETED, OPAQUE = (
+    "file",
+    "directory",
+    "hard link",
+    "symbolic link",
+    "device",
+    "deleted",
+    "opaque",
+)
 _KINDS = {
     tarfile.DIRTYPE: (DIRECTORY, stat.S_IFDIR),
     tarfile.SYMTYPE: (SYMLINK, stat.S_IFLNK),
@@ -69,7 +77,9 @@ class Entry(NamedTuple):
 
 
 class Incomplete(VexError):
-    """The list ends before the layer does; the text says why, in a sentence, and `reason` without the words that it begins with."""
+    """The list ends before the layer does; the text says why, in a sentence, and `reason` without the words that it
+    begins with.
+    """
 
     def __init__(self, reason: str, opening: str = "This list is cut") -> None:
         super().__init__(f"{opening}: {reason}.")
@@ -91,7 +101,9 @@ class Pace(Protocol):
 
 
 class Header(NamedTuple):
-    """What the headers of one file say: `type` as tar writes it, `size` of the file in bytes, and how many of them are `stored`."""
+    """What the headers of one file say: `type` as tar writes it, `size` of the file in bytes, and how many of them are
+    `stored`.
+    """
 
     type: bytes
     name: str
@@ -152,7 +164,9 @@ class _Meter(Meter):
         self.look()
 
 
-def list_files(file: BinaryIO, limits: Limits, pace: Pace, *, clock: Callable[[], float] = time.monotonic) -> Iterator[Entry]:
+def list_files(
+    file: BinaryIO, limits: Limits, pace: Pace, *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Entry]:
     """List the files of a layer in their order in it; raises Incomplete at the end of what could be listed."""
     meter = _Meter(limits, pace, clock)
     return filter(None, map(_entry, headers(_Stream(_pieces(file, meter)), meter)))
@@ -254,20 +268,34 @@ def _header(block: bytes) -> Header:
         kind = tarfile.DIRTYPE
     if size < 0:
         raise Incomplete("a file has a size below zero", _ENDS_HERE)
-    return Header(kind, name, _text(block[157:257]), size, size, _number(block[100:108]), _number(block[108:116]), _number(block[116:124]))
+    return Header(
+        kind,
+        name,
+        _text(block[157:257]),
+        size,
+        size,
+        _number(block[100:108]),
+        _number(block[108:116]),
+        _number(block[116:124]),
+    )
 
 
 def _is_sum(block: bytes, claimed: int) -> bool:
-    """Compare the sum of a header, in which the sum itself counts as blanks; some old writers took bytes for signed numbers."""
+    """Compare the sum of a header, in which the sum itself counts as blanks; some old writers took bytes for signed
+    numbers.
+    """
     summed = block[:148] + b"        " + block[156:]
-    # The lower half of Adler-32 is one more than the sum, modulo 65521 (RFC 1950 section 8.2), and takes a tenth of the time of sum().
+    # The lower half of Adler-32 is one more than the sum, modulo 65521 (RFC 1950 section 8.2), and takes a tenth of the
+    # time of sum().
     if (zlib.adler32(summed) & 0xFFFF) == (claimed + 1) % 65521:
         return True
     return claimed == sum(summed) - 256 * sum(byte >> 7 for byte in summed)
 
 
 def _number(field: bytes) -> int:
-    """Read a number in octal digits, or, where the first bit is set, in the bytes that follow it (GNU tar); raises Incomplete."""
+    """Read a number in octal digits, or, where the first bit is set, in the bytes that follow it (GNU tar); raises
+    Incomplete.
+    """
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
@@ -308,7 +336,9 @@ def _pax_records(content: bytes, meter: Meter) -> Iterator[tuple[str, str]]:
 
 
 def _apply(header: Header, extended: dict[str, str]) -> Header:
-    """Have extended headers count; of a sparse file they name it, and say its size, as the header has another name and what is stored."""
+    """Have extended headers count; of a sparse file they name it, and say its size, as the header has another name and
+    what is stored.
+    """
     if extended:
         stored = _decimal(extended, "size", header.stored)
         size = stored
@@ -336,7 +366,11 @@ def _entry(header: Header) -> Entry | None:
         if name == _OPAQUE:
             return Entry(OPAQUE, directory or "/", 0, "", "", "")
         # The others with two dots are files that union file systems keep for themselves.
-        return None if name.startswith(_WHITEOUT + _WHITEOUT) else Entry(DELETED, directory + slash + name[len(_WHITEOUT) :], 0, "", "", "")
+        return (
+            None
+            if name.startswith(_WHITEOUT + _WHITEOUT)
+            else Entry(DELETED, directory + slash + name[len(_WHITEOUT) :], 0, "", "", "")
+        )
     kind, file_type = _KINDS.get(header.type, (FILE, stat.S_IFREG))
     path = header.name + ("/" if kind == DIRECTORY else "")
     target = header.linkname if kind in (SYMLINK, LINK) else ""
@@ -345,7 +379,9 @@ def _entry(header: Header) -> Entry | None:
 
 
 def _skip_sparse_map(archive: Archive, block: bytes, meter: Meter) -> None:
-    """Skip the blocks in which GNU tar goes on with the map of a sparse file; a byte in each says whether another follows."""
+    """Skip the blocks in which GNU tar goes on with the map of a sparse file; a byte in each says whether another
+    follows.
+    """
     more = block[482:483]
     while more.strip(b"\0"):
         meter.header()

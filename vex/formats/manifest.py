@@ -1,11 +1,12 @@
 """Manifests and indexes: bytes from a client become validated, frozen types.
 
-The rules are those of the OCI image specification 1.1 ("Image Manifest", "Image Index", "Content Descriptors") and of Docker's
-schema 2; the JSON is read strictly (`strict_json.py`). What the specification allows and Vex has no use for (unknown fields,
-inline data, any config or layer media type) passes unchanged: manifests are stored and served byte for byte, so nothing here
-writes one.
+The rules are those of the OCI image specification 1.1 ("Image Manifest", "Image Index", "Content Descriptors") and of
+Docker's schema 2; the JSON is read strictly (`strict_json.py`). What the specification allows and Vex has no use for
+(unknown fields, inline data, any config or layer media type) passes unchanged: manifests are stored and served byte for
+byte, so nothing here writes one.
 
-Whether the content that is referenced is there, and has the size that a descriptor says, is not decided here: `registry.py` does that.
+Whether the content that is referenced is there, and has the size that a descriptor says, is not decided here:
+`registry.py` does that.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class Descriptor:
 
 @dataclass(frozen=True)
 class Manifest:
-    """An image manifest or an index. `media_type` is what it is served with; `artifact_type` is what the referrers API shows, "" for nothing."""
+    """An image manifest or an index. `media_type` is what it is served with; `artifact_type` is what the referrers API
+    shows, "" for nothing.
+    """
 
     media_type: str
     is_index: bool
@@ -89,13 +92,19 @@ class Manifest:
     def blobs(self) -> tuple[Descriptor, ...]:
         """The config and the layers that must be in the repository, each digest once."""
         listed = (self.config, *self.layers)
-        return tuple({descriptor.digest: descriptor for descriptor in listed if descriptor and descriptor.required}.values())
+        return tuple(
+            {descriptor.digest: descriptor for descriptor in listed if descriptor and descriptor.required}.values()
+        )
 
 
 def parse_manifest(content: bytes, content_type: str | None, limits: ManifestLimits) -> Manifest:
-    """Check a pushed manifest; raises MANIFEST_TOO_LARGE past the byte limit and MANIFEST_INVALID for everything else."""
+    """Check a pushed manifest; raises MANIFEST_TOO_LARGE past the byte limit and MANIFEST_INVALID for everything
+    else.
+    """
     if len(content) > limits.bytes:
-        raise RegistryError(MANIFEST_TOO_LARGE, f"the manifest is larger than the {limits.bytes} bytes this registry takes")
+        raise RegistryError(
+            MANIFEST_TOO_LARGE, f"the manifest is larger than the {limits.bytes} bytes this registry takes"
+        )
     document = _Object(_load(content, limits.depth), "")
     media_type = _media_type(document, content_type)
     version = document.value("schemaVersion")
@@ -120,13 +129,17 @@ def parse_manifest(content: bytes, content_type: str | None, limits: ManifestLim
 
 
 def parse_stored(content: bytes, media_type: str) -> Manifest:
-    """Parse a manifest that was accepted once, whatever the limits for pushes are now; hex digits in capitals were taken before, and are folded."""
+    """Parse a manifest that was accepted once, whatever the limits for pushes are now; hex digits in capitals were
+    taken before, and are folded.
+    """
     folded = _DIGEST_FIELD.sub(lambda found: found[1] + found[2].lower(), content)
     return parse_manifest(folded, media_type, _STORED)
 
 
 def referrer_fallback_tag(digest: Digest) -> str:
-    """Name the tag under which clients kept referrers before there was an API for them (distribution specification, "Referrers Tag Schema")."""
+    """Name the tag under which clients kept referrers before there was an API for them (distribution specification,
+    "Referrers Tag Schema").
+    """
     return _NOT_IN_TAG.sub("-", f"{digest.algorithm[:32]}-{digest.encoded[:64]}")
 
 
@@ -145,7 +158,8 @@ def _load(content: bytes, depth: int) -> dict[str, object]:
 
 
 class _Object:
-    """A JSON object and its place in the document, such as `layers[3]`; each reader checks one field and names it when it refuses.
+    """A JSON object and its place in the document, such as `layers[3]`; each reader checks one field and names it when
+    it refuses.
 
     A field that is null counts as missing: clients written in Go write an empty list, map or pointer so.
     """
@@ -228,11 +242,17 @@ class _Object:
     def members(self, name: str) -> Iterable[_Object]:
         """Read a list of objects."""
         for index, value in enumerate(self.items(name)):
-            yield _Object(value, self.path(f"{name}[{index}]")) if isinstance(value, dict) else self._must(f"{name}[{index}]", "an object")
+            yield (
+                _Object(value, self.path(f"{name}[{index}]"))
+                if isinstance(value, dict)
+                else self._must(f"{name}[{index}]", "an object")
+            )
 
     def strings(self, name: str) -> list[str]:
         """Read a list of strings."""
-        return [value if isinstance(value, str) else self._must(name, "a list of strings") for value in self.items(name)]
+        return [
+            value if isinstance(value, str) else self._must(name, "a list of strings") for value in self.items(name)
+        ]
 
     def _must(self, name: str, accepted: str) -> NoReturn:
         _refuse(f"{self.path(name)} must be {accepted}")
@@ -242,7 +262,9 @@ class _Object:
 
 
 def _media_type(document: _Object, content_type: str | None) -> str:
-    """Choose what the manifest is: Content-Type without parameters, or else `mediaType`, or else what its fields make it."""
+    """Choose what the manifest is: Content-Type without parameters, or else `mediaType`, or else what its fields make
+    it.
+    """
     pushed = (content_type or "").partition(";")[0].strip().lower()
     declared = document.string("mediaType")
     media_type = pushed or declared or _inferred_type(document)
@@ -263,7 +285,9 @@ def _inferred_type(document: _Object) -> str:
 
 def _check_shape(document: _Object, media_type: str, is_index: bool) -> None:
     """Refuse a document that one reader takes for an image and another for an index (CVE-2021-41190)."""
-    kind, required, foreign = ("an index", "manifests", ("config", "layers")) if is_index else ("an image manifest", "config", ("manifests",))
+    kind, required, foreign = (
+        ("an index", "manifests", ("config", "layers")) if is_index else ("an image manifest", "config", ("manifests",))
+    )
     for name in foreign:
         if document.has(name):
             _refuse(f"{name} must not be in {kind} ({media_type})")
@@ -273,16 +297,26 @@ def _check_shape(document: _Object, media_type: str, is_index: bool) -> None:
 
 
 def _check_count(document: _Object, limit: int) -> None:
-    count = len(document.items("layers")) + len(document.items("manifests")) + document.has("config") + document.has("subject")
+    count = (
+        len(document.items("layers"))
+        + len(document.items("manifests"))
+        + document.has("config")
+        + document.has("subject")
+    )
     if count > limit:
-        raise RegistryError(MANIFEST_TOO_COMPLEX, f"the manifest has {count} descriptors, and this registry takes at most {limit}")
+        raise RegistryError(
+            MANIFEST_TOO_COMPLEX, f"the manifest has {count} descriptors, and this registry takes at most {limit}"
+        )
 
 
 def _check_sizes(descriptors: Iterable[Descriptor | None]) -> None:
     sizes: dict[Digest, int] = {}
     for descriptor in descriptors:
         if descriptor and sizes.setdefault(descriptor.digest, descriptor.size) != descriptor.size:
-            _refuse(f"{descriptor.digest} is listed with two sizes, {sizes[descriptor.digest]} and {descriptor.size}; one content has one size")
+            _refuse(
+                f"{descriptor.digest} is listed with two sizes, {sizes[descriptor.digest]} and {descriptor.size}; one"
+                " content has one size"
+            )
 
 
 def _descriptor(item: _Object, *, required: bool) -> Descriptor:
@@ -293,7 +327,9 @@ def _descriptor(item: _Object, *, required: bool) -> Descriptor:
     item.string("data")
     item.strings("urls")
     item.media_type("artifactType")
-    return Descriptor(media_type, item.digest("digest"), item.integer("size"), required, item.mapping("platform"), item.annotations())
+    return Descriptor(
+        media_type, item.digest("digest"), item.integer("size"), required, item.mapping("platform"), item.annotations()
+    )
 
 
 def _layer(item: _Object) -> Descriptor:

@@ -1,7 +1,7 @@
 """Strict JSON: one object, of which every reader understands the same.
 
-What decoders differ on is refused: duplicate fields, NaN, numbers that are too large, half surrogate pairs, a byte order mark. The decoder recurses, on
-the small stack of a connection's thread: whoever calls it counts the levels first.
+What decoders differ on is refused: duplicate fields, NaN, numbers that are too large, half surrogate pairs, a byte
+order mark. The decoder recurses, on the small stack of a connection's thread: whoever calls it counts the levels first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class NotStrict(VexError):
 def is_deeper(content: bytes, limit: int) -> bool:
     """Tell whether brackets outside of strings are nested deeper than that many levels."""
     depth = 0
-    # Without those that are escaped, every other part between quotation marks is no string. Regular expressions take more time and memory.
+    # Without those that are escaped, every other part between quotation marks is no string. Regular expressions take
+    # more time and memory.
     parts = content.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
     for byte in b"".join(parts[::2]).translate(None, _NOT_BRACKET):
         depth += 1 if byte in b"[{" else -1
@@ -90,4 +91,6 @@ def _refuse(text: str) -> NoReturn:
     raise NotStrict(text)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_members, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_int=_integer, parse_float=_float, parse_constant=_constant
+)

@@ -1,7 +1,8 @@
 """Unpacking what is compressed with gzip or zstd, as a stream, in pieces of bounded size and in bounded memory.
 
-What it is is told by its first bytes, whatever a media type says. Members and frames may stand one behind the other, as parallel
-compressors and formats for lazy loading write them; so may frames that are to be skipped (RFC 1952 section 2.2, RFC 8878 section 3.1).
+What it is is told by its first bytes, whatever a media type says. Members and frames may stand one behind the other, as
+parallel compressors and formats for lazy loading write them; so may frames that are to be skipped (RFC 1952 section
+2.2, RFC 8878 section 3.1).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE_HEADER = 8
 # RFC 8878 section 3.1.1.1: the longest header of a frame, with its magic number, and the shortest.
 _FRAME_HEADER, _SHORTEST_FRAME_HEADER = 18, 6
-# zstd takes as much memory as a window has. Encoders use up to 8 MiB unless told otherwise, skopeo at high levels 32 MiB.
+# zstd takes as much memory as a window has. Encoders use up to 8 MiB unless told otherwise, skopeo at high levels 32
+# MiB.
 _WINDOW_LOG = 25
 
 
@@ -59,7 +61,9 @@ class _Source:
 
 
 def unpack(file: BinaryIO) -> Iterator[bytes]:
-    """Give the bytes of a file, unpacked if it is compressed; some pieces may be empty, when that took time too. Raises Unreadable."""
+    """Give the bytes of a file, unpacked if it is compressed; some pieces may be empty, when that took time too. Raises
+    Unreadable.
+    """
     source = _Source(file)
     try:
         yield from _unpacker(source.peek(_FRAME_HEADER))(source)
@@ -95,7 +99,10 @@ def _unzstd(source: _Source) -> Iterator[bytes]:
     try:
         zstd: Any = importlib.import_module("compression.zstd")
     except ImportError:
-        raise Unreadable("the layer is compressed with zstd, which the Python that runs this registry cannot read; Python 3.14 and newer can") from None
+        raise Unreadable(
+            "the layer is compressed with zstd, which the Python that runs this registry cannot read; Python 3.14 and"
+            " newer can"
+        ) from None
     while compression_of(head := source.peek(_FRAME_HEADER)) == ZSTD:
         if head.startswith(_ZSTD_MAGIC):
             _check_window(head)
@@ -133,4 +140,7 @@ def _check_window(head: bytes) -> None:
         window = (8 + mantissa) << (exponent + 7)
     if window > 1 << _WINDOW_LOG:
         needed, most = -(-window >> 20), 1 << _WINDOW_LOG >> 20
-        raise Unreadable(f"the layer is compressed with zstd and needs a window of {needed:,} MiB, and this registry looks through windows of up to {most} MiB")
+        raise Unreadable(
+            f"the layer is compressed with zstd and needs a window of {needed:,} MiB, and this registry looks through"
+            f" windows of up to {most} MiB"
+        )

@@ -1,8 +1,10 @@
-"""Answers that were given before: a request head that comes again, byte for byte, is answered again, without parsing or looking up.
+"""Answers that were given before: a request head that comes again, byte for byte, is answered again, without parsing or
+looking up.
 
-An answer is kept with the revision of what it was made from, taken before anything was read; a write raises the revision, when it
-begins and when it is committed, and the answer no longer counts. So a hit is never older than the last write that was acknowledged.
-Bounded in bytes. Only answers that are the same for everyone belong here: those that need no credentials.
+An answer is kept with the revision of what it was made from, taken before anything was read; a write raises the
+revision, when it begins and when it is committed, and the answer no longer counts. So a hit is never older than the
+last write that was acknowledged. Bounded in bytes. Only answers that are the same for everyone belong here: those that
+need no credentials.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ _ENTRY_BYTES = 512
 
 
 class Basis(NamedTuple):
-    """What an answer was made from: a slot, and its revision before anything was read; `on_use` is called at each use."""
+    """What an answer was made from: a slot, and its revision before anything was read; `on_use` is called at each
+    use.
+    """
 
     slot: int
     revision: int
@@ -37,7 +41,9 @@ class Revisions:
         self._lock = threading.Lock()
 
     def basis(self, repository: str) -> Basis:
-        """Return what an answer about a repository, or with "" about the whole registry, is made from; to be taken before reading."""
+        """Return what an answer about a repository, or with "" about the whole registry, is made from; to be taken
+        before reading.
+        """
         slot = _slot(repository)
         return Basis(slot, self.slots[slot])
 
@@ -54,7 +60,9 @@ class Revisions:
 
 
 class Answer(NamedTuple):
-    """A prepared answer: its bytes up to the value of Date and those after it, and what is to be measured and logged."""
+    """A prepared answer: its bytes up to the value of Date and those after it, and what is to be measured and
+    logged.
+    """
 
     before_date: bytes
     after_date: bytes
@@ -85,7 +93,8 @@ class Answers:
             return None
         if on_use:
             on_use()
-        # Once more: a removal raises the revision before it asks what was used, so it has seen this use, or this sees the removal.
+        # Once more: a removal raises the revision before it asks what was used, so it has seen this use, or this sees
+        # the removal.
         return answer if slots[slot] == revision else None
 
     def keep(self, head: bytes, answer: Answer) -> None:

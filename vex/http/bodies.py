@@ -1,4 +1,5 @@
-"""Bytes and HTTP/1.1: the bodies of requests, and the buffered input that they are read from (RFC 9112 sections 6 and 7). No sockets.
+"""Bytes and HTTP/1.1: the bodies of requests, and the buffered input that they are read from (RFC 9112 sections 6 and
+7). No sockets.
 
 A body is read in pieces into memory of the reader, never past its end: what is behind it belongs to the next request.
 Whatever could be read in two ways is refused (MalformedRequest), and the connection is then of no more use.
@@ -14,7 +15,8 @@ from vex.http.heads import Head, HeadLimits, check_field_line
 
 # RFC 9112 section 7.1.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t -~\x80-\xff]*)?)\r\n")
-# The usual case, a chunk of 1 byte or more without an extension behind another: a quarter of the time that a chunk of 32 KiB costs.
+# The usual case, a chunk of 1 byte or more without an extension behind another: a quarter of the time that a chunk of
+# 32 KiB costs.
 _BETWEEN_CHUNKS = re.compile(rb"\r\n(?!0+\r)([0-9A-Fa-f]{1,16})\r\n")
 _MAX_CHUNK_EXTENSION = 256
 _MAX_CHUNK_LINE = 16 + _MAX_CHUNK_EXTENSION + 2
@@ -35,7 +37,9 @@ class Input:
         self._read_ahead: bytearray | None = None
 
     def read_into(self, view: memoryview) -> int:
-        """Fill a part of the view, from what is buffered or else from the source without a copy; 0 at the end of the stream."""
+        """Fill a part of the view, from what is buffered or else from the source without a copy; 0 at the end of the
+        stream.
+        """
         count = min(len(view), self._end - self._start)
         if count == 0:
             return self._recv_into(view)
@@ -44,7 +48,9 @@ class Input:
         return count
 
     def read_line(self, limit: int, past_limit: Kind = BAD_REQUEST) -> bytes:
-        """Read a line with its CR LF, of at most `limit` bytes (under 64 KiB); raises MalformedRequest and Disconnected."""
+        """Read a line with its CR LF, of at most `limit` bytes (under 64 KiB); raises MalformedRequest and
+        Disconnected.
+        """
         while (newline := self._buffer.find(b"\n", self._start, min(self._end, self._start + limit))) < 0:
             if self._end - self._start >= limit:
                 raise MalformedRequest(past_limit)
@@ -88,7 +94,9 @@ class Body:
         self.received = 0
 
     def read_into(self, view: memoryview) -> int:
-        """Fill a part of the view, which is not empty; returns the number of bytes, 0 when complete. Raises Disconnected and MalformedRequest."""
+        """Fill a part of the view, which is not empty; returns the number of bytes, 0 when complete. Raises
+        Disconnected and MalformedRequest.
+        """
         raise NotImplementedError
 
 

@@ -1,4 +1,5 @@
-"""Ranges of bytes: which parts of some content a request asks for, and the answer that holds several of them (RFC 9110 sections 14 and 15.3.7).
+"""Ranges of bytes: which parts of some content a request asks for, and the answer that holds several of them (RFC 9110
+sections 14 and 15.3.7).
 
 What a client may get wrong without harm is ignored, as RFC 9110 demands: then the whole is the answer. Pure functions.
 """
@@ -41,7 +42,8 @@ class Multipart(NamedTuple):
 
 
 def parse_ranges(value: str | None, size: int) -> list[Range] | None:
-    """Return the parts that are asked for, or None for the whole; those that overlap or touch are one, which comes where the first of them stood.
+    """Return the parts that are asked for, or None for the whole; those that overlap or touch are one, which comes
+    where the first of them stood.
 
     Raises RANGE_INVALID where all lie past the end, and for a single one that ends before it starts.
     """
@@ -61,7 +63,11 @@ def parse_ranges(value: str | None, size: int) -> list[Range] | None:
         ranges.append(_resolve(spec, size))
     found = _joined([part for part in ranges if part.first < part.end])
     if not found:
-        raise RegistryError(RANGE_INVALID, f"the range is not within the {size} bytes of the content", headers={"Content-Range": f"bytes */{size}"})
+        raise RegistryError(
+            RANGE_INVALID,
+            f"the range is not within the {size} bytes of the content",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
     return found
 
 
@@ -87,7 +93,8 @@ def _is_reversed(spec: re.Match[str]) -> bool:
 
 
 def _is_whole_of_nothing(spec: re.Match[str]) -> bool:
-    # Of no bytes, the first few and the last few are the whole, which no Content-Range can say; caches that fetch in slices ask for the first.
+    # Of no bytes, the first few and the last few are the whole, which no Content-Range can say; caches that fetch in
+    # slices ask for the first.
     return not _number(spec[1]) if spec[1] else bool(_number(spec[2]))
 
 

@@ -1,7 +1,7 @@
 """The certificates of the listeners: loaded at the start, and loaded again while connections are open.
 
-A connection keeps the certificate that it began with; the next one gets what is current. A certificate or a key that cannot be
-used never takes the place of one that can. Which listener has which files is for the configuration to say.
+A connection keeps the certificate that it began with; the next one gets what is current. A certificate or a key that
+cannot be used never takes the place of one that can. Which listener has which files is for the configuration to say.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ class Certificates:
         for path, content in {pair[0]: self._loaded[name].certificate for name, pair in files.items()}.items():
             read = _read_certificate(content)
             if read and read.is_authority:
-                _log.warning("%s is an authority and a server at once, which Firefox and clients built on rustls refuse; %s", path, _INSTEAD)
+                _log.warning(
+                    "%s is an authority and a server at once, which Firefox and clients built on rustls refuse; %s",
+                    path,
+                    _INSTEAD,
+                )
 
     def context(self, name: str) -> ssl.SSLContext | None:
         """Return what the next connection to a listener is encrypted with; None for not at all."""
@@ -47,11 +51,15 @@ class Certificates:
         return loaded and loaded.context
 
     def expiries(self) -> dict[str, float]:
-        """Tell until when the certificates are valid, in seconds since 1970, by the name of the listener; NaN where that cannot be read."""
+        """Tell until when the certificates are valid, in seconds since 1970, by the name of the listener; NaN where
+        that cannot be read.
+        """
         return {name: _expiry(loaded.certificate) for name, loaded in self._loaded.items()}
 
     def reload(self, files: Mapping[str, tuple[Path, Path]]) -> bool:
-        """Load all files again, log what is new, keep what the new files cannot replace; returns whether anything was to be logged."""
+        """Load all files again, log what is new, keep what the new files cannot replace; returns whether anything was
+        to be logged.
+        """
         logged = [self._reload(name, *pair) for name, pair in files.items()]
         return any(logged)
 
@@ -80,7 +88,10 @@ def _load(name: str, certificate: Path, key: Path) -> _Loaded:
         context.load_cert_chain(certificate, key, password=_refuse_password)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
-        raise Failure(f"cannot use {certificate} with {key}: {reason}; they must be PEM files that belong together, the key not encrypted") from error
+        raise Failure(
+            f"cannot use {certificate} with {key}: {reason}; they must be PEM files that belong together, the key not"
+            " encrypted"
+        ) from error
     return _Loaded(context, contents[0], hashlib.sha256(contents[1]).digest())
 
 
@@ -94,7 +105,9 @@ def _read(path: Path, option: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise Failure(f"cannot read {path} ({option}): {error.strerror}; check that it exists and that this user may read it") from error
+        raise Failure(
+            f"cannot read {path} ({option}): {error.strerror}; check that it exists and that this user may read it"
+        ) from error
 
 
 def _refuse_password() -> str:
@@ -102,13 +115,17 @@ def _refuse_password() -> str:
 
 
 def _expiry(pem: bytes) -> float:
-    """Find until when the first certificate of a PEM file is valid, in seconds since 1970; NaN where that cannot be read."""
+    """Find until when the first certificate of a PEM file is valid, in seconds since 1970; NaN where that cannot be
+    read.
+    """
     read = _read_certificate(pem)
     return read.not_after if read else math.nan
 
 
 def _read_certificate(pem: bytes) -> x509.Certificate | None:
-    """Read the first certificate of a PEM file, which OpenSSL took before; None where it says what is not understood here."""
+    """Read the first certificate of a PEM file, which OpenSSL took before; None where it says what is not understood
+    here.
+    """
     from vex.http import x509  # here, since a start without HTTPS does not need it
 
     try:

@@ -41,7 +41,8 @@ _DATE, _END = b"Date: ", b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # What nginx logs for a client that did not wait for the whole answer.
 _CLIENT_LEFT = 499
-# The peer has closed its side; where that cannot be told from having sent nothing, that all of the connection has ended.
+# The peer has closed its side; where that cannot be told from having sent nothing, that all of the connection has
+# ended.
 _LEFT = getattr(select, "POLLRDHUP", select.POLLHUP)
 
 # What a connection is doing, and so what the reaper holds it to.
@@ -121,7 +122,9 @@ class Connection(BaseRequestHandler):
         self.phase = phase
 
     def cut(self, reason: str) -> None:
-        """End the connection from another thread; one that waits for the rest of a head or of a body is answered 408."""
+        """End the connection from another thread; one that waits for the rest of a head or of a body is answered
+        408.
+        """
         slow = self.phase == HEAD or (self.phase == RECEIVING and reason in (STALL, RATE))
         self.reason = self.reason or reason
         how = socket.SHUT_RD if slow else socket.SHUT_RDWR
@@ -130,7 +133,9 @@ class Connection(BaseRequestHandler):
             socket.socket.shutdown(self.socket, how)
 
     def left(self) -> bool:
-        """Tell whether the peer has closed its side, or this one was cut: then nobody waits for an answer, as nginx sees it."""
+        """Tell whether the peer has closed its side, or this one was cut: then nobody waits for an answer, as nginx
+        sees it.
+        """
         poll = select.poll()
         poll.register(self.socket, _LEFT)
         return bool(poll.poll(0))
@@ -144,7 +149,9 @@ class Connection(BaseRequestHandler):
         if context is not None:
             if _REQUEST_BEGINS.match(self.socket.recv(1, socket.MSG_PEEK)):
                 return False
-            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True)
+            self.socket = context.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
+            )
             self.tls = True
             self.out = Outgoing(self.socket, tls=True)
             self.socket.do_handshake()
@@ -207,12 +214,30 @@ class Connection(BaseRequestHandler):
             # The client may never send this body (it waits for 100), or has much more of it than is worth reading.
             reusable = reusable and not self.continue_wanted and (head.length or 0) - body.received <= _DRAIN_BYTES
         sent = self._send(request, response, reusable)
-        if response.basis and self.server.answers and reusable and head.minor == 1 and not head.has_body and len(response.body) < MAX_ANSWER_BYTES:
+        if (
+            response.basis
+            and self.server.answers
+            and reusable
+            and head.minor == 1
+            and not head.has_body
+            and len(response.body) < MAX_ANSWER_BYTES
+        ):
             self.server.answers.keep(data, _kept(request, response, response.basis))
         self.unanswered = None
         seconds = time.perf_counter() - started
-        self.server.observer.request_done(self.server.name, request.method, request.op, response.status, seconds, body.received, sent, False)
-        _log.debug("%s %s %s %s %s -> %d, %d bytes", self.server.name, request.client, request.user or "-", request.method, request.path, response.status, sent)
+        self.server.observer.request_done(
+            self.server.name, request.method, request.op, response.status, seconds, body.received, sent, False
+        )
+        _log.debug(
+            "%s %s %s %s %s -> %d, %d bytes",
+            self.server.name,
+            request.client,
+            request.user or "-",
+            request.method,
+            request.path,
+            response.status,
+            sent,
+        )
         self._log_access(request, response.status, sent, started)
         if not body.complete and not (reusable and self._drain(body)):
             self._linger()
@@ -240,21 +265,48 @@ class Connection(BaseRequestHandler):
         else:
             out.send_all(before_date + _date(int(time.time())) + after_date)
         self.phase = WORKING
-        server.observer.request_done(server.name, method, op, status, time.perf_counter() - started, 0, body_bytes, True)
+        server.observer.request_done(
+            server.name, method, op, status, time.perf_counter() - started, 0, body_bytes, True
+        )
         if _log.isEnabledFor(logging.DEBUG):
-            _log.debug("%s %s - %s %s -> %d, %d bytes", server.name, self._client_of(data), method, path, status, body_bytes)
+            _log.debug(
+                "%s %s - %s %s -> %d, %d bytes", server.name, self._client_of(data), method, path, status, body_bytes
+            )
         if server.access:
-            server.access(server.name, self._client_of(data), "", method, path, status, 0, body_bytes, time.perf_counter() - started)
+            server.access(
+                server.name,
+                self._client_of(data),
+                "",
+                method,
+                path,
+                status,
+                0,
+                body_bytes,
+                time.perf_counter() - started,
+            )
 
     def _client_of(self, data: bytes) -> str:
-        # The same head may come from a trusted proxy and from anyone else, so that an answer cannot remember its client.
-        return (self.proxies.origin(parse_head(data, self.server.head_limits)).client if self.proxies is not None else "") or self.client
+        # The same head may come from a trusted proxy and from anyone else, so that an answer cannot remember its
+        # client.
+        return (
+            self.proxies.origin(parse_head(data, self.server.head_limits)).client if self.proxies is not None else ""
+        ) or self.client
 
     def _log_access(self, request: Request, status: int, sent: int | None, started: float | None) -> None:
         if self.server.access:
             seconds = None if started is None else time.perf_counter() - started
             received = request.body.received
-            self.server.access(self.server.name, request.client, request.user, request.method, request.path, status, received, sent, seconds)
+            self.server.access(
+                self.server.name,
+                request.client,
+                request.user,
+                request.method,
+                request.path,
+                status,
+                received,
+                sent,
+                seconds,
+            )
 
     def _read_head(self) -> bytes:
         """Return the next head; empty when the client has closed the connection, or has been idle for too long."""
@@ -299,14 +351,17 @@ class Connection(BaseRequestHandler):
             self.phase = RECEIVING
             count = self.socket.recv_into(view)
         except OSError as error:
-            # A reset, a broken record of TLS, a host that is gone: as if the client had closed the connection, and no failure of what reads the body.
+            # A reset, a broken record of TLS, a host that is gone: as if the client had closed the connection, and no
+            # failure of what reads the body.
             raise Disconnected(str(error)) from error
         self.phase = WORKING
         self.received += count
         return count
 
     def _drain(self, body: Body) -> bool:
-        """Read what is left of a body that was not wanted, up to a limit of bytes and time; returns whether that was all of it."""
+        """Read what is left of a body that was not wanted, up to a limit of bytes and time; returns whether that was
+        all of it.
+        """
         self.enter(LINGER)
         view = memoryview(bytearray(_DRAIN_BYTES))
         limit = body.received + _DRAIN_BYTES
@@ -318,7 +373,9 @@ class Connection(BaseRequestHandler):
     def _refuse(self, error: RegistryError, response: Response | None = None) -> None:
         self.server.observer.request_refused(self.server.name, error.kind)
         response = response or error_response(error)
-        head = encode_head(response.status, [*response.headers, ("Content-Length", str(response.length)), ("Connection", "close")])
+        head = encode_head(
+            response.status, [*response.headers, ("Content-Length", str(response.length)), ("Connection", "close")]
+        )
         self.phase = SENDING
         self.out.send(head[:-2] + _DATE + _date(int(time.time())) + _END, response.body)
         if self.server.access:
@@ -372,7 +429,6 @@ class Connection(BaseRequestHandler):
         else:
             self.out.send_file(head, response.file, response.offset, response.length)
         return response.length
-
 
 
 def peer_of(address: object) -> str:

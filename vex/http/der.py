@@ -1,4 +1,6 @@
-"""DER (X.690), in which certificates and keys are written, and PEM, which is DER as text: written, and read as far as is needed here."""
+"""DER (X.690), in which certificates and keys are written, and PEM, which is DER as text: written, and read as far as
+is needed here.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def time_of(element: Element) -> datetime:
 
 
 def first_of(pem: bytes, label: str) -> bytes:
-    """Read the first block with a label, which of certificates is the listener's own; raises ValueError where there is none."""
+    """Read the first block with a label, which of certificates is the listener's own; raises ValueError where there is
+    none.
+    """
     found = re.search(_PEM.format(label=_LABELS[label]).encode(), pem, re.DOTALL)
     if found is None:
         raise ValueError(f"there is no {label}")

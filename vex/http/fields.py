@@ -1,4 +1,5 @@
-"""What requests say in the query and in single header fields: conditions, credentials (RFC 3986, 9110, 7617, 6750). Pure functions.
+"""What requests say in the query and in single header fields: conditions, credentials (RFC 3986, 9110, 7617, 6750).
+Pure functions.
 
 What a client may get wrong without harm is ignored, as RFC 9110 demands for conditions. Credentials that are
 not well-formed are none, and a query that is not is an error.
@@ -14,7 +15,8 @@ from urllib.parse import unquote_to_bytes
 
 from vex.errors import BAD_REQUEST, BLOB_UPLOAD_INVALID, RegistryError
 
-# OCI distribution specification 1.1, "Pushing a blob in chunks", with the size that clients add as in RFC 9110; 19 digits hold 2^63 - 1.
+# OCI distribution specification 1.1, "Pushing a blob in chunks", with the size that clients add as in RFC 9110; 19
+# digits hold 2^63 - 1.
 _CONTENT_RANGE = re.compile(r"([0-9]{1,19})-([0-9]{1,19})(?:/(?:[0-9]{1,19}|\*))?")
 # RFC 9110 section 8.8.3.
 _ENTITY_TAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
@@ -49,30 +51,46 @@ def parse_query(text: str) -> dict[str, list[str]]:
 
 
 def parse_content_range(value: str) -> tuple[int, int]:
-    """Return the first and the last offset of an uploaded chunk, whatever size stands behind them; raises BLOB_UPLOAD_INVALID."""
+    """Return the first and the last offset of an uploaded chunk, whatever size stands behind them; raises
+    BLOB_UPLOAD_INVALID.
+    """
     match = _CONTENT_RANGE.fullmatch(value)
     if match is None or int(match[1]) > int(match[2]):
-        raise RegistryError(BLOB_UPLOAD_INVALID, "Content-Range must be FIRST-LAST, two offsets of which the first is not the larger; send the chunk again")
+        raise RegistryError(
+            BLOB_UPLOAD_INVALID,
+            "Content-Range must be FIRST-LAST, two offsets of which the first is not the larger; send the chunk again",
+        )
     return int(match[1]), int(match[2])
 
 
 def etag_matches(if_none_match: str, etag: str) -> bool:
     """Tell whether If-None-Match names the entity tag, or any, by weak comparison (RFC 9110 section 13.1.2)."""
-    return if_none_match.strip() == "*" or etag[etag.index('"') :] in (opaque for _, opaque in _ENTITY_TAG.findall(if_none_match))
+    return if_none_match.strip() == "*" or etag[etag.index('"') :] in (
+        opaque for _, opaque in _ENTITY_TAG.findall(if_none_match)
+    )
 
 
 class Preconditions:
     """If-Match and If-None-Match of a request that writes (RFC 9110 sections 13.1.1 and 13.1.2)."""
 
     def __init__(self, if_match: str | None, if_none_match: str | None) -> None:
-        """Take the values of the fields, None without; raises BAD_REQUEST, since what cannot be read must not be ignored here."""
+        """Take the values of the fields, None without; raises BAD_REQUEST, since what cannot be read must not be
+        ignored here.
+        """
         self._if_match, self._if_none_match = if_match, if_none_match
         for value in (if_match, if_none_match):
-            if value is not None and value.strip() != "*" and (_ENTITY_TAG.sub("", value).strip(" \t,") or '"' not in value):
-                raise RegistryError(BAD_REQUEST, 'If-Match and If-None-Match are *, or digests in quotation marks such as "sha256:..."')
+            if (
+                value is not None
+                and value.strip() != "*"
+                and (_ENTITY_TAG.sub("", value).strip(" \t,") or '"' not in value)
+            ):
+                raise RegistryError(
+                    BAD_REQUEST, 'If-Match and If-None-Match are *, or digests in quotation marks such as "sha256:..."'
+                )
 
     def hold(self, target: str | None, *others: str | None) -> bool:
-        """Tell whether the write may go on; given are the entity tags of its target and of what else it replaces, None for what is not there.
+        """Tell whether the write may go on; given are the entity tags of its target and of what else it replaces, None
+        for what is not there.
 
         If-Match is about the target, by strong comparison; of If-None-Match nothing may match.
         """
@@ -85,12 +103,16 @@ class Preconditions:
 
 
 def if_range_matches(value: str | None, etag: str) -> bool:
-    """Tell whether If-Range, if it is there, names the entity tag by strong comparison (RFC 9110 section 13.1.5); a date never does."""
+    """Tell whether If-Range, if it is there, names the entity tag by strong comparison (RFC 9110 section 13.1.5); a
+    date never does.
+    """
     return value is None or (value == etag and not etag.startswith("W/"))
 
 
 def parse_basic(value: str | None) -> Credentials | None:
-    """Decode the Authorization field of HTTP Basic (RFC 7617); None for every other scheme and for what is not well-formed."""
+    """Decode the Authorization field of HTTP Basic (RFC 7617); None for every other scheme and for what is not
+    well-formed.
+    """
     match = _BASIC.fullmatch(value or "")
     if match is None or len(match.group()) > _MAX_AUTHORIZATION:
         return None

@@ -1,8 +1,10 @@
-"""What trusted proxies say of a request: who the client is, and with which scheme and host it came (RFC 7239, and the X-Forwarded fields).
+"""What trusted proxies say of a request: who the client is, and with which scheme and host it came (RFC 7239, and the
+X-Forwarded fields).
 
-Each proxy adds itself on the right. From there, trusted proxies are passed over; the first address that is none of them is the client,
-and what stands to its left is hearsay. What is malformed, and what the two kinds of fields say differently, is taken as not said.
-Loaded only where `trusted-proxies` names some. Which connections may say anything is asked of `trusts`, once for each.
+Each proxy adds itself on the right. From there, trusted proxies are passed over; the first address that is none of them
+is the client, and what stands to its left is hearsay. What is malformed, and what the two kinds of fields say
+differently, is taken as not said. Loaded only where `trusted-proxies` names some. Which connections may say anything is
+asked of `trusts`, once for each.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ class Proxies:
         return Origin(*map(_agreed, standard, common))
 
     def _select(self, nodes: Sequence[str], schemes: Sequence[str], hosts: Sequence[str]) -> Origin:
-        """Take what the outermost trusted proxy said: it is as far from the right in each list as there are trusted proxies behind it."""
+        """Take what the outermost trusted proxy said: it is as far from the right in each list as there are trusted
+        proxies behind it.
+        """
         hops, client = 0, ""
         for node in reversed(nodes[-_MAX_HOPS:]):
             client = _address(node)

@@ -1,11 +1,13 @@
-"""Bytes and HTTP/1.1: the heads of requests and of answers (RFC 9112, RFC 9110). No sockets; the bodies behind them are in `bodies.py`.
+"""Bytes and HTTP/1.1: the heads of requests and of answers (RFC 9112, RFC 9110). No sockets; the bodies behind them are
+in `bodies.py`.
 
-A head is checked as a whole by one regular expression, which is linear: no two neighbouring repeats in it share a character.
-Its fields are looked up only when they are asked for. Whatever could be read in two ways, by us and by a proxy in front, is
-refused (MalformedRequest), and the connection is then of no more use. The values of single fields, and the query, are in `fields.py`.
+A head is checked as a whole by one regular expression, which is linear: no two neighbouring repeats in it share a
+character. Its fields are looked up only when they are asked for. Whatever could be read in two ways, by us and by a
+proxy in front, is refused (MalformedRequest), and the connection is then of no more use. The values of single fields,
+and the query, are in `fields.py`.
 
-Deliberately not here: targets of other hosts and asterisk-form targets (Vex is no proxy), folded header lines, transfer codings
-other than chunked, and HTTP/0.9 and 2.
+Deliberately not here: targets of other hosts and asterisk-form targets (Vex is no proxy), folded header lines, transfer
+codings other than chunked, and HTTP/0.9 and 2.
 """
 
 from __future__ import annotations
@@ -39,14 +41,17 @@ _FRAMING_FIELD = re.compile(rb"\r\n(host|content-length|transfer-encoding|connec
 # RFC 9110 section 7.2: uri-host [ ":" port ]; it may be empty.
 _HOST = re.compile(rb"(?:\[[0-9a-z:._~%-]+\]|[0-9a-z._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 _MAX_LENGTH_DIGITS = 19
-# Clients ask for many small parts of a layer at once: some thousand ranges of up to 32 bytes, and the name of the field.
+# Clients ask for many small parts of a layer at once: some thousand ranges of up to 32 bytes, and the name of the
+# field.
 _MAX_RANGE_BYTES = 32 * 1024 + len(b"\r\nRange: ")
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
 class HeadLimits(NamedTuple):
-    """What a request head may weigh: bytes of the request line, number of field lines, and bytes of all field lines together, one Range apart."""
+    """What a request head may weigh: bytes of the request line, number of field lines, and bytes of all field lines
+    together, one Range apart.
+    """
 
     request_line: int = 8192
     fields: int = 64
@@ -56,14 +61,26 @@ class HeadLimits(NamedTuple):
 class Head:
     """A request head that was checked.
 
-    `target` is as received, of an absolute one what follows the authority; `minor` is 0 for HTTP/1.0 and 1 for all later 1.x; `length` is
-    Content-Length, None without one.
+    `target` is as received, of an absolute one what follows the authority; `minor` is 0 for HTTP/1.0 and 1 for all
+    later 1.x; `length` is Content-Length, None without one.
     """
 
-    __slots__ = ("_data", "_lowered", "chunked", "expects_continue", "keep_alive", "length", "method", "minor", "target")
+    __slots__ = (
+        "_data",
+        "_lowered",
+        "chunked",
+        "expects_continue",
+        "keep_alive",
+        "length",
+        "method",
+        "minor",
+        "target",
+    )
 
     def __init__(self, data: bytes, method: str, target: str, minor: int, authority: bytes | None = None) -> None:
-        """Take a head that matches the grammar, with the authority of an absolute target; raises MalformedRequest where its parts contradict each other."""
+        """Take a head that matches the grammar, with the authority of an absolute target; raises MalformedRequest where
+        its parts contradict each other.
+        """
         self._data = data
         self._lowered = data.lower()
         self.method = method
@@ -77,7 +94,9 @@ class Head:
         self.length = _length(framing[b"content-length"], self.chunked) if b"content-length" in framing else None
         self.keep_alive = _is_kept_alive(framing[b"connection"], minor) if b"connection" in framing else minor > 0
         # RFC 9110 section 10.1.1: ignored on HTTP/1.0, and pointless without a body. Other expectations may be ignored.
-        self.expects_continue = b"expect" in framing and minor > 0 and self.has_body and b"100-continue" in _members(framing[b"expect"])
+        self.expects_continue = (
+            b"expect" in framing and minor > 0 and self.has_body and b"100-continue" in _members(framing[b"expect"])
+        )
 
     @property
     def has_body(self) -> bool:
@@ -101,8 +120,8 @@ class Head:
 def head_end(buffer: bytearray, limits: HeadLimits) -> int:
     """Find the end of the head that the buffer begins with: the index past its blank line, or -1 while more is needed.
 
-    Raises MalformedRequest early for what is too large, and for what a client sends that then waits for an answer. Cheap enough
-    to be called for every byte.
+    Raises MalformedRequest early for what is too large, and for what a client sends that then waits for an answer.
+    Cheap enough to be called for every byte.
     """
     end = buffer.find(b"\r\n\r\n")
     if end >= 0:
@@ -123,7 +142,9 @@ def parse_head(data: bytes, limits: HeadLimits) -> Head:
         raise _explain(data, limits)
     method, authority, absolute, target, minor = match.groups()
     _check_size(data, match.start(1), match.end(5), limits)
-    return Head(data, method.decode("ascii"), (target or absolute or b"/").decode("ascii"), 0 if minor == b"0" else 1, authority)
+    return Head(
+        data, method.decode("ascii"), (target or absolute or b"/").decode("ascii"), 0 if minor == b"0" else 1, authority
+    )
 
 
 def check_field_line(line: bytes) -> None:
@@ -149,7 +170,9 @@ def _check_host(hosts: list[bytes], minor: int, authority: bytes | None) -> None
     if hosts and not _HOST.fullmatch(hosts[0]):
         raise MalformedRequest(BAD_REQUEST, "the Host header field is not HOST or HOST:PORT")
     if authority is not None and hosts != [authority.lower()]:
-        raise MalformedRequest(BAD_REQUEST, "the host in the request line is not that of the Host header field, and this is no proxy")
+        raise MalformedRequest(
+            BAD_REQUEST, "the host in the request line is not that of the Host header field, and this is no proxy"
+        )
 
 
 def _is_chunked(codings: list[bytes], minor: int) -> bool:
@@ -185,7 +208,9 @@ def _check_begun_line(buffer: bytearray, start: int, limits: HeadLimits) -> None
 
 
 def _check_begun_fields(buffer: bytearray, start: int, line_end: int, limits: HeadLimits) -> None:
-    """Check the sizes of a head whose request line is there, and whether it is of another kind than what ends with CR LF CR LF."""
+    """Check the sizes of a head whose request line is there, and whether it is of another kind than what ends with CR
+    LF CR LF.
+    """
     if line_end - start > limits.request_line:
         raise MalformedRequest(URI_TOO_LONG)
     if not _VERSION.fullmatch(buffer, line_end - 9, line_end):
@@ -212,7 +237,9 @@ def _check_size(head: bytes, start: int, line_end: int, limits: HeadLimits) -> N
 
 
 def _range_bytes(head: bytes | bytearray) -> int:
-    """Return how many bytes of a head, or of the beginning of one, are a field that asks for ranges, and do not count with the others."""
+    """Return how many bytes of a head, or of the beginning of one, are a field that asks for ranges, and do not count
+    with the others.
+    """
     at = head.lower().find(b"\r\nrange:")
     end = head.find(b"\r\n", at + 2)
     return min((len(head) if end < 0 else end) - at, _MAX_RANGE_BYTES) if at >= 0 else 0

@@ -1,7 +1,8 @@
-"""Large answers that are being sent from memory: one copy of each, however many read it, and a limit on all of them together.
+"""Large answers that are being sent from memory: one copy of each, however many read it, and a limit on all of them
+together.
 
-A reader may take hours for an answer. So those that are equal share their bytes, and one for which there is no room is given up, waits
-without its bytes, and is made again. Small answers do not come here.
+A reader may take hours for an answer. So those that are equal share their bytes, and one for which there is no room is
+given up, waits without its bytes, and is made again. Small answers do not come here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class LargeAnswers:
         self._changed = threading.Condition()
 
     def admit(self, make: Callable[[], Response]) -> Response:
-        """Make an answer, whose body counts until it was sent; where there is no room, wait and make it again. Raises BUSY in the end."""
+        """Make an answer, whose body counts until it was sent; where there is no room, wait and make it again. Raises
+        BUSY in the end.
+        """
         for _ in range(_ATTEMPTS):
             response = make()
             if len(response.body) <= LARGE_BYTES or self._take(response):
@@ -39,7 +42,11 @@ class LargeAnswers:
             del response
             with self._changed:
                 self._changed.wait(self._patience)
-        raise RegistryError(BUSY, "as many large answers are being sent as there is memory for; try again in a moment", headers={"Retry-After": "10"})
+        raise RegistryError(
+            BUSY,
+            "as many large answers are being sent as there is memory for; try again in a moment",
+            headers={"Retry-After": "10"},
+        )
 
     def _take(self, response: Response) -> bool:
         body = response.body

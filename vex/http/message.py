@@ -23,17 +23,35 @@ def _stays() -> bool:
 class Request:
     """A request whose head was parsed and whose body has not been read.
 
-    `listener` is `public`, `auth` or `internal`; `client` the address of the peer, or, if that is a trusted proxy (`proxied`), of whom it
-    speaks for, and `vouched` says that it told scheme and host; `server_name` is what the TLS handshake asked for; `user` is the name
-    that was authenticated, "" without, and `identity` what else is known of who that is; `left` tells whether the client has gone.
+    `listener` is `public`, `auth` or `internal`; `client` the address of the peer, or, if that is a trusted proxy
+    (`proxied`), of whom it speaks for, and `vouched` says that it told scheme and host; `server_name` is what the TLS
+    handshake asked for; `user` is the name that was authenticated, "" without, and `identity` what else is known of who
+    that is; `left` tells whether the client has gone.
     """
 
     __slots__ = (
-        *("_host", "_query", "body", "client", "head", "identity", "left", "listener", "method", "op", "path", "proxied", "query_text", "scheme"),
+        *(
+            "_host",
+            "_query",
+            "body",
+            "client",
+            "head",
+            "identity",
+            "left",
+            "listener",
+            "method",
+            "op",
+            "path",
+            "proxied",
+            "query_text",
+            "scheme",
+        ),
         *("server_name", "user", "vouched"),
     )
 
-    def __init__(self, listener: str, head: Head, body: Body, client: str, scheme: str = "http", server_name: str = "") -> None:
+    def __init__(
+        self, listener: str, head: Head, body: Body, client: str, scheme: str = "http", server_name: str = ""
+    ) -> None:
         self.listener = listener
         self.head = head
         self.method = head.method
@@ -79,10 +97,11 @@ class Request:
 
 
 class Response:
-    """An answer: `body`, or a part of `file` (closed by whoever sends it) or several `parts`, or pieces of a `stream` whose length is not known.
+    """An answer: `body`, or a part of `file` (closed by whoever sends it) or several `parts`, or pieces of a `stream`
+    whose length is not known.
 
-    `length` is the Content-Length; for a HEAD it may be given without a body. With a `basis` the answer may be given again.
-    `last` closes the connection after it; `on_sent` is called once it was sent, or could not be.
+    `length` is the Content-Length; for a HEAD it may be given without a body. With a `basis` the answer may be given
+    again. `last` closes the connection after it; `on_sent` is called once it was sent, or could not be.
     """
 
     __slots__ = ("basis", "body", "file", "headers", "last", "length", "offset", "on_sent", "parts", "status", "stream")
@@ -114,7 +133,12 @@ class Response:
 
 
 def json_response(
-    status: int, document: object, headers: Sequence[tuple[str, str]] = (), *, media_type: str = JSON, basis: Basis | None = None
+    status: int,
+    document: object,
+    headers: Sequence[tuple[str, str]] = (),
+    *,
+    media_type: str = JSON,
+    basis: Basis | None = None,
 ) -> Response:
     """Answer with a JSON document."""
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
@@ -126,7 +150,11 @@ def error_response(error: RegistryError) -> Response:
     entry: dict[str, object] = {"code": error.kind.code, "message": error.message}
     if error.detail is not None:
         entry["detail"] = error.detail
-    response = json_response(error.kind.status, {"errors": [entry]}, [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), *error.headers])
+    response = json_response(
+        error.kind.status,
+        {"errors": [entry]},
+        [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), *error.headers],
+    )
     response.last = isinstance(error, MalformedRequest)
     return response
 
@@ -134,5 +162,9 @@ def error_response(error: RegistryError) -> Response:
 def in_clear_response(address: str) -> Response:
     """Answer a request without TLS at a port that has it; `address` is where it belongs, "" where that is not known."""
     text = f"this port serves HTTPS, and the request was not encrypted; ask {address or 'with https:// in place of http://'}\n"
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+    headers = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Cache-Control", "no-store"),
+    ]
     return Response(400, headers, text.encode("ascii"))

@@ -10,7 +10,9 @@ from vex.errors import Kind
 class Observer(Protocol):
     """What is told of requests and connections; the metrics are."""
 
-    def request_done(self, listener: str, method: str, op: str, status: int, seconds: float, received: int, sent: int, repeated: bool) -> None:
+    def request_done(
+        self, listener: str, method: str, op: str, status: int, seconds: float, received: int, sent: int, repeated: bool
+    ) -> None:
         """Note a request that was answered, perhaps with an answer that was given before; sizes in bytes of bodies."""
 
     def request_refused(self, listener: str, kind: Kind) -> None:
@@ -20,4 +22,6 @@ class Observer(Protocol):
         """Note a connection for which there was no thread, and no place to wait."""
 
     def connection_ended(self, listener: str, reason: str) -> None:
-        """Note a connection that the server ended: `handshake`, `idle`, `head`, `stall`, `rate`, `limit` or `shutdown`."""
+        """Note a connection that the server ended: `handshake`, `idle`, `head`, `stall`, `rate`, `limit` or
+        `shutdown`.
+        """

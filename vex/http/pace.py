@@ -1,9 +1,10 @@
 """How a transfer goes: whether a peer that is slow is too slow. No sockets and no clock.
 
-What comes in is seen as it comes. What goes out is not: when the buffers of both systems are full, a peer that reads slowly frees them in steps
-of up to a sixteenth of its buffer (RFC 1122 section 4.2.3.3, and as Linux does it), and for the time of a step nothing moves. So bytes that arrive
-are a credit that is spent at the slowest rate allowed: whoever reads at that rate or faster never runs out of it, and whoever
-reads nothing does. The credit is bounded, so that one who has read much and stops is noticed.
+What comes in is seen as it comes. What goes out is not: when the buffers of both systems are full, a peer that reads
+slowly frees them in steps of up to a sixteenth of its buffer (RFC 1122 section 4.2.3.3, and as Linux does it), and for
+the time of a step nothing moves. So bytes that arrive are a credit that is spent at the slowest rate allowed: whoever
+reads at that rate or faster never runs out of it, and whoever reads nothing does. The credit is bounded, so that one
+who has read much and stops is noticed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ _MAX_CREDIT = 512 * 1024
 
 
 class Pace:
-    """The progress of one transfer after another on a connection, looked at from time to time; times in seconds, rates in bytes a second."""
+    """The progress of one transfer after another on a connection, looked at from time to time; times in seconds, rates
+    in bytes a second.
+    """
 
     __slots__ = ("_count", "_credit", "_direction", "_looked_at", "_moved_at", "_window_count", "window_at")
 
@@ -32,9 +35,11 @@ class Pace:
         self._direction = ""
 
     def receiving(self, count: int, now: float, *, stall: float, rate: int, patience: float = 0.0) -> str:
-        """Say why a body that is received, of which so many bytes have come, is too slow: `stall`, `rate`, or "" if it is not.
+        """Say why a body that is received, of which so many bytes have come, is too slow: `stall`, `rate`, or "" if it
+        is not.
 
-        One that may be quiet for longer has its `patience`, in seconds, on top of the minute over which its rate is measured.
+        One that may be quiet for longer has its `patience`, in seconds, on top of the minute over which its rate is
+        measured.
         """
         if self._direction != "in":
             self._begin("in", count, now)

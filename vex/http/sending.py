@@ -1,6 +1,7 @@
 """What a connection sends: bytes, files and streams, and how much of it has reached the peer.
 
-A file goes out with `sendfile`, without a copy through Python. Small pieces share packets where the system can be told to hold them back.
+A file goes out with `sendfile`, without a copy through Python. Small pieces share packets where the system can be told
+to hold them back.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from vex.errors import Disconnected
 from vex.http.byteranges import Part
 
 _FILE_PIECE_BYTES = 4 * 1024 * 1024
-# Over TLS, and where the system does not tell what has arrived, how far a slow reader has come shows only after each piece.
+# Over TLS, and where the system does not tell what has arrived, how far a slow reader has come shows only after each
+# piece.
 SLOW_PIECE_BYTES = 64 * 1024
 # A head shares its packet, and the copy that this needs, with a body of this size at most.
 JOINED_BYTES = 16 * 1024
 _HAS_SENDFILE = hasattr(os, "sendfile") and sys.platform.startswith("linux")
 _HAS_CORK = hasattr(socket, "TCP_CORK")
-# tcp(7), struct tcp_info of Linux 4.6: segments that were not acknowledged, bytes that were, and bytes that were not sent.
+# tcp(7), struct tcp_info of Linux 4.6: segments that were not acknowledged, bytes that were, and bytes that were not
+# sent.
 _TCP_INFO = struct.Struct("=24xI92xQ16xI")
 _HAS_TCP_INFO = sys.platform.startswith("linux")
 
 
 class Progress(NamedTuple):
-    """How far an answer is: how many bytes have reached the peer's system, and whether it has yet to take more; `begun` is the number before it.
+    """How far an answer is: how many bytes have reached the peer's system, and whether it has yet to take more; `begun`
+    is the number before it.
 
     Where the system does not tell, the bytes count that it took.
     """
@@ -41,7 +45,9 @@ class Progress(NamedTuple):
 
 
 class Outgoing:
-    """The sending side of a connection; `sent` counts the bytes that the system took, those that TLS adds aside; `begun` those before this answer."""
+    """The sending side of a connection; `sent` counts the bytes that the system took, those that TLS adds aside;
+    `begun` those before this answer.
+    """
 
     __slots__ = ("_local", "_socket", "_tls", "begun", "sent")
 

@@ -3,9 +3,10 @@
 What `http.server` gives: the accept loop, and a thread for each connection; its parser, its error pages and its header
 writing are not used (`connection.py` has what replaces them). Measured reasons for the rest:
 
-- the accepted socket is wrapped in TLS in its own thread: wrapped on the listening socket, one silent client blocks all;
-- deadlines are absolute, and enforced by one reaper thread that shuts sockets down: a timeout per `recv` lets one byte every
-  few seconds hold a thread for ever;
+- the accepted socket is wrapped in TLS in its own thread: wrapped on the listening socket, one silent client blocks
+  all;
+- deadlines are absolute, and enforced by one reaper thread that shuts sockets down: a timeout per `recv` lets one byte
+  every few seconds hold a thread for ever;
 - connections past the limit wait, at the cost of a file descriptor each, so that it is known who they are (`slots.py`).
 """
 
@@ -40,17 +41,21 @@ _REAP_SECONDS = 0.5
 _STUCK_SECONDS = 10.0
 # With the time until the reaper comes round, a second at most.
 _LINGER_SECONDS = 0.5
-# tcp(7), struct tcp_info: eight bytes and four 32-bit numbers, then one that is, for a socket that listens, the length of its queue.
+# tcp(7), struct tcp_info: eight bytes and four 32-bit numbers, then one that is, for a socket that listens, the length
+# of its queue.
 _TCP_INFO = struct.Struct("=24xI")
 _BUSY_BODY = b'{"errors":[{"code":"UNAVAILABLE","message":"the registry is out of threads or memory; try again"}]}\n'
 _BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nRetry-After: 1\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nX-Content-Type-Options:"
+    b" nosniff\r\nCache-Control: no-store\r\nRetry-After: 1\r\n"
     b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_BUSY_BODY), _BUSY_BODY)
 )
 
 
 class Timeouts(NamedTuple):
-    """Times in seconds; `rate` in bytes per second, measured over a minute; `upload` is how long a body may be quiet of somebody who has logged in."""
+    """Times in seconds; `rate` in bytes per second, measured over a minute; `upload` is how long a body may be quiet of
+    somebody who has logged in.
+    """
 
     handshake: float
     head: float
@@ -108,7 +113,12 @@ class Listener(ThreadingHTTPServer):
         """Set the limits that count from now on."""
         self.head_limits = head_limits
         self.timeouts = timeouts
-        self.allowed = {HANDSHAKE: timeouts.handshake, IDLE: timeouts.idle, HEAD: timeouts.head, LINGER: _LINGER_SECONDS}
+        self.allowed = {
+            HANDSHAKE: timeouts.handshake,
+            IDLE: timeouts.idle,
+            HEAD: timeouts.head,
+            LINGER: _LINGER_SECONDS,
+        }
 
     def service_actions(self) -> None:
         """Note that the accept loop turns: called with each turn."""
@@ -125,7 +135,9 @@ class Listener(ThreadingHTTPServer):
 
     @property
     def everywhere(self) -> bool:
-        """Whether it listens at all addresses of this machine, for which nobody can ask by the one that stands for them."""
+        """Whether it listens at all addresses of this machine, for which nobody can ask by the one that stands for
+        them.
+        """
         return self.port is not None and str(self.server_address[0]) in ("::", "0.0.0.0")  # noqa: S104 -- compared
 
     @property
@@ -144,7 +156,9 @@ class Listener(ThreadingHTTPServer):
             raise OSError(str(error)) from error
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own, now or when there is a place for it; called once for each that was accepted."""
+        """Serve a connection in a thread of its own, now or when there is a place for it; called once for each that was
+        accepted.
+        """
         origin = origin_of(peer_of(client_address), self.proxies.trusts if self.proxies is not None else None)
         admitted, refused = self._slots.arrive(Arrival(request, client_address, origin))
         self._serve(admitted)
@@ -186,11 +200,16 @@ class Listener(ThreadingHTTPServer):
             arrival.connection.close()
 
     def make_room(self) -> None:
-        """Cut connections for those that wait: idle ones first, and then those of who has more than his share, if one who has less waits."""
+        """Cut connections for those that wait: idle ones first, and then those of who has more than his share, if one
+        who has less waits.
+        """
         connections = list(self.connections)
         going = [connection for connection in connections if not connection.reason]
         ending = len(connections) - len(going)
-        idle = sorted((connection for connection in going if connection.phase == IDLE), key=lambda connection: connection.phase_since)
+        idle = sorted(
+            (connection for connection in going if connection.phase == IDLE),
+            key=lambda connection: connection.phase_since,
+        )
         for connection in idle[: max(len(self._slots) - ending, 0)]:
             connection.cut("limit")
             ending += 1
@@ -242,7 +261,9 @@ class Listener(ThreadingHTTPServer):
         if phase == RECEIVING:
             request = connection.unanswered
             patience = timeouts.upload if request is not None and request.user else 0.0
-            return connection.pace.receiving(connection.received, now, stall=timeouts.stall, rate=timeouts.rate, patience=patience)
+            return connection.pace.receiving(
+                connection.received, now, stall=timeouts.stall, rate=timeouts.rate, patience=patience
+            )
         connection.pace.rest()
         since = now - connection.phase_since
         return phase if since > self.allowed.get(phase, since) else ""
@@ -255,7 +276,10 @@ class Server:
         self.listeners = listeners
         self.shutdown_seconds = shutdown_seconds
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=listener.serve_forever, name=listener.name, kwargs={"poll_interval": 0.1}) for listener in listeners]
+        self._threads = [
+            threading.Thread(target=listener.serve_forever, name=listener.name, kwargs={"poll_interval": 0.1})
+            for listener in listeners
+        ]
         self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
 
     def start(self) -> None:

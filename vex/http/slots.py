@@ -1,10 +1,13 @@
-"""Who is served at once on a listener: so many connections, the others in a short queue, and nobody at the cost of everybody else.
+"""Who is served at once on a listener: so many connections, the others in a short queue, and nobody at the cost of
+everybody else.
 
-An origin is where a connection comes from: an IPv4 address, or the /64 of an IPv6 address, which one machine has to itself. While others wait, an origin
-has no right to more than a quarter of the places: those under it are served first, and for them connections of those over it are
-cut. "" is the origin of whom that cannot be said, since others stand behind it: trusted proxies, and whoever uses a Unix socket. No sockets.
+An origin is where a connection comes from: an IPv4 address, or the /64 of an IPv6 address, which one machine has to
+itself. While others wait, an origin has no right to more than a quarter of the places: those under it are served first,
+and for them connections of those over it are cut. "" is the origin of whom that cannot be said, since others stand
+behind it: trusted proxies, and whoever uses a Unix socket. No sockets.
 
-Invariants: no more than `places` are admitted and have not left; no more than `queue` wait; whoever arrives is admitted at some time, turned away, or waits.
+Invariants: no more than `places` are admitted and have not left; no more than `queue` wait; whoever arrives is admitted
+at some time, turned away, or waits.
 """
 
 from __future__ import annotations
@@ -60,7 +63,9 @@ class Slots:
             if not self._waiting or not self._free:
                 return None
             held = Counter(self._held.values())
-            index = next((index for index, arrival in enumerate(self._waiting) if self._is_due(held, arrival.origin)), 0)
+            index = next(
+                (index for index, arrival in enumerate(self._waiting) if self._is_due(held, arrival.origin)), 0
+            )
             return self._admit(self._waiting.pop(index))
 
     def clear(self) -> list[Arrival]:
@@ -70,7 +75,8 @@ class Slots:
             return waiting
 
     def claims(self, serving: Iterable[str]) -> tuple[int, str]:
-        """Return how many wait whose origin has less than its share, and the origin that has most beyond its own, or "" if none has.
+        """Return how many wait whose origin has less than its share, and the origin that has most beyond its own, or ""
+        if none has.
 
         `serving` are the origins of the connections that go on.
         """
@@ -89,7 +95,10 @@ class Slots:
     def _turn_away(self) -> Arrival:
         """Let the newest of those go whose origin has the most, the proxies last."""
         counts = Counter(self._held.values()) + Counter(arrival.origin for arrival in self._waiting)
-        index = max(range(len(self._waiting)), key=lambda index: (bool(self._waiting[index].origin), counts[self._waiting[index].origin], index))
+        index = max(
+            range(len(self._waiting)),
+            key=lambda index: (bool(self._waiting[index].origin), counts[self._waiting[index].origin], index),
+        )
         return self._waiting.pop(index)
 
     def _is_due(self, held: Counter[str], origin: str) -> bool:

@@ -1,7 +1,7 @@
 """Listening sockets: bound to an address or to a path, or passed by a service manager (sd_listen_fds(3)).
 
-The file of a socket that a killed process left is replaced; one that somebody listens at, or that is no socket, is left alone. A file that
-was made here goes when the socket is closed; one that was passed belongs to the manager.
+The file of a socket that a killed process left is replaced; one that somebody listens at, or that is no socket, is left
+alone. A file that was made here goes when the socket is closed; one that was passed belongs to the manager.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def listen(name: str, address: Listening, backlog: int) -> socket.socket:
             listening.bind(sockaddr[:2])
             listening.listen(backlog)
     except OSError as error:
-        raise Failure(f"cannot listen on {address.host or '*'}:{address.port} for {name}: {error.strerror}; {_advice(name, error)}") from error
+        raise Failure(
+            f"cannot listen on {address.host or '*'}:{address.port} for {name}: {error.strerror};"
+            f" {_advice(name, error)}"
+        ) from error
     return listening
 
 
@@ -55,7 +58,10 @@ def passed(environment: Mapping[str, str], wanted: Sequence[str]) -> dict[str, s
     names = names if {"public", "auth", "internal"}.intersection(names) else list(wanted[: int(count)])
     if len(names) != int(count) or len(set(names)) != len(names) or not set(names).issubset(wanted):
         advice = "pass one socket for each, or name them so with FileDescriptorName="
-        raise Failure(f"{count} sockets were passed ({environment.get('LISTEN_FDNAMES')}), and the listeners are {', '.join(wanted)}; {advice}")
+        raise Failure(
+            f"{count} sockets were passed ({environment.get('LISTEN_FDNAMES')}), and the listeners are"
+            f" {', '.join(wanted)}; {advice}"
+        )
     return {name: _passed(name, _FIRST_PASSED + number) for number, name in enumerate(names)}
 
 
@@ -66,7 +72,10 @@ def _passed(name: str, descriptor: int) -> socket.socket:
     except OSError:
         usable = False
     if not usable:
-        raise Failure(f"descriptor {descriptor}, passed for {name}, is no listening stream socket; use ListenStream= and Accept=no")
+        raise Failure(
+            f"descriptor {descriptor}, passed for {name}, is no listening stream socket; use ListenStream= and"
+            " Accept=no"
+        )
     listening.set_inheritable(False)
     listening.setblocking(True)
     return listening
@@ -97,7 +106,9 @@ def _listen_at_path(name: str, address: UnixAddress, backlog: int) -> socket.soc
             os.chmod(address.path, _SOCKET_MODE)
             listening.listen(backlog)
     except OSError as error:
-        raise Failure(f"cannot listen on {address} for {name}: {error.strerror or error}; {_path_advice(name, error)}") from error
+        raise Failure(
+            f"cannot listen on {address} for {name}: {error.strerror or error}; {_path_advice(name, error)}"
+        ) from error
     return listening
 
 
@@ -136,7 +147,10 @@ def _resolve(name: str, address: Address) -> tuple[socket.AddressFamily, tuple[A
         # As bytes: for text, Python loads what encodes international names.
         found = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        message = f"cannot listen on {host}:{port} for {name}: the host name is not known here; use an address of this machine, or :{port} for all"
+        message = (
+            f"cannot listen on {host}:{port} for {name}: the host name is not known here; use an address of this"
+            f" machine, or :{port} for all"
+        )
         raise Failure(message) from error
     # localhost may be both; clients that are told 127.0.0.1 must find us there.
     family, _, _, _, sockaddr = min(found, key=lambda entry: entry[0] != socket.AF_INET)

@@ -1,17 +1,19 @@
-"""Turns at heavy work: a few at once, a short queue for the others, and rests in between, so that light requests hardly notice.
+"""Turns at heavy work: a few at once, a short queue for the others, and rests in between, so that light requests hardly
+notice.
 
-Python runs one thread at a time. One that computes gives way only every 5 ms (`sys.setswitchinterval`), and a request, which takes
-several turns with the interpreter, would wait that long for each. So heavy work goes in steps of a fraction of a millisecond, and
-sleeps in between: the longer, the more there are at such work, so that all of them together take hardly more than one would. What is
-computed outside the interpreter keeps nobody from it, but from the processors: there, one who is alone need not rest. Work ends when nobody
-waits any more for what it makes.
+Python runs one thread at a time. One that computes gives way only every 5 ms (`sys.setswitchinterval`), and a request,
+which takes several turns with the interpreter, would wait that long for each. So heavy work goes in steps of a fraction
+of a millisecond, and sleeps in between: the longer, the more there are at such work, so that all of them together take
+hardly more than one would. What is computed outside the interpreter keeps nobody from it, but from the processors:
+there, one who is alone need not rest. Work ends when nobody waits any more for what it makes.
 
     with work.pages.take(request.left) as turn:
         for ...:
             turn.step()
 
-Invariants: no more than `at_once` have a turn of a kind; those who wait get theirs in the order in which they came; whatever happens to
-one who has a turn or waits for one, it is given back. All kinds end together: then nobody begins, waits or goes on.
+Invariants: no more than `at_once` have a turn of a kind; those who wait get theirs in the order in which they came;
+whatever happens to one who has a turn or waits for one, it is given back. All kinds end together: then nobody begins,
+waits or goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from typing import Callable
 from vex.errors import BUSY, Disconnected, RegistryError
 from vex.progress import Work
 
-# One who is alone rests as long as it has worked in the interpreter; and for each other one at work, so many times as long after work there, and outside.
+# One who is alone rests as long as it has worked in the interpreter; and for each other one at work, so many times as
+# long after work there, and outside.
 _REST_FACTOR, _OUTSIDE_FACTOR = 3, 2
 # Shorter ones are put off.
 _MIN_REST_SECONDS, _MAX_REST_SECONDS = 0.0002, 0.05
@@ -51,7 +54,9 @@ class Turn(Work):
         return self._left()
 
     def step(self) -> None:
-        """Rest, if it is time to; to be called after each small piece of work. Raises Disconnected when the client has left, UNAVAILABLE at the end."""
+        """Rest, if it is time to; to be called after each small piece of work. Raises Disconnected when the client has
+        left, UNAVAILABLE at the end.
+        """
         self._rest(1 + _REST_FACTOR * (self._turns.at_work - 1))
 
     def resume(self) -> None:
@@ -87,8 +92,12 @@ class _Workers:
 class Turns:
     """Who may do heavy work of one kind now; any thread may ask."""
 
-    def __init__(self, at_once: int = 2, places: int = 64, patience: float = 10.0, workers: _Workers | None = None) -> None:
-        """Give that many turns at once; `places` is how many may wait, each for `patience` seconds. What has the same `workers` ends together."""
+    def __init__(
+        self, at_once: int = 2, places: int = 64, patience: float = 10.0, workers: _Workers | None = None
+    ) -> None:
+        """Give that many turns at once; `places` is how many may wait, each for `patience` seconds. What has the same
+        `workers` ends together.
+        """
         self._free = at_once
         self._places = places
         self._patience = patience
@@ -103,7 +112,9 @@ class Turns:
 
     @contextlib.contextmanager
     def take(self, left: Callable[[], bool]) -> Iterator[Turn]:
-        """Hold a turn; `left` tells whether the client has gone. Raises BUSY when too many wait or it took too long, and what `Turn.step` raises."""
+        """Hold a turn; `left` tells whether the client has gone. Raises BUSY when too many wait or it took too long,
+        and what `Turn.step` raises.
+        """
         self._enter(left)
         self._workers.add(1)
         try:
@@ -160,7 +171,9 @@ class Turns:
 
 
 class HeavyWork:
-    """The turns at each kind of heavy work, of which a process has one each; none keeps another waiting, and all end together."""
+    """The turns at each kind of heavy work, of which a process has one each; none keeps another waiting, and all end
+    together.
+    """
 
     def __init__(self) -> None:
         """Give so many turns at each kind."""

@@ -1,4 +1,5 @@
-"""What a certificate says (RFC 5280 section 4.1), and the key in a file: read, and not checked, since OpenSSL does that where they are used.
+"""What a certificate says (RFC 5280 section 4.1), and the key in a file: read, and not checked, since OpenSSL does that
+where they are used.
 
 `ssl` tells what is in the certificate of the other side of a connection only.
 """
@@ -14,7 +15,9 @@ _BASIC_CONSTRAINTS, _ALTERNATIVE_NAMES = der.oid("2.5.29.19"), der.oid("2.5.29.1
 
 
 class Certificate(NamedTuple):
-    """What is known of a certificate: names as DER, `not_after` in seconds since 1970, the names and addresses that it is for."""
+    """What is known of a certificate: names as DER, `not_after` in seconds since 1970, the names and addresses that it
+    is for.
+    """
 
     issuer: bytes
     subject: bytes
@@ -45,7 +48,9 @@ def read_certificate(pem: bytes) -> Certificate:
 
 
 def read_key(pem: bytes) -> int:
-    """Read a private key as `vex quickstart` writes it, PKCS#8 (RFC 5208 section 5) around RFC 5915 section 3; raises ValueError."""
+    """Read a private key as `vex quickstart` writes it, PKCS#8 (RFC 5208 section 5) around RFC 5915 section 3; raises
+    ValueError.
+    """
     _, algorithm, wrapped, *_ = der.elements(_only(der.first_of(pem, der.PRIVATE_KEY)))
     if algorithm.encoded != der.EC_PUBLIC_KEY_ON_P256:
         raise ValueError("the key is not one of the curve P-256")

@@ -1,4 +1,6 @@
-"""What a person deletes: which deletions are refused, with what to do instead, and what begins with those that are not."""
+"""What a person deletes: which deletions are refused, with what to do instead, and what begins with those that are
+not.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,18 @@ _NAMED = 10
 
 
 def delete_manifest(
-    tx: Transaction, release: Release, actor: Actor, name: RepositoryName, repository: int, manifest: int, delete_untags: str, now: int
+    tx: Transaction,
+    release: Release,
+    actor: Actor,
+    name: RepositoryName,
+    repository: int,
+    manifest: int,
+    delete_untags: str,
+    now: int,
 ) -> None:
-    """Delete a manifest, with its tags if `delete_untags` allows that; raises REFERENCED while an index or a tag needs it."""
+    """Delete a manifest, with its tags if `delete_untags` allows that; raises REFERENCED while an index or a tag needs
+    it.
+    """
     parents = queries.manifest_parents(tx, repository, manifest, _NAMED)
     if parents:
         message = f"the manifest is part of {_named('index', 'indexes', parents)}; delete that first"
@@ -31,11 +42,21 @@ def delete_manifest(
     release.delete(tx, repository, manifest, now)
 
 
-def delete_blob(tx: Transaction, release: Release, actor: Actor, name: RepositoryName, repository: int, blob: queries.BlobRow, now: int) -> None:
+def delete_blob(
+    tx: Transaction,
+    release: Release,
+    actor: Actor,
+    name: RepositoryName,
+    repository: int,
+    blob: queries.BlobRow,
+    now: int,
+) -> None:
     """Let go of a blob that was uploaded and not used; raises REFERENCED while a manifest needs it."""
     manifests = queries.referencing_manifests(tx, repository, blob.id, _NAMED)
     if manifests:
-        message = f"the blob is part of {_named('manifest', 'manifests', manifests)}; it goes away with the last of them"
+        message = (
+            f"the blob is part of {_named('manifest', 'manifests', manifests)}; it goes away with the last of them"
+        )
         raise RegistryError(REFERENCED, message, detail={"manifests": manifests})
     queries.drop_leases(tx, repository, [blob.id])
     queries.mark_if_empty(tx, repository, now)
@@ -48,8 +69,10 @@ def delete_blob(tx: Transaction, release: Release, actor: Actor, name: Repositor
 
 def _still_tagged(name: RepositoryName, tags: Sequence[Tag]) -> str:
     return (
-        f"the manifest still has {_named('tag', 'tags', tags)}; delete each tag (DELETE /v2/{name}/manifests/{tags[0]}), and the manifest goes with the last"
-        " one; or set delete-untags in the registry's configuration: one lets a manifest with one tag be deleted with it, yes with all its tags"
+        f"the manifest still has {_named('tag', 'tags', tags)}; delete each tag (DELETE"
+        f" /v2/{name}/manifests/{tags[0]}), and the manifest goes with the last"
+        " one; or set delete-untags in the registry's configuration: one lets a manifest with one tag be deleted with"
+        " it, yes with all its tags"
     )
 
 

@@ -1,8 +1,9 @@
-"""What is done by itself, over time: expiry, removal of empty repositories, and the check of files against rows after a start.
+"""What is done by itself, over time: expiry, removal of empty repositories, and the check of files against rows after a
+start.
 
-`Housekeeping` is one thread, which goes through a table of steps at a fixed interval. Invariants: a step that fails is logged, and keeps
-no other from being done; what expires by the time of day is left alone while that cannot be trusted (`timekeeping.py`). Work is done in
-small transactions, so that requests get their turn in between.
+`Housekeeping` is one thread, which goes through a table of steps at a fixed interval. Invariants: a step that fails is
+logged, and keeps no other from being done; what expires by the time of day is left alone while that cannot be trusted
+(`timekeeping.py`). Work is done in small transactions, so that requests get their turn in between.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ _NAMED = 5
 
 
 class Step(NamedTuple):
-    """Something that is done with each sweep, under the name that the metrics have for it; `expires`: it removes what is too old."""
+    """Something that is done with each sweep, under the name that the metrics have for it; `expires`: it removes what
+    is too old.
+    """
 
     name: str
     work: Callable[[], object]
@@ -44,7 +47,8 @@ class Step(NamedTuple):
 
 
 class Housekeeping:
-    """The removal of what is due; `sweep` does one round, `start` a thread that checks the files and then sweeps again and again.
+    """The removal of what is due; `sweep` does one round, `start` a thread that checks the files and then sweeps again
+    and again.
 
     `chores` are done with each sweep, too. `succeeded` tells when each step was done last, in seconds since 1970.
     """
@@ -134,14 +138,18 @@ class Housekeeping:
             yield len(names), litter
 
     def _remove_litter(self, suspicious: bool) -> None:
-        """Remove the files without a row; many of them, beside a database that nobody had open at its end, may be what an older copy of it does not know."""
+        """Remove the files without a row; many of them, beside a database that nobody had open at its end, may be what
+        an older copy of it does not know.
+        """
         remove = self._registry.reconciler.set_aside if suspicious else self._registry.reconciler.remove
         counts = [remove(litter) for _, litter in self._litter()]
         files, size = sum(count.files for count in counts), sum(count.bytes for count in counts)
         if files and suspicious:
             _log.warning(
-                "%d files of %d bytes, more than a tenth of all, belong to no blob that the database knows, as if it were an older copy without its"
-                " vex.db-wal: they are set aside in %s; start with the right database to have them back, or remove them with vex check --repair",
+                "%d files of %d bytes, more than a tenth of all, belong to no blob that the database knows, as if it"
+                " were an older copy without its"
+                " vex.db-wal: they are set aside in %s; start with the right database to have them back, or remove them"
+                " with vex check --repair",
                 *(files, size, self._files.kept),
             )
         elif files:
@@ -151,7 +159,11 @@ class Housekeeping:
         foreign = list(itertools.islice(self._files.foreign(), _NAMED + 1))
         if foreign:
             more = " and more" if len(foreign) > _NAMED else ""
-            _log.warning("in the data directory, but no files of the registry, and so left alone: %s%s", ", ".join(foreign[:_NAMED]), more)
+            _log.warning(
+                "in the data directory, but no files of the registry, and so left alone: %s%s",
+                ", ".join(foreign[:_NAMED]),
+                more,
+            )
 
     def _check_rows_after(self, last: int) -> int:
         with self._database.read() as tx:
@@ -163,7 +175,9 @@ class Housekeeping:
 
     def _expire_leases(self) -> None:
         now = int(self._clock())
-        self._remove_due(lambda tx: queries.expired_leases(tx, now, 1), lambda tx: expire_leases(tx, now, _BATCH, self._pulls))
+        self._remove_due(
+            lambda tx: queries.expired_leases(tx, now, 1), lambda tx: expire_leases(tx, now, _BATCH, self._pulls)
+        )
 
     def _expire_manifests(self) -> None:
         now, release = int(self._clock()), Release(self._pulls)
@@ -172,7 +186,10 @@ class Housekeeping:
     def _remove_empty_repositories(self) -> None:
         now = int(self._clock())
         uploading = frozenset(self._uploads.repositories())
-        self._remove_due(lambda tx: _empty_repositories(tx, now, uploading), lambda tx: _remove_empty_repositories(tx, now, uploading))
+        self._remove_due(
+            lambda tx: _empty_repositories(tx, now, uploading),
+            lambda tx: _remove_empty_repositories(tx, now, uploading),
+        )
 
     def _forget_changes(self) -> None:
         """Shorten the audit trail; no answer to a client comes from it."""
@@ -185,8 +202,12 @@ class Housekeeping:
             with self._database.write() as tx:
                 audit.delete_changes_before(tx, before, _BATCH)
 
-    def _remove_due(self, due: Callable[[Transaction], Sequence[object]], remove: Callable[[Transaction], list[audit.Told]]) -> None:
-        """Remove what is due, a batch in each transaction, and the files of the blobs that are gone; where nothing is due, nothing is written."""
+    def _remove_due(
+        self, due: Callable[[Transaction], Sequence[object]], remove: Callable[[Transaction], list[audit.Told]]
+    ) -> None:
+        """Remove what is due, a batch in each transaction, and the files of the blobs that are gone; where nothing is
+        due, nothing is written.
+        """
         while not self._stop.is_set():
             with self._database.read() as tx:
                 if not due(tx):

@@ -1,4 +1,5 @@
-"""What the registry API lists: repositories, tags and referrers, in pieces, and without the lock that pulls and pushes need.
+"""What the registry API lists: repositories, tags and referrers, in pieces, and without the lock that pulls and pushes
+need.
 
 A list may have a million names: each piece is a query of its own, and between two of them nothing is held.
 """
@@ -26,7 +27,9 @@ Names = Callable[[str, int], "list[str]"]
 
 
 class Extent(NamedTuple):
-    """How far a page of a list goes: the last name on it, the bytes of all its names in JSON, and whether more follow."""
+    """How far a page of a list goes: the last name on it, the bytes of all its names in JSON, and whether more
+    follow.
+    """
 
     end: str
     bytes: int
@@ -60,11 +63,14 @@ class Lists:
             repository = _find(tx, name)
             return _extent(lambda end: listings.measure_tags(tx, repository, end, _PIECE), last, max_bytes)
 
-    def referrers(self, name: RepositoryName, subject: Digest, artifact_type: str, last: str, limit: int) -> tuple[list[ReferrerRow], bool]:
-        """Return a page of the manifests of a repository with this subject, by digest, after `last`, and whether more follow; `artifact_type` "" means any.
+    def referrers(
+        self, name: RepositoryName, subject: Digest, artifact_type: str, last: str, limit: int
+    ) -> tuple[list[ReferrerRow], bool]:
+        """Return a page of the manifests of a repository with this subject, by digest, after `last`, and whether more
+        follow; `artifact_type` "" means any.
 
-        What clients left under the fallback tag of the referrers tag schema needs no merging: what such an index lists is in
-        the repository, by the rule for references, and so is found here by its own `subject`.
+        What clients left under the fallback tag of the referrers tag schema needs no merging: what such an index lists
+        is in the repository, by the rule for references, and so is found here by its own `subject`.
         """
         with self._database.browse() as tx:
             repository = queries.find_repository(tx, name)

@@ -1,10 +1,12 @@
-"""What clients were told a short while ago, and rely on: it stays when it loses its last reference, until they have had their time.
+"""What clients were told a short while ago, and rely on: it stays when it loses its last reference, until they have had
+their time.
 
-A pull goes on by digest after a tag or a digest was answered; a push leaves out what it was told is there. Each answer is one entry in
-memory, and no write: a removal asks, in its transaction, and turns what it finds into a row that survives a restart. What was only
-noted does not.
+A pull goes on by digest after a tag or a digest was answered; a push leaves out what it was told is there. Each answer
+is one entry in memory, and no write: a removal asks, in its transaction, and turns what it finds into a row that
+survives a restart. What was only noted does not.
 
-Bounded without forgetting too early: past the limit the older half goes, and from then on everything counts as told when that half ended.
+Bounded without forgetting too early: past the limit the older half goes, and from then on everything counts as told
+when that half ended.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class Notes:
     def __init__(self, seconds: int, *, limit: int = _MAX_NOTED) -> None:
         self.seconds = seconds
         self._half = limit // 2
-        # Two generations, so that nothing has to be kept in order: a note goes into the newer one, and the older one goes as a whole.
+        # Two generations, so that nothing has to be kept in order: a note goes into the newer one, and the older one
+        # goes as a whole.
         self._newer: dict[int, float] = {}
         self._older: dict[int, float] = {}
         self._turned = -math.inf
@@ -40,7 +43,9 @@ class Notes:
                 self._turn(now, full=True)
 
     def noting(self, key: int, clock: Callable[[], float]) -> Callable[[], None]:
-        """Return what remembers this each time it is called: as `note`, with one call less, which is 2 % of an answer that is given again."""
+        """Return what remembers this each time it is called: as `note`, with one call less, which is 2 % of an answer
+        that is given again.
+        """
         half = self._half
 
         def note() -> None:
@@ -86,13 +91,22 @@ class Pulls:
     How long ago an answer was given is told by the `steady` clock, which nobody sets; `clock` tells the time of day.
     """
 
-    def __init__(self, grace: int, *, clock: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, grace: int, *, clock: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic
+    ) -> None:
         self._clock = clock
         self._steady = steady
-        self._pulled, self._pushed, self._pushed_blobs, self._lost = Notes(grace), Notes(_PUSH_SECONDS), Notes(_PUSH_SECONDS), Notes(grace)
+        self._pulled, self._pushed, self._pushed_blobs, self._lost = (
+            Notes(grace),
+            Notes(_PUSH_SECONDS),
+            Notes(_PUSH_SECONDS),
+            Notes(grace),
+        )
 
     def noting(self, repository: int, manifest: str, *, pushing: bool = False) -> Callable[[], None]:
-        """Return what remembers that a manifest is told of, perhaps to one who may push; it is called for each answer that is given again."""
+        """Return what remembers that a manifest is told of, perhaps to one who may push; it is called for each answer
+        that is given again.
+        """
         key = _key(repository, manifest)
         pulled = self._pulled.noting(key, self._steady)
         if not pushing:
@@ -118,7 +132,9 @@ class Pulls:
         self._lost.note(_key(repository, manifest), self._steady())
 
     def hold(self, repository: int, manifest: str) -> int:
-        """Return until when a manifest, with all that it needs, must stay although nothing references it; 0 where it need not."""
+        """Return until when a manifest, with all that it needs, must stay although nothing references it; 0 where it
+        need not.
+        """
         key, now = _key(repository, manifest), self._steady()
         return self._by_day(max(self._pulled.until(key, now), self._pushed.until(key, now)), now)
 

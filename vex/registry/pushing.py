@@ -38,14 +38,18 @@ class CheckedManifest(NamedTuple):
         return self.manifest.subject.digest if self.manifest.subject else None
 
 
-def check_manifest(content: bytes, content_type: str | None, limits: ManifestLimits, files: BlobFiles) -> CheckedManifest:
+def check_manifest(
+    content: bytes, content_type: str | None, limits: ManifestLimits, files: BlobFiles
+) -> CheckedManifest:
     """Check a pushed manifest, as `parse_manifest`, and summarise it; may read a file, and take its time."""
     manifest = parse_manifest(content, content_type, limits)
     return CheckedManifest(manifest, read_summary(manifest, files), _encode(manifest.annotations))
 
 
 class Push(NamedTuple):
-    """A push of a manifest to a repository at a time; `wait` is how long a referrer waits for its subject, in seconds."""
+    """A push of a manifest to a repository at a time; `wait` is how long a referrer waits for its subject, in
+    seconds.
+    """
 
     repository: int
     now: int
@@ -54,12 +58,16 @@ class Push(NamedTuple):
 
 
 def save_manifest(tx: Transaction, push: Push, digest: Digest, content: bytes, checked: CheckedManifest) -> int:
-    """Store a manifest in a repository with its references; returns its row's id. Raises MANIFEST_BLOB_UNKNOWN and MANIFEST_INVALID."""
+    """Store a manifest in a repository with its references; returns its row's id. Raises MANIFEST_BLOB_UNKNOWN and
+    MANIFEST_INVALID.
+    """
     manifest, repository, subject = checked.manifest, push.repository, checked.subject
     row = queries.save_manifest(tx, digest, content, manifest.artifact_type, checked.annotations)
     blobs, children = _resolve(tx, push, manifest)
     waits = subject is not None and not removal.has_subject(tx, repository, subject)
-    queries.add_manifest(tx, repository, row, manifest.media_type, subject, push.now, push.now + push.wait if waits else None)
+    queries.add_manifest(
+        tx, repository, row, manifest.media_type, subject, push.now, push.now + push.wait if waits else None
+    )
     queries.add_references(tx, repository, row, blobs, children)
     for child in children:
         removal.revive(tx, repository, child)
@@ -70,7 +78,8 @@ def save_manifest(tx: Transaction, push: Push, digest: Digest, content: bytes, c
 
 
 def _encode(annotations: Mapping[str, str]) -> str:
-    # In pieces: the encoder does not let go of the interpreter lock, and hundreds of thousands of them would keep everybody else waiting.
+    # In pieces: the encoder does not let go of the interpreter lock, and hundreds of thousands of them would keep
+    # everybody else waiting.
     items = iter(annotations.items())
     pieces = []
     while piece := dict(itertools.islice(items, _ENCODED_AT_ONCE)):
@@ -79,7 +88,9 @@ def _encode(annotations: Mapping[str, str]) -> str:
 
 
 def _resolve(tx: Transaction, push: Push, manifest: Manifest) -> tuple[set[int], set[int]]:
-    """Return the ids of the blobs and the manifests that a manifest references; raises MANIFEST_BLOB_UNKNOWN and MANIFEST_INVALID."""
+    """Return the ids of the blobs and the manifests that a manifest references; raises MANIFEST_BLOB_UNKNOWN and
+    MANIFEST_INVALID.
+    """
     blobs: set[int] = set()
     children: set[int] = set()
     missing: list[Digest] = []
@@ -96,17 +107,27 @@ def _resolve(tx: Transaction, push: Push, manifest: Manifest) -> tuple[set[int],
             continue
         # BuildKit's cache images are indexes of layers: a child that is no manifest may be a blob.
         blob = queries.find_blob(tx, descriptor.digest)
-        if blob is not None and not blob.damaged and blob_in_repository(tx, push.pulls, push.repository, blob, push.now):
+        if (
+            blob is not None
+            and not blob.damaged
+            and blob_in_repository(tx, push.pulls, push.repository, blob, push.now)
+        ):
             _check_size(descriptor, blob.size)
             blobs.add(blob.id)
         elif descriptor.required:
             missing.append(descriptor.digest)
     if missing:
-        message = f"the manifest references content that is not in this repository: {', '.join(missing[:_NAMED])}; push that first"
+        message = (
+            f"the manifest references content that is not in this repository: {', '.join(missing[:_NAMED])}; push that"
+            " first"
+        )
         raise RegistryError(MANIFEST_BLOB_UNKNOWN, message, detail={"missing": missing})
     return blobs, children
 
 
 def _check_size(descriptor: Descriptor, size: int) -> None:
     if descriptor.size != size:
-        raise RegistryError(MANIFEST_INVALID, f"the manifest says that {descriptor.digest} has {descriptor.size} bytes, but it has {size}")
+        raise RegistryError(
+            MANIFEST_INVALID,
+            f"the manifest says that {descriptor.digest} has {descriptor.size} bytes, but it has {size}",
+        )

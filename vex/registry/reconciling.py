@@ -1,6 +1,8 @@
-"""The rows and the files of blobs, which agree: a file without a row goes, and a row whose file is missing or short is damaged.
+"""The rows and the files of blobs, which agree: a file without a row goes, and a row whose file is missing or short is
+damaged.
 
-A file that a push is about to give a row stays: whether it has one is looked up with the database's lock held (`BlobFiles`).
+A file that a push is about to give a row stays: whether it has one is looked up with the database's lock held
+(`BlobFiles`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ _log = logging.getLogger("vex")
 
 
 class Reconciler:
-    """Brings files of blobs into agreement with rows; any thread may use it. `all_changed` is called when a blob is no longer as it was told."""
+    """Brings files of blobs into agreement with rows; any thread may use it. `all_changed` is called when a blob is no
+    longer as it was told.
+    """
 
     def __init__(self, database: Database, files: BlobFiles, all_changed: Callable[[], None]) -> None:
         self._database = database
@@ -27,7 +31,9 @@ class Reconciler:
         self._all_changed = all_changed
 
     def remove(self, digests: Iterable[Digest]) -> Count:
-        """Remove the files of blobs that have no row, and that no push is about to give one; what fails is logged, and tried again later."""
+        """Remove the files of blobs that have no row, and that no push is about to give one; what fails is logged, and
+        tried again later.
+        """
         return self._files.remove(digests, lock=self._rows)
 
     def set_aside(self, digests: Iterable[Digest]) -> Count:
@@ -45,7 +51,9 @@ class Reconciler:
         self._files.remove_left(lock=self._rows)
 
     def note_damage(self, blob: queries.BlobRow) -> None:
-        """Record and log that the file of a blob is missing or short, after a second look: it may have been removed or pushed since the first."""
+        """Record and log that the file of a blob is missing or short, after a second look: it may have been removed or
+        pushed since the first.
+        """
         if blob.damaged:
             return
         with self._database.write() as tx:
@@ -53,7 +61,9 @@ class Reconciler:
                 return
             tx.after_commit(self._all_changed)
             queries.mark_damaged(tx, blob.digest)
-        _log.error("the file of blob %s is missing or does not have %d bytes; push it again to heal it", blob.digest, blob.size)
+        _log.error(
+            "the file of blob %s is missing or does not have %d bytes; push it again to heal it", blob.digest, blob.size
+        )
 
     @contextlib.contextmanager
     def _rows(self) -> Iterator[Callable[[Digest], bool]]:

@@ -1,10 +1,10 @@
 """The reference rules: what goes away when a tag, a manifest or a lease does.
 
-A manifest stays while a tag or an index of its repository references it; one that was pushed by digest stays until it is
-deleted or an index that references it goes. A referrer without a tag goes with its subject, and so do the tags of cosign. What
-somebody was told of a short while ago is held first. A blob stays while a manifest references it or a lease holds it. Each function
-works within the caller's transaction, and tells what lost its row, so that the caller can log that, and remove the files of
-blobs, once it is committed.
+A manifest stays while a tag or an index of its repository references it; one that was pushed by digest stays until it
+is deleted or an index that references it goes. A referrer without a tag goes with its subject, and so do the tags of
+cosign. What somebody was told of a short while ago is held first. A blob stays while a manifest references it or a
+lease holds it. Each function works within the caller's transaction, and tells what lost its row, so that the caller can
+log that, and remove the files of blobs, once it is committed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _TAGS_LOOKED_AT = 100
 class Release:
     """A removal under way, over one transaction or several: `gone` tells what lost its row since that was taken last.
 
-    It begins with what lost a reference, and ends with everything that this one alone kept. What is not done yet is due in the database.
+    It begins with what lost a reference, and ends with everything that this one alone kept. What is not done yet is due
+    in the database.
     """
 
     def __init__(self, pulls: Pulls, actor: Actor = NOBODY) -> None:
@@ -67,7 +68,8 @@ class Release:
             self._add(repository, manifest)
 
     def delete(self, tx: Transaction, repository: int, manifest: int, now: int) -> None:
-        """Have a manifest that neither a tag nor a listed index references go at once: from now on it is nowhere, whoever was told of it.
+        """Have a manifest that neither a tag nor a listed index references go at once: from now on it is nowhere,
+        whoever was told of it.
 
         What it references, and what refers to it, stays as long as otherwise the manifest would have been held.
         """
@@ -78,7 +80,9 @@ class Release:
         for parent in removal.held_parents(tx, repository, manifest):
             # It could be fetched until now, and not any more what it lists.
             self.delete(tx, repository, parent, now)
-        removal.set_state(tx, repository, manifest, removal.GONE, max(self._pulls.hold(repository, leaving.digest), now))
+        removal.set_state(
+            tx, repository, manifest, removal.GONE, max(self._pulls.hold(repository, leaving.digest), now)
+        )
         self._add(repository, manifest)
 
     def work(self, tx: Transaction, now: int) -> None:
@@ -116,7 +120,11 @@ class Release:
             return True
         if leaving.state == removal.GONE:
             return self._dissolve(tx, repository, manifest, leaving, now)
-        waited_for = leaving.state == removal.LIVE and leaving.subject is not None and removal.has_subject(tx, repository, leaving.subject)
+        waited_for = (
+            leaving.state == removal.LIVE
+            and leaving.subject is not None
+            and removal.has_subject(tx, repository, leaving.subject)
+        )
         if leaving.holders or waited_for:
             removal.revive(tx, repository, manifest)
             return True
@@ -131,7 +139,9 @@ class Release:
         return False
 
     def _dissolve(self, tx: Transaction, repository: int, manifest: int, leaving: removal.Leaving, now: int) -> bool:
-        """Take away a part of what hangs on a manifest that is gone, and at the end itself; returns whether that was all."""
+        """Take away a part of what hangs on a manifest that is gone, and at the end itself; returns whether that was
+        all.
+        """
         if leaving.holders:
             # An index that is gone too references it still, and has it go on.
             removal.set_state(tx, repository, manifest, removal.GONE, None)
@@ -161,9 +171,13 @@ class Release:
         return len(found) == _PART
 
     def _untag_signatures(self, tx: Transaction, repository: int, digest: Digest, now: int, until: int) -> None:
-        """Delete the tags under which cosign keeps signatures of a manifest; what they point to is held until then, as other referrers are."""
+        """Delete the tags under which cosign keeps signatures of a manifest; what they point to is held until then, as
+        other referrers are.
+        """
         for tag, target in removal.signature_tags(tx, repository, digest):
-            if not all(map(_SIGNATURE_TAG.fullmatch, queries.tags_of_manifest(tx, repository, target, _TAGS_LOOKED_AT))):
+            if not all(
+                map(_SIGNATURE_TAG.fullmatch, queries.tags_of_manifest(tx, repository, target, _TAGS_LOOKED_AT))
+            ):
                 continue
             untag(tx, self._actor, repository, tag, target, now)
             if until:
@@ -185,7 +199,9 @@ class Release:
 
 
 def blob_in_repository(tx: Transaction, pulls: Pulls, repository: int, blob: queries.BlobRow, now: int) -> bool:
-    """Tell whether a blob is in a repository: a manifest references it, or a lease holds it, or held it until somebody was told of it."""
+    """Tell whether a blob is in a repository: a manifest references it, or a lease holds it, or held it until somebody
+    was told of it.
+    """
     if queries.blob_in_repository(tx, repository, blob.id, now):
         return True
     return pulls.hold_blob(repository, blob.digest) > now and queries.blob_in_repository(tx, repository, blob.id, 0)
@@ -203,7 +219,17 @@ def untag(tx: Transaction, actor: Actor, repository: int, tag: Tag, manifest: in
     tag_changed(tx, actor, repository, tag, manifest, None, now)
 
 
-def point_tag(tx: Transaction, release: Release, actor: Actor, repository: int, tag: Tag, manifest: int, *, now: int, keep_replaced: int) -> None:
+def point_tag(
+    tx: Transaction,
+    release: Release,
+    actor: Actor,
+    repository: int,
+    tag: Tag,
+    manifest: int,
+    *,
+    now: int,
+    keep_replaced: int,
+) -> None:
     """Point a tag at a manifest; what it pointed to before is released, or kept for `keep_replaced` seconds."""
     replaced = queries.tag_target(tx, repository, tag)
     queries.set_tag(tx, repository, tag, manifest, now)

@@ -1,7 +1,8 @@
 """The operations of the registry: what a request means for rows and files, without HTTP and without SQL.
 
-Each operation is one transaction. Names come in checked (`names.py`); errors are those of the specification (`errors.py`).
-Files of blobs that lost their row are removed after the commit, by `reconciling.py`. What removes by itself, over time, is in `housekeeping.py`.
+Each operation is one transaction. Names come in checked (`names.py`); errors are those of the specification
+(`errors.py`). Files of blobs that lost their row are removed after the commit, by `reconciling.py`. What removes by
+itself, over time, is in `housekeeping.py`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ _MOST_LOOKED_AT = 200
 
 
 class Rules(NamedTuple):
-    """What the operator can choose; times in seconds, and what a manifest may weigh: bytes, descriptors, levels of nested JSON."""
+    """What the operator can choose; times in seconds, and what a manifest may weigh: bytes, descriptors, levels of
+    nested JSON.
+    """
 
     upload_lease: int
     keep_replaced: int
@@ -57,7 +60,9 @@ class Rules(NamedTuple):
 
 
 class StoredBlob(NamedTuple):
-    """A blob as it is served: from its file, or, when it is a manifest of the repository, from memory. The receiver closes the file."""
+    """A blob as it is served: from its file, or, when it is a manifest of the repository, from memory. The receiver
+    closes the file.
+    """
 
     digest: Digest
     size: int
@@ -113,8 +118,12 @@ class Registry:
         with self._database.read() as tx:
             return _find_manifest(tx, name, reference)[1]
 
-    def read_manifest(self, name: RepositoryName, reference: Reference, *, content: bool = True, pushing: bool = False) -> ReadManifest:
-        """Return a manifest, perhaps without its bytes, and remember that it was told of, perhaps to one who may push; raises MANIFEST_UNKNOWN."""
+    def read_manifest(
+        self, name: RepositoryName, reference: Reference, *, content: bool = True, pushing: bool = False
+    ) -> ReadManifest:
+        """Return a manifest, perhaps without its bytes, and remember that it was told of, perhaps to one who may push;
+        raises MANIFEST_UNKNOWN.
+        """
         with self._database.read() as tx:
             repository, row = _find_manifest(tx, name, reference)
             found = queries.manifest_content(tx, row.id) if content else b""
@@ -124,7 +133,9 @@ class Registry:
         return ReadManifest(row, found, note)
 
     def find_blob(self, name: RepositoryName, digest: Digest, *, pushing: bool = False) -> int:
-        """Return the size in bytes of a blob or manifest of the repository, for one who may push perhaps; raises BLOB_UNKNOWN."""
+        """Return the size in bytes of a blob or manifest of the repository, for one who may push perhaps; raises
+        BLOB_UNKNOWN.
+        """
         blob, content = self._locate_blob(name, digest, pushing=pushing)
         if blob is None:
             return len(content)
@@ -133,7 +144,9 @@ class Registry:
         return blob.size
 
     def open_blob(self, name: RepositoryName, digest: Digest, *, pushing: bool = False) -> StoredBlob:
-        """Return a blob or manifest of the repository, the blob with its file open, for one who may push perhaps; raises BLOB_UNKNOWN."""
+        """Return a blob or manifest of the repository, the blob with its file open, for one who may push perhaps;
+        raises BLOB_UNKNOWN.
+        """
         blob, content = self._locate_blob(name, digest, pushing=pushing)
         if blob is None:
             return StoredBlob(digest, len(content), None, content)
@@ -145,7 +158,8 @@ class Registry:
         raise self._damaged(blob)
 
     def hold_blob(self, name: RepositoryName, digest: Digest, may_pull: MayPull) -> int:
-        """Hold a blob that a manifest anywhere references in this repository for an hour, so that a client need not send it; returns its size.
+        """Hold a blob that a manifest anywhere references in this repository for an hour, so that a client need not
+        send it; returns its size.
 
         Raises BLOB_UNKNOWN, also where the client may pull from none of the repositories that reference it.
         """
@@ -171,20 +185,30 @@ class Registry:
     # Pushing
 
     def mount(self, name: RepositoryName, digest: Digest, may_pull: MayPull) -> bool:
-        """Hold a blob of a repository that the client may pull from in this one; returns False when it is in none, and has to be uploaded.
+        """Hold a blob of a repository that the client may pull from in this one; returns False when it is in none, and
+        has to be uploaded.
 
         It does not matter which repository the client named as its source.
         """
         now = int(self._clock())
         with self._database.write() as tx:
             blob = queries.find_blob(tx, digest)
-            if blob is None or blob.damaged or self._files.size(digest) != blob.size or not _may_pull_blob(tx, blob.id, now, may_pull, leased=True):
+            if (
+                blob is None
+                or blob.damaged
+                or self._files.size(digest) != blob.size
+                or not _may_pull_blob(tx, blob.id, now, may_pull, leased=True)
+            ):
                 return False
-            self._take_lease(tx, queries.ensure_repository(tx, name, now), blob.id, digest, now, self._rules.upload_lease)
+            self._take_lease(
+                tx, queries.ensure_repository(tx, name, now), blob.id, digest, now, self._rules.upload_lease
+            )
         return True
 
     def finish_upload(self, upload: Upload, digest: Digest) -> None:
-        """Publish what an upload received as the blob of this digest; raises DIGEST_INVALID. Durable when it returns."""
+        """Publish what an upload received as the blob of this digest; raises DIGEST_INVALID. Durable when it
+        returns.
+        """
         self._uploads.verify(upload, digest)
         now = int(self._clock())
         try:
@@ -233,7 +257,9 @@ class Registry:
         # Loaded with the first push: what reads manifests is a tenth of the time to start.
         from vex.registry import pushing
 
-        limits = pushing.ManifestLimits(self._rules.manifest_bytes, self._rules.manifest_descriptors, self._rules.manifest_depth)
+        limits = pushing.ManifestLimits(
+            self._rules.manifest_bytes, self._rules.manifest_descriptors, self._rules.manifest_depth
+        )
         # Reads a file, and so before the lock is taken.
         pushed = pushing.check_manifest(content, content_type, limits, self._files)
         all_tags = tuple(dict.fromkeys([*([] if isinstance(reference, Digest) else [reference]), *tags]))
@@ -244,7 +270,9 @@ class Registry:
             if removal.waits_for_parent(tx, repository, digest):
                 # Another push relies on it too, and what takes it up first may be gone before the second comes.
                 self._pulls.note(repository, digest, pushing=True)
-            row = pushing.save_manifest(tx, pushing.Push(repository, now, self._rules.upload_lease, self._pulls), digest, content, pushed)
+            row = pushing.save_manifest(
+                tx, pushing.Push(repository, now, self._rules.upload_lease, self._pulls), digest, content, pushed
+            )
             # Last: of a push that is refused without it too, the condition does not count (RFC 9110 section 13.2.1).
             if condition and not condition(before):
                 raise RegistryError(PRECONDITION_FAILED)
@@ -265,7 +293,8 @@ class Registry:
             release.drop(tx, repository, row.id, now)
 
     def delete_manifest(self, name: RepositoryName, digest: Digest, actor: Actor) -> None:
-        """Delete a manifest, and what it alone kept; raises MANIFEST_UNKNOWN, and REFERENCED while an index or a tag needs it.
+        """Delete a manifest, and what it alone kept; raises MANIFEST_UNKNOWN, and REFERENCED while an index or a tag
+        needs it.
 
         One that went by itself a short while ago, with its last tag, is deleted already.
         """
@@ -276,10 +305,14 @@ class Registry:
             if repository is None or (row is None and not self._pulls.take_lost(repository, digest)):
                 raise RegistryError(MANIFEST_UNKNOWN)
             if row is not None:
-                deleting.delete_manifest(tx, release, actor, name, repository, row.id, self._rules.delete_untags, int(self._clock()))
+                deleting.delete_manifest(
+                    tx, release, actor, name, repository, row.id, self._rules.delete_untags, int(self._clock())
+                )
 
     def delete_blob(self, name: RepositoryName, digest: Digest, actor: Actor) -> None:
-        """Let go of a blob that was uploaded and not used; raises BLOB_UNKNOWN, and REFERENCED while a manifest needs it."""
+        """Let go of a blob that was uploaded and not used; raises BLOB_UNKNOWN, and REFERENCED while a manifest needs
+        it.
+        """
         self._files.let_ballast_go()
         with self._writer.writing(name, actor) as (tx, release):
             now = int(self._clock())
@@ -293,7 +326,8 @@ class Registry:
     def _take_lease(self, tx: Transaction, repository: int, blob: int, digest: Digest, now: int, seconds: int) -> None:
         """Hold a blob for the manifest that a push sends next, which ends the lease.
 
-        Where another push has a lease on it already, whose manifest may come first and be gone before the second: then that finds a note.
+        Where another push has a lease on it already, whose manifest may come first and be gone before the second: then
+        that finds a note.
         """
         if queries.is_leased(tx, repository, blob, now):
             self._pulls.note_blob(repository, digest)
@@ -303,8 +337,12 @@ class Registry:
         self.reconciler.note_damage(blob)
         return RegistryError(BLOB_UNKNOWN, "the file of this blob is damaged; push it again")
 
-    def _locate_blob(self, name: RepositoryName, digest: Digest, *, pushing: bool) -> tuple[queries.BlobRow | None, bytes]:
-        """Find a blob of a repository, or the bytes of a manifest with this digest, and note what is relied on; raises BLOB_UNKNOWN."""
+    def _locate_blob(
+        self, name: RepositoryName, digest: Digest, *, pushing: bool
+    ) -> tuple[queries.BlobRow | None, bytes]:
+        """Find a blob of a repository, or the bytes of a manifest with this digest, and note what is relied on; raises
+        BLOB_UNKNOWN.
+        """
         with self._database.read() as tx:
             repository = queries.find_repository(tx, name)
             if repository is not None:
@@ -325,18 +363,28 @@ def _find_manifest(tx: Transaction, name: RepositoryName, reference: Reference) 
     repository = queries.find_repository(tx, name)
     if repository is not None:
         by_digest = isinstance(reference, Digest)
-        row = queries.find_manifest(tx, repository, Digest(reference)) if by_digest else queries.find_tagged_manifest(tx, repository, Tag(reference))
+        row = (
+            queries.find_manifest(tx, repository, Digest(reference))
+            if by_digest
+            else queries.find_tagged_manifest(tx, repository, Tag(reference))
+        )
         if row is not None:
             return repository, row
     raise RegistryError(MANIFEST_UNKNOWN)
 
 
 def _digest(tx: Transaction, repository: int, reference: Reference) -> Digest | None:
-    row = queries.find_manifest(tx, repository, reference) if isinstance(reference, Digest) else queries.find_tagged_manifest(tx, repository, reference)
+    row = (
+        queries.find_manifest(tx, repository, reference)
+        if isinstance(reference, Digest)
+        else queries.find_tagged_manifest(tx, repository, reference)
+    )
     return row and row.digest
 
 
 def _may_pull_blob(tx: Transaction, blob: int, now: int, may_pull: MayPull, *, leased: bool) -> bool:
-    """Tell whether a client may pull from a repository whose manifests reference a blob, or, if leases count, that holds one on it."""
+    """Tell whether a client may pull from a repository whose manifests reference a blob, or, if leases count, that
+    holds one on it.
+    """
     holders = queries.holding_repositories(tx, blob, now, _MOST_LOOKED_AT)
     return any(may_pull(name) for name, referenced in holders if referenced or leased)

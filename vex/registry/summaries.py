@@ -1,4 +1,5 @@
-"""Summaries of manifests for the lists of the web interface: made at push time, and once for what a Vex without them stored.
+"""Summaries of manifests for the lists of the web interface: made at push time, and once for what a Vex without them
+stored.
 
 A summary never stands in the way of a push: what cannot be read is left out of it.
 """
@@ -23,7 +24,9 @@ def read_summary(manifest: Manifest, files: BlobFiles) -> Summary:
 
 
 def fill_in(database: Database, files: BlobFiles) -> None:
-    """Summarise the manifests that have no summary, in the order in which they came: the children of an index before it."""
+    """Summarise the manifests that have no summary, in the order in which they came: the children of an index before
+    it.
+    """
     last = 0
     while True:
         with database.read() as tx:

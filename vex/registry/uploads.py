@@ -1,8 +1,9 @@
 """Upload sessions and the rules for adding to them (OCI distribution specification, "Pushing a blob in chunks").
 
-A session is a file `uploads/<token>`; nothing else about it is stored but what is known of its bytes (`received.py`), so that it
-goes on after a restart. The token is unguessable, and binds the session to its owner, its repository and its algorithm. Invariants: what was
-acknowledged, and any offset that a client is told, is synced; one request at a time works on a session; a session ends with the credentials that opened it.
+A session is a file `uploads/<token>`; nothing else about it is stored but what is known of its bytes (`received.py`),
+so that it goes on after a restart. The token is unguessable, and binds the session to its owner, its repository and its
+algorithm. Invariants: what was acknowledged, and any offset that a client is told, is synced; one request at a time
+works on a session; a session ends with the credentials that opened it.
 """
 
 from __future__ import annotations
@@ -32,13 +33,25 @@ from vex.errors import (
 from vex.names import ALGORITHMS, Digest, RepositoryName
 from vex.storage.blobs import COPY, REMOVED_PREFIX, BlobFiles
 from vex.storage.disk import FULL
-from vex.storage.upload_files import SINGLE, Incoming, Receiver, Upload, create, hash_again, read_again, restored_on_error, settle, single_name
+from vex.storage.upload_files import (
+    SINGLE,
+    Incoming,
+    Receiver,
+    Upload,
+    create,
+    hash_again,
+    read_again,
+    restored_on_error,
+    settle,
+    single_name,
+)
 
 _log = logging.getLogger("vex")
 
 # 128 random bits, who owns it, and a check; those without an owner are of an older Vex.
 _TOKEN = re.compile(r"[0-9a-f]{32}([0-9a-f]{16})?[0-9a-f]{32}")
-# Longer than a client waits between two requests of one upload: a session that has been idle for so long gives way to a new one.
+# Longer than a client waits between two requests of one upload: a session that has been idle for so long gives way to a
+# new one.
 _GIVES_WAY_SECONDS = 300
 
 
@@ -67,8 +80,8 @@ class OutOfOrder(RegistryError):
 class Uploads:
     """All open sessions; any thread may use it. Other `limits` count from the moment they are set.
 
-    An owner is a text that changes with the credentials, "" for anyone. `owners` lists those whose credentials are valid; without it,
-    sessions do not end with credentials.
+    An owner is a text that changes with the credentials, "" for anyone. `owners` lists those whose credentials are
+    valid; without it, sessions do not end with credentials.
     """
 
     def __init__(
@@ -112,7 +125,9 @@ class Uploads:
             return [upload.repository for upload in self._open.values() if upload]
 
     def start(self, repository: RepositoryName, algorithm: str, owner: str = "") -> Upload:
-        """Open a new session; raises TOO_MANY_UPLOADS when all places, or those that an owner may have, are taken by sessions in use."""
+        """Open a new session; raises TOO_MANY_UPLOADS when all places, or those that an owner may have, are taken by
+        sessions in use.
+        """
         token = _token(secrets.token_hex(16), owner, repository, algorithm)
         upload = Upload(token, owner, repository, algorithm, self._files.uploads / token, self._clock())
         self._take_place(upload)
@@ -125,7 +140,9 @@ class Uploads:
 
     @contextlib.contextmanager
     def single(self, repository: RepositoryName, algorithm: str) -> Iterator[Upload]:
-        """Hold an upload of one request, which takes no place among the sessions; whatever is left of it goes with the next start."""
+        """Hold an upload of one request, which takes no place among the sessions; whatever is left of it goes with the
+        next start.
+        """
         name = single_name()
         upload = Upload(name, "", repository, algorithm, self._files.uploads / name, self._clock())
         self._singles.add(upload)
@@ -138,7 +155,9 @@ class Uploads:
 
     @contextlib.contextmanager
     def session(self, repository: RepositoryName, token: str, owner: str = "") -> Iterator[Upload]:
-        """Hold a session for one request; raises BLOB_UPLOAD_UNKNOWN, or RANGE_INVALID while another request works on it."""
+        """Hold a session for one request; raises BLOB_UPLOAD_UNKNOWN, or RANGE_INVALID while another request works on
+        it.
+        """
         upload = self._find(repository, token, owner)
         if not upload.lock.acquire(blocking=False):
             self._settle(upload)
@@ -152,7 +171,9 @@ class Uploads:
             upload.lock.release()
 
     def peek(self, repository: RepositoryName, token: str, owner: str = "") -> Upload:
-        """Find a session to tell about it, also while a request works on it, and sync what it has; raises BLOB_UPLOAD_UNKNOWN."""
+        """Find a session to tell about it, also while a request works on it, and sync what it has; raises
+        BLOB_UPLOAD_UNKNOWN.
+        """
         upload = self._find(repository, token, owner)
         self._settle(upload)
         return upload
@@ -160,15 +181,21 @@ class Uploads:
     def check_room(self, upload: Upload, length: int | None) -> None:
         """Refuse a body of this many bytes before it is read: SIZE_INVALID (413) or INSUFFICIENT_STORAGE."""
         if upload.offset + (length or 0) > self.limits.blob_bytes:
-            raise RegistryError(BLOB_TOO_LARGE, f"a blob may have at most {self.limits.blob_bytes} bytes here; ask the operator to raise blob-limit")
+            raise RegistryError(
+                BLOB_TOO_LARGE,
+                f"a blob may have at most {self.limits.blob_bytes} bytes here; ask the operator to raise blob-limit",
+            )
         if self._files.free_bytes() - (length or 0) < self.limits.free_bytes:
             raise RegistryError(DISK_FULL)
 
-    def receive(self, upload: Upload, body: Incoming, length: int | None, first: int | None = None, last: int | None = None) -> None:
+    def receive(
+        self, upload: Upload, body: Incoming, length: int | None, first: int | None = None, last: int | None = None
+    ) -> None:
         """Append a body to a session and sync it.
 
-        `length` is the body's size in bytes where the client said it, `first` and `last` the offsets of its first and last byte.
-        Raises RANGE_INVALID when it does not continue at the offset, SIZE_INVALID when sizes contradict each other, and Disconnected.
+        `length` is the body's size in bytes where the client said it, `first` and `last` the offsets of its first and
+        last byte. Raises RANGE_INVALID when it does not continue at the offset, SIZE_INVALID when sizes contradict each
+        other, and Disconnected.
         """
         if first is not None and first != upload.offset:
             self._settle(upload)
@@ -178,12 +205,17 @@ class Uploads:
             raise RegistryError(SIZE_INVALID, f"Content-Range says {expected} bytes, Content-Length {length}")
         self.check_room(upload, length)
         try:
-            # What breaks a rule, or found no space, leaves nothing behind; a client that vanished (Disconnected) leaves what arrived.
+            # What breaks a rule, or found no space, leaves nothing behind; a client that vanished (Disconnected) leaves
+            # what arrived.
             with restored_on_error(upload, RegistryError, OSError):
                 start = upload.offset
-                self._receiver.append(upload, body, self.limits.blob_bytes, lambda count: self.check_room(upload, count))
+                self._receiver.append(
+                    upload, body, self.limits.blob_bytes, lambda count: self.check_room(upload, count)
+                )
                 if expected is not None and upload.offset - start != expected:
-                    raise RegistryError(SIZE_INVALID, f"Content-Range says {expected} bytes, the body had {upload.offset - start}")
+                    raise RegistryError(
+                        SIZE_INVALID, f"Content-Range says {expected} bytes, the body had {upload.offset - start}"
+                    )
                 self._settle(upload)
         except OSError as error:
             if error.errno in FULL:
@@ -191,11 +223,16 @@ class Uploads:
             raise
 
     def verify(self, upload: Upload, digest: Digest) -> None:
-        """Make sure that the session holds the content of this digest, complete and synced; otherwise end it: DIGEST_INVALID."""
+        """Make sure that the session holds the content of this digest, complete and synced; otherwise end it:
+        DIGEST_INVALID.
+        """
         if digest.algorithm != upload.algorithm:
             hash_again(upload, digest.algorithm)
         if upload.digest != digest:
-            message = f"the {upload.offset} bytes that arrived have the digest {upload.digest}, not {digest}; start the upload again"
+            message = (
+                f"the {upload.offset} bytes that arrived have the digest {upload.digest}, not {digest}; start the"
+                " upload again"
+            )
             self.cancel(upload)
             raise RegistryError(DIGEST_INVALID, message)
         self._settle(upload)
@@ -208,26 +245,35 @@ class Uploads:
         self._files.discard(upload.path)
 
     def expire(self) -> int:
-        """End the sessions that have been idle for too long, and those whose owner's credentials are not valid any more; returns how many."""
+        """End the sessions that have been idle for too long, and those whose owner's credentials are not valid any
+        more; returns how many.
+        """
         oldest = self._clock() - self.limits.idle_seconds
         with self._lock:
             idle = [token for token, upload in self._open.items() if self._touched(token, upload) < oldest]
         return sum(self._end(token) for token in [*idle, *self._orphans()])
 
     def _take_place(self, upload: Upload) -> None:
-        """Make a session one of those that are open; whichever has been idle for longest makes room for it if it has to."""
+        """Make a session one of those that are open; whichever has been idle for longest makes room for it if it has
+        to.
+        """
         if not self._crowding_out(upload):
             return
         for token in self._orphans():
             self._end(token)
         while crowd := self._crowding_out(upload):
             if not self._end_longest_idle(crowd):
-                message = f"{len(crowd)} uploads of yours are open, and there is room for no more; finish or cancel some, or try again later"
+                message = (
+                    f"{len(crowd)} uploads of yours are open, and there is room for no more; finish or cancel some, or"
+                    " try again later"
+                )
                 own = all(_owner_of(token) == upload.owner for token in crowd)
                 raise RegistryError(TOO_MANY_UPLOADS, message if own else "", headers={"Retry-After": "60"})
 
     def _crowding_out(self, upload: Upload) -> list[str]:
-        """Open a session if there is room; else return those of which one has to end: its owner's own, who has his share, or all."""
+        """Open a session if there is room; else return those of which one has to end: its owner's own, who has his
+        share, or all.
+        """
         with self._lock:
             crowd = [token for token in self._open if _owner_of(token) == upload.owner]
             if len(crowd) < self.limits.share:
@@ -242,7 +288,9 @@ class Uploads:
         with self._lock:
             touched = {token: self._touched(token, self._open[token]) for token in tokens if token in self._open}
         before = self._clock() - _GIVES_WAY_SECONDS
-        return any(self._end(token) for token in sorted(touched, key=lambda token: touched[token]) if touched[token] < before)
+        return any(
+            self._end(token) for token in sorted(touched, key=lambda token: touched[token]) if touched[token] < before
+        )
 
     def _orphans(self) -> list[str]:
         """Return the sessions whose owner's credentials are not valid any more."""
@@ -284,7 +332,9 @@ class Uploads:
                 raise RegistryError(BLOB_UPLOAD_UNKNOWN)
             upload = self._open[token]
             if upload is None:
-                upload = self._open[token] = Upload(token, owner, repository, algorithm, self._files.uploads / token, self._clock())
+                upload = self._open[token] = Upload(
+                    token, owner, repository, algorithm, self._files.uploads / token, self._clock()
+                )
                 upload.left = True
         with upload.reading:
             if upload.left:

@@ -1,6 +1,7 @@
 """Transactions that change a repository, and what they begin to remove: in pieces, so that nobody waits for long.
 
-Whoever answers from memory is told before the change can be seen, and after it; what is gone is logged, and its files are removed, after each commit.
+Whoever answers from memory is told before the change can be seen, and after it; what is gone is logged, and its files
+are removed, after each commit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from vex.storage.database import Database, Transaction
 
 _log = logging.getLogger("vex")
 
-# So many more transactions a request spends on what it removes, with pauses in which others get their turn; the rest is left to housekeeping.
+# So many more transactions a request spends on what it removes, with pauses in which others get their turn; the rest is
+# left to housekeeping.
 _MORE_PIECES = 50
 _PAUSE_SECONDS = 0.002
 
@@ -40,7 +42,9 @@ class Revised(Protocol):
 class Writer:
     """Changes repositories; any thread may use it. `unfinished` is set when a removal is left to housekeeping."""
 
-    def __init__(self, database: Database, pulls: Pulls, revisions: Revised, reconciler: Reconciler, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, pulls: Pulls, revisions: Revised, reconciler: Reconciler, clock: Callable[[], float]
+    ) -> None:
         self._database = database
         self._pulls = pulls
         self._revisions = revisions
@@ -50,7 +54,9 @@ class Writer:
 
     @contextlib.contextmanager
     def writing(self, name: RepositoryName, actor: Actor) -> Iterator[tuple[Transaction, Release]]:
-        """Run a write transaction on a repository, and then as many as what it has begun to remove needs; log what is gone, and remove files of blobs."""
+        """Run a write transaction on a repository, and then as many as what it has begun to remove needs; log what is
+        gone, and remove files of blobs.
+        """
         release = Release(self._pulls, actor)
         with self._changing(name) as tx:
             yield tx, release
@@ -81,7 +87,8 @@ class Writer:
     @contextlib.contextmanager
     def _changing(self, name: RepositoryName) -> Iterator[Transaction]:
         with self._database.write() as tx:
-            # Before, so that an answer given again is noted in time for this to see it (`Answers.find`); and after, for what was read meanwhile.
+            # Before, so that an answer given again is noted in time for this to see it (`Answers.find`); and after, for
+            # what was read meanwhile.
             self._revisions.changed(name)
             tx.after_commit(lambda: self._revisions.changed(name))
             yield tx

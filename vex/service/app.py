@@ -1,6 +1,7 @@
 """What each listener allows, decided in one place before any byte of a body is read; dispatch; errors become answers.
 
-`POLICIES` and `_authorize` are the whole of the authorization: (listener, method, route, identity) is allowed or denied by them alone.
+`POLICIES` and `_authorize` are the whole of the authorization: (listener, method, route, identity) is allowed or denied
+by them alone.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ _API_VERSION = ("Docker-Distribution-Api-Version", "registry/2.0")
 _PLAIN = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
 _CROSS_ORIGIN = [
     ("Access-Control-Allow-Origin", "*"),
-    ("Access-Control-Expose-Headers", "Docker-Content-Digest, Link, OCI-Filters-Applied, ETag, Content-Range, WWW-Authenticate"),
+    (
+        "Access-Control-Expose-Headers",
+        "Docker-Content-Digest, Link, OCI-Filters-Applied, ETag, Content-Range, WWW-Authenticate",
+    ),
 ]
 _PREFLIGHT = [
     *_CROSS_ORIGIN,
@@ -60,7 +64,8 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 
 class Policy(NamedTuple):
-    """What a listener serves: routes, methods, whether a user is needed for each of them, and for which operations and methods nobody is.
+    """What a listener serves: routes, methods, whether a user is needed for each of them, and for which operations and
+    methods nobody is.
 
     `shared` are the operations that pages of other sites may use to read: those that need no password.
     """
@@ -73,30 +78,42 @@ class Policy(NamedTuple):
 
     def allowed(self, route: Route) -> set[str]:
         """Return the methods that a route takes here."""
-        return {*self.methods.intersection(route.endpoints), *({OPTIONS} if route.op in self.shared or OPTIONS in route.endpoints else ())}
+        return {
+            *self.methods.intersection(route.endpoints),
+            *({OPTIONS} if route.op in self.shared or OPTIONS in route.endpoints else ()),
+        }
 
 
 _PUBLIC_ROUTES = (*(route for route in routes.REGISTRY if route not in (routes.UPLOADS, routes.UPLOAD)), *PAGES)
 POLICIES = {
-    PUBLIC: Policy((*_PUBLIC_ROUTES, routes.HEALTHZ), READS, credentials=False, shared=frozenset(route.op for route in _PUBLIC_ROUTES)),
+    PUBLIC: Policy(
+        (*_PUBLIC_ROUTES, routes.HEALTHZ),
+        READS,
+        credentials=False,
+        shared=frozenset(route.op for route in _PUBLIC_ROUTES),
+    ),
     AUTH: Policy((*routes.REGISTRY, routes.HEALTHZ), _METHODS - {OPTIONS}, credentials=True),
     INTERNAL_LISTENER: Policy((*routes.INTERNAL, INDEX, STATIC, routes.HEALTHZ), READS, credentials=False),
 }
 _READABLE = (routes.MANIFEST, routes.BLOB, routes.TAGS, routes.REFERRERS, routes.CATALOG, routes.PING, routes.SEARCH)
-# The auth listener with anonymous reading. At /v2/ clients learn how to log in, so that even anyone needs a token there.
+# The auth listener with anonymous reading. At /v2/ clients learn how to log in, so that even anyone needs a token
+# there.
 ONE_PORT = Policy(
     (*routes.REGISTRY, routes.TOKEN, routes.HEALTHZ),
     _METHODS - {OPTIONS},
     credentials=True,
-    anonymous=frozenset((route.op, method) for route in _READABLE for method in READS) | {(routes.TOKEN.op, method) for method in routes.TOKEN.endpoints},
+    anonymous=frozenset((route.op, method) for route in _READABLE for method in READS)
+    | {(routes.TOKEN.op, method) for method in routes.TOKEN.endpoints},
     shared=frozenset(route.op for route in (*_READABLE, routes.VERSION, routes.TOKEN)),
 )
 
 
 class App:
-    """Answers requests of all listeners; `pages` loads the web interface, `internal` maps an op of the internal listener to its text.
+    """Answers requests of all listeners; `pages` loads the web interface, `internal` maps an op of the internal
+    listener to its text.
 
-    `granting` answers at the token endpoint; None without anonymous reading. `push_port` tells the port for pushes, None without one.
+    `granting` answers at the token endpoint; None without anonymous reading. `push_port` tells the port for pushes,
+    None without one.
     """
 
     def __init__(
@@ -136,16 +153,21 @@ class App:
         except Exception as error:  # the last resort; it is logged, counted and answered
             response = self._error(request, self._unexpected(request, error))
         if response.status >= 400 and not any(name == "Cache-Control" for name, _ in response.headers):
-            # RFC 9110 section 15.1: a cache may keep a 404 that does not forbid it, and what was missing may be there a moment later.
+            # RFC 9110 section 15.1: a cache may keep a 404 that does not forbid it, and what was missing may be there a
+            # moment later.
             response.headers.append(_NO_STORE)
         if _is_api(request):
             response.headers.append(_API_VERSION)
-            if request.method != OPTIONS and (request.listener == PUBLIC or (request.method in READS and found and found[0].op in policy.shared)):
+            if request.method != OPTIONS and (
+                request.listener == PUBLIC or (request.method in READS and found and found[0].op in policy.shared)
+            ):
                 response.headers += _CROSS_ORIGIN
         return response
 
     def in_clear(self, request: Request) -> Response:
-        """Answer a request that came without TLS to a listener that has it: pages are elsewhere, and others are told so."""
+        """Answer a request that came without TLS to a listener that has it: pages are elsewhere, and others are told
+        so.
+        """
         address = f"https://{request.host}{request.head.target}" if HOST.fullmatch(request.host) else ""
         found = match(self._policies[request.listener].routes, routes.canonical(request.path))
         if address and request.method in READS and found and found[0] in (*PAGES, INDEX):
@@ -169,17 +191,25 @@ class App:
 
     def _authorize(self, request: Request, policy: Policy, found: tuple[Route, Fields] | None) -> tuple[Route, Fields]:
         """Allow or deny; returns the route of what is allowed. Raises what the client is told."""
-        open_to_all = found is not None and (found[0] is routes.HEALTHZ or request.method == OPTIONS) and request.method in policy.allowed(found[0])
+        open_to_all = (
+            found is not None
+            and (found[0] is routes.HEALTHZ or request.method == OPTIONS)
+            and request.method in policy.allowed(found[0])
+        )
         if policy.credentials and not open_to_all:
             _refuse_cross_site(request)
             self._admit(request, policy, found)
         if request.method not in _METHODS:
             raise RegistryError(NOT_IMPLEMENTED)
         if request.listener == PUBLIC and request.method not in (*policy.methods, OPTIONS):
-            raise RegistryError(READ_ONLY, self._elsewhere(request, "this address only reads"), headers={"Allow": "GET, HEAD, OPTIONS"})
+            raise RegistryError(
+                READ_ONLY, self._elsewhere(request, "this address only reads"), headers={"Allow": "GET, HEAD, OPTIONS"}
+            )
         if found is None:
             here = "this address has metrics and health, and no images"
-            raise RegistryError(NOT_FOUND, self._elsewhere(request, here) if request.listener == INTERNAL_LISTENER else "")
+            raise RegistryError(
+                NOT_FOUND, self._elsewhere(request, here) if request.listener == INTERNAL_LISTENER else ""
+            )
         route, fields = found
         request.op = route.op
         allowed = policy.allowed(route)
@@ -229,7 +259,11 @@ class App:
             return RegistryError(DISK_FULL)
         if number in _EXHAUSTED or isinstance(error, MemoryError):
             _log.error("%s %s failed: %s", request.method, request.path, error)
-            return RegistryError(UNAVAILABLE, "the registry is out of file descriptors or memory; try again", headers={"Retry-After": "1"})
+            return RegistryError(
+                UNAVAILABLE,
+                "the registry is out of file descriptors or memory; try again",
+                headers={"Retry-After": "1"},
+            )
         self._observations.panic()
         _log.exception("%s %s failed", request.method, request.path)
         return RegistryError(INTERNAL)

@@ -1,8 +1,8 @@
 """The first user, whom `vex serve` makes so that a new registry can be pushed to at once, and what to paste then.
 
-On a terminal one is made while nobody can push, and called as the person at the keyboard; elsewhere only when `--first-user` asks
-for one, while there is no user. The password is shown once, on standard output, and never in the log, which goes to standard error:
-only its hash is stored. A user whose password could not be shown is deleted again.
+On a terminal one is made while nobody can push, and called as the person at the keyboard; elsewhere only when
+`--first-user` asks for one, while there is no user. The password is shown once, on standard output, and never in the
+log, which goes to standard error: only its hash is stored. A user whose password could not be shown is deleted again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _NEAR = ("127.", "localhost", "[::1]")
 
 
 class Places(NamedTuple):
-    """Where the registry is reached, as commands and browsers write it: HOST:PORT for pushing and pulling, and a URL; "" where it is not."""
+    """Where the registry is reached, as commands and browsers write it: HOST:PORT for pushing and pulling, and a URL;
+    "" where it is not.
+    """
 
     push: str
     pull: str
@@ -58,7 +60,9 @@ def wanted_name(users: Users, tokens: Tokens, asked: str, *, can_push: bool) -> 
         return None
     if asked:
         if not can_push:
-            raise Failure("--first-user adds somebody who pushes, and auth-addr is off; turn it on, or leave out --first-user")
+            raise Failure(
+                "--first-user adds somebody who pushes, and auth-addr is off; turn it on, or leave out --first-user"
+            )
         users.check_new(asked)
         return asked
     if tokens.list() or not can_push:
@@ -68,12 +72,16 @@ def wanted_name(users: Users, tokens: Tokens, asked: str, *, can_push: bool) -> 
 
 def advise(data: Path) -> None:
     """Log how to add a user."""
-    command = shlex.join([os.path.basename(sys.executable), sys.argv[0], "user", "add", "NAME", "--data-dir", str(data)])
+    command = shlex.join(
+        [os.path.basename(sys.executable), sys.argv[0], "user", "add", "NAME", "--data-dir", str(data)]
+    )
     _log.warning("no user can push yet; add one with: %s", command)
 
 
 def make_first_user(users: Users, name: str, where: Places) -> None:
-    """Make the first user, and show the password with the commands to paste; nothing happens where there is a user by now. Raises Failure."""
+    """Make the first user, and show the password with the commands to paste; nothing happens where there is a user by
+    now. Raises Failure.
+    """
     password = "".join(secrets.choice(_LETTERS) for _ in range(_PASSWORD_LENGTH))
     if not users.add_first(name, password):
         return
@@ -81,7 +89,9 @@ def make_first_user(users: Users, name: str, where: Places) -> None:
         print("\n".join(_lines(name, password, where)), flush=True)
     except OSError as error:
         users.delete(name)
-        raise Failure(f"cannot show the password of the first user: {error.strerror}; let standard output be a terminal or a file") from error
+        raise Failure(
+            f"cannot show the password of the first user: {error.strerror}; let standard output be a terminal or a file"
+        ) from error
 
 
 def _person() -> str:
@@ -114,7 +124,10 @@ def _lines(name: str, password: str, where: Places) -> Sequence[str]:
             f"  docker pull {where.pull}/hello",
         ]
     if where.plain and where.push and not where.push.startswith(_NEAR):
-        shown += ["", "This address speaks plain HTTP, which docker refuses unless it is told to: `vex help tls` has what to do."]
+        shown += [
+            "",
+            "This address speaks plain HTTP, which docker refuses unless it is told to: `vex help tls` has what to do.",
+        ]
     if where.web:
         shown += ["", "Look at it in a browser:", f"  {where.web}"]
     return [*shown, ""]

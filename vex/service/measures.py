@@ -1,6 +1,7 @@
 """The table of all metrics: name, type, labels with their values, and meaning.
 
-What is not in it cannot be exposed, and the manual shows it whole. Counting and measuring are not here: see `observations.py`.
+What is not in it cannot be exposed, and the manual shows it whole. Counting and measuring are not here: see
+`observations.py`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,35 @@ REFUSALS: dict[Kind, str] = {
     TOOMANYREQUESTS: "failed_logins",
     UNAVAILABLE: "unavailable",
 }
-_CODES = tuple(str(code) for code in (200, 201, 202, 204, 206, 304, 307, 308, 400, 401, 403, 404, 405, 408, 413, 414, 416, 429, 431, 500, 501, 503, 505, 507))
+_CODES = tuple(
+    str(code)
+    for code in (
+        200,
+        201,
+        202,
+        204,
+        206,
+        304,
+        307,
+        308,
+        400,
+        401,
+        403,
+        404,
+        405,
+        408,
+        413,
+        414,
+        416,
+        429,
+        431,
+        500,
+        501,
+        503,
+        505,
+        507,
+    )
+)
 _ENDS = ("handshake", "idle", "head", "linger", "stall", "rate", "limit", "shutdown")
 _OPS = tuple(route.op for route in (*routes.REGISTRY, routes.TOKEN, routes.HEALTHZ, *routes.INTERNAL, INDEX, *PAGES))
 _LISTENER = {"listener": ("public", "auth", "internal")}
@@ -68,18 +97,47 @@ MEASURES = (
         {**_LISTENER, "method": METHODS, "op": _OPS, "code": _CODES},
     ),
     Measure("vex_requests_in_flight", GAUGE, "Requests that are being answered.", _LISTENER),
-    Measure("vex_requests_refused_total", COUNTER, "Requests that were malformed or past a limit.", {**_LISTENER, "reason": tuple(REFUSALS.values())}),
+    Measure(
+        "vex_requests_refused_total",
+        COUNTER,
+        "Requests that were malformed or past a limit.",
+        {**_LISTENER, "reason": tuple(REFUSALS.values())},
+    ),
     Measure("vex_panic_total", COUNTER, "Requests that failed in a way nobody foresaw."),
     Measure("vex_logins_refused_total", COUNTER, "Requests with a wrong user name or password, or too many of those."),
     Measure("vex_received_bytes_total", COUNTER, "Bytes of request bodies."),
     Measure("vex_sent_bytes_total", COUNTER, "Bytes of bodies of answers."),
-    Measure("vex_answer_cache_hits_total", COUNTER, "Requests that were answered with an answer that was given before.", _LISTENER),
-    Measure("vex_answer_cache_misses_total", COUNTER, "Requests that were not, at a listener that keeps answers.", _LISTENER),
+    Measure(
+        "vex_answer_cache_hits_total",
+        COUNTER,
+        "Requests that were answered with an answer that was given before.",
+        _LISTENER,
+    ),
+    Measure(
+        "vex_answer_cache_misses_total", COUNTER, "Requests that were not, at a listener that keeps answers.", _LISTENER
+    ),
     Measure("vex_connections_open", GAUGE, "Connections that were accepted and are open.", _LISTENER),
-    Measure("vex_connections_limit", GAUGE, "The most connections that are accepted at once; past it they wait.", _LISTENER),
-    Measure("vex_connections_waiting", GAUGE, "Connections that wait for one of the others to end, where the platform tells.", _LISTENER),
-    Measure("vex_connections_ended_total", COUNTER, "Connections that the registry ended; limit: idle ones, to make room.", {**_LISTENER, "reason": _ENDS}),
-    Measure("vex_connections_refused_total", COUNTER, "Connections that were answered 503: too many waited, or the system gave no thread.", _LISTENER),
+    Measure(
+        "vex_connections_limit", GAUGE, "The most connections that are accepted at once; past it they wait.", _LISTENER
+    ),
+    Measure(
+        "vex_connections_waiting",
+        GAUGE,
+        "Connections that wait for one of the others to end, where the platform tells.",
+        _LISTENER,
+    ),
+    Measure(
+        "vex_connections_ended_total",
+        COUNTER,
+        "Connections that the registry ended; limit: idle ones, to make room.",
+        {**_LISTENER, "reason": _ENDS},
+    ),
+    Measure(
+        "vex_connections_refused_total",
+        COUNTER,
+        "Connections that were answered 503: too many waited, or the system gave no thread.",
+        _LISTENER,
+    ),
     Measure("vex_database_wait_seconds", HISTOGRAM, "How long transactions waited for those before them."),
     Measure("vex_database_commit_seconds", HISTOGRAM, "How long commits took, the sync of the disk included."),
     Measure("vex_blobs_uploaded_total", COUNTER, "Uploads that became a blob."),
@@ -95,15 +153,23 @@ MEASURES = (
     Measure("vex_damaged_blobs", GAUGE, "Blobs whose file is missing or short; a push heals them."),
     Measure("vex_leases", GAUGE, "Blobs held for a while although no manifest may reference them."),
     Measure("vex_uploads_open", GAUGE, "Uploads in progress: sessions, and blobs that arrive in one request."),
-    Measure("vex_disk_free_bytes", GAUGE, "Space that the file system of the data directory has left for the registry."),
+    Measure(
+        "vex_disk_free_bytes", GAUGE, "Space that the file system of the data directory has left for the registry."
+    ),
     Measure("vex_disk_kept_bytes", GAUGE, "Space that uploads leave free: free-space."),
     Measure(
         "vex_housekeeping_success_timestamp_seconds",
         GAUGE,
-        "When each step of housekeeping was last done to its end, in seconds since 1970; summaries and files are steps of the start.",
+        "When each step of housekeeping was last done to its end, in seconds since 1970; summaries and files are steps"
+        " of the start.",
         {"step": ()},
     ),
-    Measure("vex_tls_certificate_expiry_timestamp_seconds", GAUGE, "Until when the certificate of a listener is valid, in seconds since 1970.", _LISTENER),
+    Measure(
+        "vex_tls_certificate_expiry_timestamp_seconds",
+        GAUGE,
+        "Until when the certificate of a listener is valid, in seconds since 1970.",
+        _LISTENER,
+    ),
     Measure("process_cpu_seconds_total", COUNTER, "CPU time in seconds."),
     Measure("process_max_fds", GAUGE, "How many file descriptors may be open."),
     Measure("process_open_fds", GAUGE, "Open file descriptors."),

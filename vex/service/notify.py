@@ -1,4 +1,5 @@
-"""What a service manager such as systemd is told over the socket that it names: sd_notify(3). Without one, nothing is done.
+"""What a service manager such as systemd is told over the socket that it names: sd_notify(3). Without one, nothing is
+done.
 
 The watchdog is fed only while the server proves that it works: a process that hangs is restarted by the manager.
 """
@@ -28,7 +29,9 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         microseconds = environment.get("WATCHDOG_USEC", "")
         meant = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self._interval = int(microseconds) / 1e6 / _CHECKS if self._address and meant and microseconds.isdecimal() else 0.0
+        self._interval = (
+            int(microseconds) / 1e6 / _CHECKS if self._address and meant and microseconds.isdecimal() else 0.0
+        )
         self._stop = threading.Event()
 
     def send(self, *assignments: str) -> None:

@@ -26,7 +26,15 @@ _NO_LABELS: Mapping[str, str] = {}
 class Observations:
     """The metrics of `measures.py`; `kept` is the space in bytes that uploads leave free."""
 
-    def __init__(self, registry: Registry, uploads: Uploads, database: Database, files: BlobFiles, kept: Callable[[], int], certificates: Certificates) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        uploads: Uploads,
+        database: Database,
+        files: BlobFiles,
+        kept: Callable[[], int],
+        certificates: Certificates,
+    ) -> None:
         self._registry = registry
         self._uploads = uploads
         self._files = files
@@ -44,7 +52,13 @@ class Observations:
         self._turned_away = self._counter("vex_connections_refused_total")
         self._hold("vex_database_wait_seconds", database.waits)
         self._hold("vex_database_commit_seconds", database.commits)
-        for collector in (self._moved, self._holdings, self._disk, self._expiries, lambda: [sample(*reading) for reading in process_metrics()]):
+        for collector in (
+            self._moved,
+            self._holdings,
+            self._disk,
+            self._expiries,
+            lambda: [sample(*reading) for reading in process_metrics()],
+        ):
             self.collect(collector)
 
     def collect(self, collector: Collector) -> None:
@@ -58,9 +72,13 @@ class Observations:
     def watch_steps(self, housekeeping: Housekeeping) -> None:
         """Tell when each step of housekeeping was done last."""
         name = "vex_housekeeping_success_timestamp_seconds"
-        self.collect(lambda: [sample(name, seconds, {"step": step}) for step, seconds in housekeeping.succeeded.copy().items()])
+        self.collect(
+            lambda: [sample(name, seconds, {"step": step}) for step, seconds in housekeeping.succeeded.copy().items()]
+        )
 
-    def request_done(self, listener: str, method: str, op: str, status: int, seconds: float, received: int, sent: int, repeated: bool) -> None:
+    def request_done(
+        self, listener: str, method: str, op: str, status: int, seconds: float, received: int, sent: int, repeated: bool
+    ) -> None:
         """Note a request that was answered, perhaps with an answer that was given before; sizes in bytes of bodies."""
         key = (listener, method, op, status, repeated)
         buckets = self._durations.get(key)
@@ -101,7 +119,9 @@ class Observations:
 
     def response(self) -> Response:
         """Answer with all metrics."""
-        return Response(200, [("Content-Type", _TEXT), ("X-Content-Type-Options", "nosniff")], self._metrics.render().encode())
+        return Response(
+            200, [("Content-Type", _TEXT), ("X-Content-Type-Options", "nosniff")], self._metrics.render().encode()
+        )
 
     def _counter(self, name: str) -> Family[Value]:
         measure = BY_NAME[name]

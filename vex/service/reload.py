@@ -1,8 +1,8 @@
 """SIGHUP: reads the configuration and the certificates again, while every connection goes on.
 
-What is wrong is logged, and changes nothing. Of the configuration, the keys that are `reloaded` count at once: one assignment
-replaces all of them, so that no thread sees half. Others are built into what runs, and are named in the log. Loaded with the
-first SIGHUP.
+What is wrong is logged, and changes nothing. Of the configuration, the keys that are `reloaded` count at once: one
+assignment replaces all of them, so that no thread sees half. Others are built into what runs, and are named in the log.
+Loaded with the first SIGHUP.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from vex.settings.values import DURATION, FILE
 _log = logging.getLogger("vex")
 
 
-def reload(config: Config, reread: Callable[[], Config], limit: Callable[[Config], None], certificates: Certificates) -> Config:
+def reload(
+    config: Config, reread: Callable[[], Config], limit: Callable[[Config], None], certificates: Certificates
+) -> Config:
     """Apply what changed, and log it; returns the configuration that counts from now on."""
     try:
         current, logged = _apply(config, reread(), limit)
@@ -33,7 +35,9 @@ def reload(config: Config, reread: Callable[[], Config], limit: Callable[[Config
 def _apply(config: Config, found: Config, limit: Callable[[Config], None]) -> tuple[Config, bool]:
     """Return what counts from now on, and whether anything differs."""
     changed = [key for key in KEYS if getattr(found, key.attribute) != getattr(config, key.attribute)]
-    current = config._replace(**{key.attribute: getattr(found, key.attribute) for key in changed if _is_reloaded(key, config, found)})
+    current = config._replace(
+        **{key.attribute: getattr(found, key.attribute) for key in changed if _is_reloaded(key, config, found)}
+    )
     limit(current)
     for key in changed:
         _tell(key, getattr(config, key.attribute), getattr(found, key.attribute), getattr(current, key.attribute))
@@ -42,14 +46,21 @@ def _apply(config: Config, found: Config, limit: Callable[[Config], None]) -> tu
 
 def _is_reloaded(key: Key, config: Config, found: Config) -> bool:
     # HTTPS is not turned on or off under those who have the address.
-    return key.reloaded and (key.kind is not FILE or None not in (getattr(config, key.attribute), getattr(found, key.attribute)))
+    return key.reloaded and (
+        key.kind is not FILE or None not in (getattr(config, key.attribute), getattr(found, key.attribute))
+    )
 
 
 def _tell(key: Key, before: Any, found: Any, current: Any) -> None:
     if current == found:
         _log.info("%s is now %s, and was %s", key.name, _shown(key, current), _shown(key, before))
     else:
-        _log.warning("%s is %s in the configuration; it stays %s until vex is restarted", key.name, _shown(key, found), _shown(key, before))
+        _log.warning(
+            "%s is %s in the configuration; it stays %s until vex is restarted",
+            key.name,
+            _shown(key, found),
+            _shown(key, before),
+        )
 
 
 def _shown(key: Key, value: Any) -> str:

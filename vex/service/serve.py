@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from vex.web.pages import Pages
 
 _log = logging.getLogger("vex")
-# Python's default of 8 MiB a thread is address space only, but a host may limit that; less than 1 MiB is too little for deep JSON.
+# Python's default of 8 MiB a thread is address space only, but a host may limit that; less than 1 MiB is too little for
+# deep JSON.
 _STACK_BYTES = 1024 * 1024
 # mallopt(3): its numbers, and its initial thresholds, which are fixed by setting them.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -66,7 +67,8 @@ def serve(config: Config, reread: Callable[[], Config], first_user: str = "") ->
 
     `reread` makes the configuration anew for SIGHUP; `first_user` is to be the first user, while there is none.
     """
-    # Blocked and waited for: a handler that comes just before its thread waits for a lock would leave it waiting for ever.
+    # Blocked and waited for: a handler that comes just before its thread waits for a lock would leave it waiting for
+    # ever.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     sys.unraisablehook = _tell_unraisable
     threading.stack_size(_STACK_BYTES)
@@ -80,13 +82,16 @@ def serve(config: Config, reread: Callable[[], Config], first_user: str = "") ->
 
 
 def _tell_unraisable(found: sys.UnraisableHookArgs) -> None:
-    """Log what nobody can catch: such as a TLS handshake for a name that is not ASCII, which any client can send, and which then fails."""
+    """Log what nobody can catch: such as a TLS handshake for a name that is not ASCII, which any client can send, and
+    which then fails.
+    """
     level = logging.DEBUG if isinstance(found.exc_value, UnicodeDecodeError) else logging.ERROR
     _log.log(level, "%s: %s", found.err_msg or "an error was ignored", found.exc_value)
 
 
 def _give_memory_back() -> Callable[[], None]:
-    """Have the C library return freed memory at once; glibc learns to keep it, and stays as large as the largest crowd of connections made it.
+    """Have the C library return freed memory at once; glibc learns to keep it, and stays as large as the largest crowd
+    of connections made it.
 
     Returns what has it return, too, what is free in between: half of what a crowd of thousands leaves behind.
     """
@@ -102,7 +107,13 @@ def _give_memory_back() -> Callable[[], None]:
 
 
 class _Service:
-    def __init__(self, config: Config, reread: Callable[[], Config], give_memory_back: Callable[[], None], held: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reread: Callable[[], Config],
+        give_memory_back: Callable[[], None],
+        held: contextlib.ExitStack,
+    ) -> None:
         """Build everything; what is open, also when the rest cannot be built, is closed with `held`."""
         self._config = config
         self._reread = reread
@@ -110,12 +121,16 @@ class _Service:
         self._started = self._stopping = False
         self._storage_failure = ""
         work = self._work = HeavyWork()
-        database = self._database = held.enter_context(contextlib.closing(Database(config.data_dir / "vex.db", on_failure=self._fail)))
+        database = self._database = held.enter_context(
+            contextlib.closing(Database(config.data_dir / "vex.db", on_failure=self._fail))
+        )
         files = self._files = BlobFiles(config.data_dir)
         users = self._users = Users(database, failures_per_minute=config.failed_logins)
         tokens = self._tokens = Tokens(database)
         uploads = self._uploads = Uploads(
-            files, _upload_limits(config), owners=lambda: [identity.owner for identity in (*users.identities(), *tokens.identities())]
+            files,
+            _upload_limits(config),
+            owners=lambda: [identity.owner for identity in (*users.identities(), *tokens.identities())],
         )
         pulls, revisions = Pulls(int(config.pull_grace)), Revisions()
         registry = Registry(database, files, uploads, pulls, revisions, _rules(config))
@@ -129,19 +144,44 @@ class _Service:
             registry,
             audit_keep=config.audit_keep,
             interval=_sweep_interval(config),
-            chores=(Step("tokens", tokens.save_uses), Step("logins", users.log_refusals), Step("memory", give_memory_back)),
+            chores=(
+                Step("tokens", tokens.save_uses),
+                Step("logins", users.log_refusals),
+                Step("memory", give_memory_back),
+            ),
             time_of_day=TimeOfDay(config.data_dir),
         )
         delivery = Delivery(config.blob_redirect, config.accel_redirect)
         locations = Locations(config.locations, config.public_url, one_port=config.anonymous_read)
         pages = PageLimits(config.page_size, config.page_limit)
-        api = Api(registry, uploads, revisions, Lists(database), work, pages, config.manifest_limit, delivery, locations, public=_is_public(config))
+        api = Api(
+            registry,
+            uploads,
+            revisions,
+            Lists(database),
+            work,
+            pages,
+            config.manifest_limit,
+            delivery,
+            locations,
+            public=_is_public(config),
+        )
         certificates = self._certificates = Certificates(config.certificates())
-        self._observations = Observations(registry, uploads, database, files, lambda: uploads.limits.free_bytes, certificates)
+        self._observations = Observations(
+            registry, uploads, database, files, lambda: uploads.limits.free_bytes, certificates
+        )
         internal = {"metrics": self._observations.response, "readyz": self._ready}
         one_port = _one_port(config)
         credentials = Credentials(users, tokens, one_port, self._observations.login_refused)
-        app = App(api, self._pages(registry), credentials, _granting(credentials, one_port), internal, self._observations, self._push_port)
+        app = App(
+            api,
+            self._pages(registry),
+            credentials,
+            _granting(credentials, one_port),
+            internal,
+            self._observations,
+            self._push_port,
+        )
         self._access_log = AccessLog(config.access_log, config.log_format) if config.access_log else None
         listeners = _listeners(config, app, self._observations, revisions, certificates, self._access_log, held)
         self._server = Server(listeners, config.shutdown_timeout)
@@ -164,18 +204,26 @@ class _Service:
             # Whatever happened: with the accept loops at work, the process would not end.
             self._end()
         if self._storage_failure:
-            raise Failure(f"storage failed ({self._storage_failure}): what was committed last is not certain; check the disk, then start again")
+            raise Failure(
+                f"storage failed ({self._storage_failure}): what was committed last is not certain; check the disk,"
+                " then start again"
+            )
         return 0
 
     def _announce(self, first_user: str | None) -> None:
-        addresses = "".join(f"{listener.name:<8} {listener.url}{_ELSEWHERE if listener.everywhere else ''}\n" for listener in self._server.listeners)
+        addresses = "".join(
+            f"{listener.name:<8} {listener.url}{_ELSEWHERE if listener.everywhere else ''}\n"
+            for listener in self._server.listeners
+        )
         try:
             print(addresses, end="", flush=True)
             # Whoever reads `ready` finds it ready.
             self._started = True
             print("ready", flush=True)
         except OSError as error:
-            raise Failure(f"cannot write to standard output: {error.strerror}; send it to a file, or to /dev/null") from error
+            raise Failure(
+                f"cannot write to standard output: {error.strerror}; send it to a file, or to /dev/null"
+            ) from error
         self._tell_ready()
         self._notifier.watch(self._check)
         self._housekeeping.start()
@@ -267,7 +315,10 @@ class _Service:
         except OSError as error:
             return f"storage failed: {error.strerror}; check the disk"
         if free < self._config.free_space:
-            return f"out of disk space: {free} bytes are free, less than the {self._config.free_space} that free-space keeps; delete tags, or add space"
+            return (
+                f"out of disk space: {free} bytes are free, less than the {self._config.free_space} that free-space"
+                " keeps; delete tags, or add space"
+            )
         return ""
 
     def _fail(self, reason: str) -> None:
@@ -308,7 +359,11 @@ def _granting(credentials: Credentials, one_port: OnePort | None) -> Callable[[R
 
 def _sweep_interval(config: Config) -> float:
     # Soon enough that what expires is gone after at most one and a half times its time, but not all the time.
-    shortest = min(time for time in (config.upload_expiry, config.pull_grace, config.keep_replaced, config.audit_keep) if time) if config.upload_expiry else 1
+    shortest = (
+        min(time for time in (config.upload_expiry, config.pull_grace, config.keep_replaced, config.audit_keep) if time)
+        if config.upload_expiry
+        else 1
+    )
     return min(max(shortest / 2, 0.2), 60.0)
 
 

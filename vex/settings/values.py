@@ -1,6 +1,8 @@
-"""The kinds of values that the configuration has: addresses, paths, times, sizes, numbers, switches, and how each is written.
+"""The kinds of values that the configuration has: addresses, paths, times, sizes, numbers, switches, and how each is
+written.
 
-A parser takes the text of a value and returns it, or raises ValueError; what the text must look like is said by its `Kind`.
+A parser takes the text of a value and returns it, or raises ValueError; what the text must look like is said by its
+`Kind`.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ Listening = Union[Address, UnixAddress]
 
 
 class Kind(Generic[T]):
-    """A kind of values: its name in help texts, what it accepts in words, the parser, and the largest value if there is one.
+    """A kind of values: its name in help texts, what it accepts in words, the parser, and the largest value if there is
+    one.
 
     The parser raises ValueError.
     """
@@ -141,7 +144,9 @@ def _parse_url(text: str) -> str:
 
 
 def _parse_proxies(text: str) -> tuple[Any, ...]:
-    return tuple(entry if entry == "unix" else ipaddress.ip_network(entry) for entry in map(str.strip, text.split(",")) if text)
+    return tuple(
+        entry if entry == "unix" else ipaddress.ip_network(entry) for entry in map(str.strip, text.split(",")) if text
+    )
 
 
 def _parse_template(text: str) -> str:
@@ -172,8 +177,17 @@ SWITCH = Kind("yes|no", "yes or no", _parse_switch)
 LOG_FILE = Kind("FILE", "a path without quotes, stderr, or nothing", _parse_log)
 URL = Kind("URL", "http:// or https:// with a host and perhaps a port, and no path; or nothing", _parse_url)
 
-PROXIES = Kind("ADDRESSES", "addresses and networks such as 127.0.0.1, 10.0.0.0/8 and fd00::/8, or the word unix, with commas between them", _parse_proxies)
-TEMPLATE = Kind("URL", "http:// or https:// with a host and a path that has {digest} or {encoded} in it, and perhaps {algorithm}; or nothing", _parse_template)
+PROXIES = Kind(
+    "ADDRESSES",
+    "addresses and networks such as 127.0.0.1, 10.0.0.0/8 and fd00::/8, or the word unix, with commas between them",
+    _parse_proxies,
+)
+TEMPLATE = Kind(
+    "URL",
+    "http:// or https:// with a host and a path that has {digest} or {encoded} in it, and perhaps {algorithm}; or"
+    " nothing",
+    _parse_template,
+)
 PREFIX = Kind("PATH", "a path that begins and ends with /, such as /blobs/; or nothing", _parse_prefix)
 
 

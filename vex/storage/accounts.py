@@ -82,7 +82,10 @@ def list_tokens(tx: Transaction) -> list[TokenRow]:
 
 def add_token(tx: Transaction, token: TokenRow) -> None:
     """Record a new token."""
-    tx.execute("INSERT INTO token (name, hash, created, expires, used, repositories, read_only) VALUES (?, ?, ?, ?, ?, ?, ?)", token)
+    tx.execute(
+        "INSERT INTO token (name, hash, created, expires, used, repositories, read_only) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        token,
+    )
 
 
 def delete_token(tx: Transaction, name: str) -> int:
@@ -97,4 +100,5 @@ def note_token_use(tx: Transaction, name: str, used: int) -> None:
 
 def _tokens(tx: Transaction, condition: str, *parameters: str) -> list[TokenRow]:
     columns = "name, hash, created, expires, used, repositories, read_only"
-    return [TokenRow._make((*row[:6], bool(row[6]))) for row in tx.rows(f"SELECT {columns} FROM token {condition}", parameters)]  # noqa: S608 -- only literals
+    rows = tx.rows(f"SELECT {columns} FROM token {condition}", parameters)  # noqa: S608 -- only literals
+    return [TokenRow._make((*row[:6], bool(row[6]))) for row in rows]

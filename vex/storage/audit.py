@@ -1,7 +1,8 @@
-"""Who changed what: the log lines of pushes, changes of tags and removals, and the audit trail, which keeps the changes of tags.
+"""Who changed what: the log lines of pushes, changes of tags and removals, and the audit trail, which keeps the changes
+of tags.
 
-A change of a tag is written to the trail in the transaction that makes it; what was removed, and that line of the log, is told
-once that is committed. As in `queries.py`, functions take the transaction that they run in, and never commit.
+A change of a tag is written to the trail in the transaction that makes it; what was removed, and that line of the log,
+is told once that is committed. As in `queries.py`, functions take the transaction that they run in, and never commit.
 """
 
 from __future__ import annotations
@@ -54,22 +55,36 @@ MANIFEST, BLOB = "manifest", "blob"
 def manifest_told(tx: Transaction, repository: int, manifest: int) -> Told | None:
     """Return what the log tells of a manifest; None where the repository does not hold it."""
     row = tx.row(
-        "SELECT digest, manifest.size, name FROM repository_manifest JOIN repository ON repository.id = repository JOIN manifest ON manifest.id = manifest"
+        "SELECT digest, manifest.size, name FROM repository_manifest JOIN repository ON repository.id = repository JOIN"
+        " manifest ON manifest.id = manifest"
         " WHERE repository = ? AND manifest = ?",
         (repository, manifest),
     )
     return None if row is None else Told(MANIFEST, Digest(row[0]), row[1], row[2])
 
 
-def tag_changed(tx: Transaction, actor: Actor, repository: int, tag: Tag, before: int | None, after: int | None, now: int) -> None:
-    """Record that a tag that pointed to one manifest points to another, None for none, and log it once that is committed."""
+def tag_changed(
+    tx: Transaction, actor: Actor, repository: int, tag: Tag, before: int | None, after: int | None, now: int
+) -> None:
+    """Record that a tag that pointed to one manifest points to another, None for none, and log it once that is
+    committed.
+    """
     old = None if before is None else manifest_told(tx, repository, before)
     new = None if after is None else manifest_told(tx, repository, after)
     last = new or old
     assert last  # noqa: S101 -- for the type checker: one of the two is given
     change = Change(0, now, *actor, RepositoryName(last.repository), tag, old and old.digest, new and new.digest)
-    tx.execute("INSERT INTO tag_change (time, user, address, repository, tag, before, after) VALUES (?, ?, ?, ?, ?, ?, ?)", change[1:])
-    fields = {"repository": last.repository, "tag": tag, "digest": last.digest, "before": old.digest if old and new else None, "size": last.size}
+    tx.execute(
+        "INSERT INTO tag_change (time, user, address, repository, tag, before, after) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        change[1:],
+    )
+    fields = {
+        "repository": last.repository,
+        "tag": tag,
+        "digest": last.digest,
+        "before": old.digest if old and new else None,
+        "size": last.size,
+    }
     tx.after_commit(lambda: event(f"tag {change.what}", **actor._asdict(), **fields))
 
 
@@ -85,10 +100,18 @@ def log_removals(removed: Iterable[Told], actor: Actor | None, repository: str =
     """Log what was removed; without an actor it was due."""
     by = actor._asdict() if actor else {}
     for row in removed:
-        event(f"{row.what} removed", **by, repository=row.repository or repository or None, digest=row.digest, size=row.size)
+        event(
+            f"{row.what} removed",
+            **by,
+            repository=row.repository or repository or None,
+            digest=row.digest,
+            size=row.size,
+        )
 
 
-def changes_after(tx: Transaction, last: int, limit: int, *, name: RepositoryName | None, tag: Tag | None, since: int) -> list[Change]:
+def changes_after(
+    tx: Transaction, last: int, limit: int, *, name: RepositoryName | None, tag: Tag | None, since: int
+) -> list[Change]:
     """Return changes by ascending id, after `last`, of a repository or a tag of it, or all, since then."""
     condition, parameters = "", tuple(filter(None, (name, tag)))
     if tag:
@@ -127,10 +150,15 @@ def has_changes_before(tx: Transaction, time: int) -> bool:
 
 def delete_changes_before(tx: Transaction, time: int, limit: int) -> None:
     """Forget changes from then or before, at most `limit`."""
-    tx.execute("DELETE FROM tag_change WHERE id IN (SELECT id FROM tag_change WHERE time <= ? ORDER BY time LIMIT ?)", (time, limit))
+    tx.execute(
+        "DELETE FROM tag_change WHERE id IN (SELECT id FROM tag_change WHERE time <= ? ORDER BY time LIMIT ?)",
+        (time, limit),
+    )
 
 
 def _change(row: tuple[object, ...]) -> Change:
     number, time, user, address, repository, tag, before, after = row
     digests = (Digest(before) if before else None, Digest(after) if after else None)
-    return Change(int(str(number)), int(str(time)), str(user), str(address), RepositoryName(repository), Tag(tag), *digests)
+    return Change(
+        int(str(number)), int(str(time)), str(user), str(address), RepositoryName(repository), Tag(tag), *digests
+    )

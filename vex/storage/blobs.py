@@ -1,9 +1,10 @@
 """Blob files: created under `uploads/`, published under `blobs/<algorithm>/<hex>`, opened and removed.
 
-Invariants: a file under `blobs/` is complete, verified and synced before it gets its name, and its name is synced before
-`publish` returns. A file is only removed after a second look, under the database's lock, that neither a row nor a push
-in progress wants it; the slow part, the unlinking, happens without the lock. What makes a file needless is committed before
-it is removed here, so a removal that fails is no failure of the operation: it is logged, and tried again by `remove_left`.
+Invariants: a file under `blobs/` is complete, verified and synced before it gets its name, and its name is synced
+before `publish` returns. A file is only removed after a second look, under the database's lock, that neither a row nor
+a push in progress wants it; the slow part, the unlinking, happens without the lock. What makes a file needless is
+committed before it is removed here, so a removal that fails is no failure of the operation: it is logged, and tried
+again by `remove_left`.
 
 Rows are not here: the caller passes what tells whether a digest is still wanted.
 """
@@ -63,7 +64,9 @@ class Count(NamedTuple):
 
 
 class BlobFiles:
-    """The blob directory and the upload directory beside it, on one file system; counts the files that were removed, and their bytes."""
+    """The blob directory and the upload directory beside it, on one file system; counts the files that were removed,
+    and their bytes.
+    """
 
     def __init__(self, data_directory: Path) -> None:
         """Create the directories that are missing; raises OSError."""
@@ -104,7 +107,9 @@ class BlobFiles:
                     del self._publishing[digest]
 
     def removal_put_off(self, digest: Digest) -> bool:
-        """Tell, once, whether somebody wanted to remove this file while it was published, and nobody publishes it any more."""
+        """Tell, once, whether somebody wanted to remove this file while it was published, and nobody publishes it any
+        more.
+        """
         with self._lock:
             due = digest in self._put_off and digest not in self._publishing
             if due:
@@ -118,7 +123,9 @@ class BlobFiles:
         sync_directory(os.path.dirname(path))
 
     def remove(self, digests: Iterable[Digest], *, lock: Lock) -> Count:
-        """Remove the files of digests that nobody wants; returns what was removed. A file that cannot be removed now is logged."""
+        """Remove the files of digests that nobody wants; returns what was removed. A file that cannot be removed now is
+        logged.
+        """
         files = size = 0
         for digest in digests:
             aside = self.uploads / f"{REMOVED_PREFIX}{secrets.token_hex(16)}"
@@ -139,12 +146,23 @@ class BlobFiles:
 
     def set_aside_files(self) -> list[BlobFile]:
         """List the files that were set aside."""
-        found = [path for algorithm, name in _NAMES.items() for path in (self.kept / algorithm).glob("*") if name.fullmatch(path.name)]
+        found = [
+            path
+            for algorithm, name in _NAMES.items()
+            for path in (self.kept / algorithm).glob("*")
+            if name.fullmatch(path.name)
+        ]
         status = [(path, path.lstat()) for path in found]
-        return [BlobFile(Digest(f"{path.parent.name}:{path.name}"), file.st_size) for path, file in status if stat.S_ISREG(file.st_mode)]
+        return [
+            BlobFile(Digest(f"{path.parent.name}:{path.name}"), file.st_size)
+            for path, file in status
+            if stat.S_ISREG(file.st_mode)
+        ]
 
     def put_back(self, *, lock: Lock) -> int:
-        """Put files that were set aside back where a row knows them and they are missing; returns how many. For the start, before anything is pushed."""
+        """Put files that were set aside back where a row knows them and they are missing; returns how many. For the
+        start, before anything is pushed.
+        """
         found = 0
         for file in self.set_aside_files():
             with lock() as has_row:
@@ -169,7 +187,9 @@ class BlobFiles:
             self.discard(path)
 
     def discard(self, path: Path) -> int:
-        """Unlink a file under `uploads/`; returns its size in bytes, -1 where there is none, or it has to be tried again, which is logged once."""
+        """Unlink a file under `uploads/`; returns its size in bytes, -1 where there is none, or it has to be tried
+        again, which is logged once.
+        """
         try:
             size = os.stat(path).st_size
             os.unlink(path)
@@ -196,7 +216,9 @@ class BlobFiles:
                 yield BlobFile(Digest(f"{algorithm}:{entry.name}"), status.st_size)
 
     def foreign(self) -> Iterator[str]:
-        """Walk over what lies among the files of blobs and is not named as they are, such as `blobs/sha256/notes.txt`."""
+        """Walk over what lies among the files of blobs and is not named as they are, such as
+        `blobs/sha256/notes.txt`.
+        """
         for algorithm, entry in self._entries():
             if not _NAMES[algorithm].fullmatch(entry.name):
                 yield f"blobs/{algorithm}/{entry.name}"
@@ -261,7 +283,11 @@ class BlobFiles:
             if len(self._put_off) < _MAX_LEFT:
                 self._put_off.add(digest)
         if not known:
-            _log.error("cannot remove the file of blob %s: %s; it is tried again", digest, getattr(error, "strerror", None) or error)
+            _log.error(
+                "cannot remove the file of blob %s: %s; it is tried again",
+                digest,
+                getattr(error, "strerror", None) or error,
+            )
 
     def _leave(self, path: Path, error: OSError) -> None:
         with self._lock:

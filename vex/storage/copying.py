@@ -1,7 +1,8 @@
 """Blobs copied out of a registry, which may be running: by a hard link where that is possible, and else by content.
 
-Invariants: a file gets its name when it is whole, compared with its digest, and synced. A file that is missing was removed, with
-its row, since it was looked up, or it is damaged: a look at the row, while nobody writes, tells the one from the other.
+Invariants: a file gets its name when it is whole, compared with its digest, and synced. A file that is missing was
+removed, with its row, since it was looked up, or it is damaged: a look at the row, while nobody writes, tells the one
+from the other.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Copier:
         self.linked = self.copied = self.bytes = 0
 
     def copy(self, blob: queries.BlobRow, draft: Draft, folder: Folder, *, compared: bool) -> None:
-        """Give a folder the file of a blob; one that is linked may be compared with its digest too. Raises Removed and Damaged."""
+        """Give a folder the file of a blob; one that is linked may be compared with its digest too. Raises Removed and
+        Damaged.
+        """
         if blob.damaged or self._files.size(blob.digest) != blob.size:
             self._explain_absence(blob)
         name = blob.digest.encoded
@@ -70,7 +73,9 @@ class Copier:
             raise Removed
         if size < 0:
             raise Damaged("its file is missing")
-        raise Damaged("it is marked as damaged" if size == row.size else f"its file has {size} bytes instead of {row.size}")
+        raise Damaged(
+            "it is marked as damaged" if size == row.size else f"its file has {size} bytes instead of {row.size}"
+        )
 
 
 @contextlib.contextmanager

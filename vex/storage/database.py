@@ -1,9 +1,11 @@
-"""The SQLite database: one connection, its lock, transactions and schema migrations; and a few connections for what only looks.
+"""The SQLite database: one connection, its lock, transactions and schema migrations; and a few connections for what
+only looks.
 
-Invariants: every statement of the one connection runs while the lock is held; each write runs in `BEGIN IMMEDIATE` and is durable
-when `write` has been left; callbacks given to `Transaction.after_commit` run after that, without the lock. A commit whose outcome is
-unknown, or a transaction that cannot be ended, stops the database for good: only a restart can tell what is on the disk.
-Lists and pages are read with `browse`, however long that takes: they see what was committed, and neither pulls nor pushes wait for them.
+Invariants: every statement of the one connection runs while the lock is held; each write runs in `BEGIN IMMEDIATE` and
+is durable when `write` has been left; callbacks given to `Transaction.after_commit` run after that, without the lock. A
+commit whose outcome is unknown, or a transaction that cannot be ended, stops the database for good: only a restart can
+tell what is on the disk. Lists and pages are read with `browse`, however long that takes: they see what was committed,
+and neither pulls nor pushes wait for them.
 
 The queries are not here: see `queries.py`.
 """
@@ -29,13 +31,15 @@ from vex.storage.readers import BUSY_SECONDS, Readers, is_full, translated
 
 MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql", "005-audit.sql", "006-removal.sql")
 LATEST = len(MIGRATIONS)
-# The schemas from which on there is all that the lists of the web interface show, tokens, the audit trail, states of manifests.
+# The schemas from which on there is all that the lists of the web interface show, tokens, the audit trail, states of
+# manifests.
 WITH_TOTALS, WITH_TOKENS, WITH_TRAIL, WITH_STATES = 3, 4, 5, 6
 # What queries raise on a file that is damaged, or no database, without a translation.
 DatabaseFault = sqlite3.DatabaseError
 _RETRY_SECONDS = 0.01
 _FILE_MODE = 0o640
-# Past this the write-ahead log is cut back to it at a checkpoint; at most this part of the disk, so that it never keeps what a deletion freed.
+# Past this the write-ahead log is cut back to it at a checkpoint; at most this part of the disk, so that it never keeps
+# what a deletion freed.
 _WAL_BYTES = 16 * 1024 * 1024
 _WAL_PART_OF_DISK = 32
 # After so much in the log, SQLite writes it to the database: as many pages as it would by itself.
@@ -104,13 +108,23 @@ class _Lock:
 
 
 class Database:
-    """The shared connection; any thread may use it. `waits` and `commits` count how long a transaction waited for those before it, and a commit took."""
+    """The shared connection; any thread may use it. `waits` and `commits` count how long a transaction waited for those
+    before it, and a commit took.
+    """
 
-    def __init__(self, path: Path, *, oldest: int = 0, create: bool = True, on_failure: Callable[[str], None] = lambda _reason: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        oldest: int = 0,
+        create: bool = True,
+        on_failure: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
         """Open the database; create it where there is none, and bring its schema up to date. Raises Failure.
 
-        With `oldest`, the schema stays as it is, and has to be that or a later one: another process may serve the database, and know no later one.
-        `on_failure` is called once, when the outcome of a transaction is unknown and the process has to stop.
+        With `oldest`, the schema stays as it is, and has to be that or a later one: another process may serve the
+        database, and know no later one. `on_failure` is called once, when the outcome of a transaction is unknown and
+        the process has to stop.
         """
         self._path = path
         self.waits, self.commits = Buckets(_DURATIONS), Buckets(_DURATIONS)
@@ -120,7 +134,8 @@ class Database:
         self.created = False
         self._readers = Readers(path)
         log = Path(f"{path}-wal")
-        # What a process wrote that was killed, or another one that has the database open: who closes it last removes the log.
+        # What a process wrote that was killed, or another one that has the database open: who closes it last removes
+        # the log.
         self.has_log = log.exists() and log.stat().st_size > 0
         try:
             with contextlib.ExitStack() as opened:
@@ -133,10 +148,14 @@ class Database:
                 raise Failure(f"another process is writing to the database {path}; try again") from error
             if "disk I/O error" in str(error):
                 raise Failure(
-                    f"cannot use the database {path}: {error}; the disk fails, or its file system cannot map a file into memory, as mergerfs with"
+                    f"cannot use the database {path}: {error}; the disk fails, or its file system cannot map a file"
+                    " into memory, as mergerfs with"
                     " cache.files=off: use cache.files=auto-full there, or a local file system"
                 ) from error
-            raise Failure(f"cannot use the database {path}: {error}; check its permissions and the disk, or restore it from a backup") from error
+            raise Failure(
+                f"cannot use the database {path}: {error}; check its permissions and the disk, or restore it from a"
+                " backup"
+            ) from error
 
     @property
     def schema(self) -> int:
@@ -152,13 +171,20 @@ class Database:
             self._connection.close()
 
     def copy_to(self, path: Path) -> None:
-        """Copy the database as it is at one moment to a new file, and sync that; what other processes write meanwhile waits for nothing."""
+        """Copy the database as it is at one moment to a new file, and sync that; what other processes write meanwhile
+        waits for nothing.
+        """
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
-        with self._lock, translated(), contextlib.closing(sqlite3.connect(os.fspath(path), isolation_level=None)) as copy:
+        with (
+            self._lock,
+            translated(),
+            contextlib.closing(sqlite3.connect(os.fspath(path), isolation_level=None)) as copy,
+        ):
             # Nothing reads the copy before it is complete and synced, so a crash in the middle costs nothing.
             copy.execute("PRAGMA journal_mode = OFF")
             copy.execute("PRAGMA synchronous = OFF")
-            # All pages in one step, which is one read transaction: in smaller ones, each write of the server would start it again.
+            # All pages in one step, which is one read transaction: in smaller ones, each write of the server would
+            # start it again.
             self._connection.backup(copy)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -188,7 +214,8 @@ class Database:
 
     @contextlib.contextmanager
     def browse(self, work: Work = UNHURRIED) -> Iterator[Transaction]:
-        """See one state, what was committed last, without the lock; `work` is told of pieces of queries, and ends them. Never within another such block.
+        """See one state, what was committed last, without the lock; `work` is told of pieces of queries, and ends them.
+        Never within another such block.
 
         Raises UNAVAILABLE past a limit of time, and what the work raises.
         """
@@ -247,7 +274,9 @@ class Database:
 
     def _refuse_after_failure(self) -> None:
         if self._failed:
-            raise RegistryError(UNAVAILABLE, "the registry's storage failed; it has to be restarted", headers={"Retry-After": "5"})
+            raise RegistryError(
+                UNAVAILABLE, "the registry's storage failed; it has to be restarted", headers={"Retry-After": "5"}
+            )
 
     def _settle_schema(self, oldest: int, create: bool) -> None:
         version = self.schema
@@ -259,12 +288,19 @@ class Database:
                 self._migrate(oldest)
                 version = self.schema
         if version > LATEST:
-            raise Failure(f"{self._path} was written by a newer Vex (schema {version}, this one knows {LATEST}); use that version or a newer one")
+            raise Failure(
+                f"{self._path} was written by a newer Vex (schema {version}, this one knows {LATEST}); use that version"
+                " or a newer one"
+            )
         if version == 0:
-            raise Failure(f"there is no registry in {self._path.parent.resolve()}: its vex.db is empty; name its data directory with --data-dir")
+            raise Failure(
+                f"there is no registry in {self._path.parent.resolve()}: its vex.db is empty; name its data directory"
+                " with --data-dir"
+            )
         if version < oldest:
             raise Failure(
-                f"the database {self._path} is that of an older Vex (schema {version}, and this needs {oldest}): start this Vex on it with vex serve,"
+                f"the database {self._path} is that of an older Vex (schema {version}, and this needs {oldest}): start"
+                " this Vex on it with vex serve,"
                 " which brings it up to date, or use the older one"
             )
 
@@ -272,7 +308,10 @@ class Database:
         blobs = self._path.parent / "blobs"
         if any(_BLOB.fullmatch(path.name) for path in blobs.glob("*/*")):
             # Files without a row are litter, which a start removes.
-            raise Failure(f"the database {self._path} is gone or empty, and {blobs} has files: restore it from a backup, or move {blobs} away to begin anew")
+            raise Failure(
+                f"the database {self._path} is gone or empty, and {blobs} has files: restore it from a backup, or move"
+                f" {blobs} away to begin anew"
+            )
 
     def _migrate(self, oldest: int) -> None:
         """Bring the schema up to date, in one transaction; another process may have done it a moment ago."""
@@ -303,7 +342,9 @@ def _connect(path: Path, create: bool) -> sqlite3.Connection:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), _FILE_MODE))
     except OSError as error:
-        raise Failure(f"cannot open the database {path}: {error.strerror}; check the permissions of the data directory") from error
+        raise Failure(
+            f"cannot open the database {path}: {error.strerror}; check the permissions of the data directory"
+        ) from error
     return sqlite3.connect(os.fspath(path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
 
@@ -321,7 +362,9 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _turn_on_log(connection: sqlite3.Connection) -> None:
-    """Have a new database use a write-ahead log; where several processes do so at once, SQLite lets none of them wait."""
+    """Have a new database use a write-ahead log; where several processes do so at once, SQLite lets none of them
+    wait.
+    """
     for left in reversed(range(int(BUSY_SECONDS / _RETRY_SECONDS))):
         try:
             # To its end: what fails behind its first row would only be found, and told, by who throws it away.

@@ -1,4 +1,6 @@
-"""The data directory: made where it is missing, locked by who serves it, and the registry in it opened by commands, whether it runs or not."""
+"""The data directory: made where it is missing, locked by who serves it, and the registry in it opened by commands,
+whether it runs or not.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from vex.storage.disk import FULL
 from vex.storage.received import Received, read_received, write_received
 
 _LOCAL = "use a local file system, such as ext4, XFS or ZFS"
-_WHOLE = "blobs/ and uploads/ have to be on one file system: move the data directory as a whole, and name it with data-dir"
+_WHOLE = (
+    "blobs/ and uploads/ have to be on one file system: move the data directory as a whole, and name it with data-dir"
+)
 
 
 @contextlib.contextmanager
@@ -32,7 +36,9 @@ def open_data(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or directory
-        raise Failure(f"cannot use the data directory {directory}: {where}: {error.strerror}; check its permissions and the disk") from error
+        raise Failure(
+            f"cannot use the data directory {directory}: {where}: {error.strerror}; check its permissions and the disk"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -45,14 +51,18 @@ def locked(directory: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
-            raise Failure(f"another vex uses the data directory {directory}; end it first, or choose another with --data-dir") from error
+            raise Failure(
+                f"another vex uses the data directory {directory}; end it first, or choose another with --data-dir"
+            ) from error
         yield
     finally:
         os.close(descriptor)
 
 
 def try_out(directory: Path) -> None:
-    """Do once what a registry asks of its file system, in its data directory; raises Failure where something does not work."""
+    """Do once what a registry asks of its file system, in its data directory; raises Failure where something does not
+    work.
+    """
     trial = BlobFiles(directory).uploads / f"{REMOVED_PREFIX}trial"
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: trial.unlink(missing_ok=True))
@@ -63,19 +73,34 @@ def try_out(directory: Path) -> None:
                 if error.errno in FULL:
                     # What is there can be read and deleted all the same.
                     return
-                raise Failure(f"the data directory {directory} cannot be used: its file system cannot {action}: {error.strerror}; {remedy}") from error
+                raise Failure(
+                    f"the data directory {directory} cannot be used: its file system cannot {action}: {error.strerror};"
+                    f" {remedy}"
+                ) from error
 
 
 def _trials(blobs: Path, trial: Path) -> Iterator[tuple[str, str, Callable[[], None]]]:
     """Give what is done, what helps where it fails, and what does it."""
     yield "write a file", "check its permissions and the disk", partial(_write_trial, trial)
     yield "keep an attribute with a file", _LOCAL, partial(_try_attribute, trial)
-    yield "map a file into memory, which SQLite needs", f"{_LOCAL}, or mount mergerfs with cache.files=auto-full", partial(_try_memory, trial)
+    yield (
+        "map a file into memory, which SQLite needs",
+        f"{_LOCAL}, or mount mergerfs with cache.files=auto-full",
+        partial(_try_memory, trial),
+    )
     for algorithm in ALGORITHMS:
         place = blobs / algorithm
-        yield f"rename a file from uploads/ to blobs/{algorithm}/", _WHOLE, partial(os.rename, trial, place / trial.name)
+        yield (
+            f"rename a file from uploads/ to blobs/{algorithm}/",
+            _WHOLE,
+            partial(os.rename, trial, place / trial.name),
+        )
         yield f"sync the directory blobs/{algorithm}/", _LOCAL, partial(sync_directory, place)
-        yield f"rename a file from blobs/{algorithm}/ to uploads/", _WHOLE, partial(os.rename, place / trial.name, trial)
+        yield (
+            f"rename a file from blobs/{algorithm}/ to uploads/",
+            _WHOLE,
+            partial(os.rename, place / trial.name, trial),
+        )
 
 
 def _write_trial(trial: Path) -> None:
@@ -99,17 +124,24 @@ def _try_memory(trial: Path) -> None:
 
 @contextlib.contextmanager
 def registry_in(directory: Path, oldest: int = 1) -> Iterator[Database]:
-    """Open the database of a registry that is there, running or not, as it is: with a schema from `oldest` on. Raises Failure."""
+    """Open the database of a registry that is there, running or not, as it is: with a schema from `oldest` on. Raises
+    Failure.
+    """
     path = directory / "vex.db"
     if not os.path.exists(path):
-        raise Failure(f"there is no registry in {directory.resolve()}, or none that this user may read: no vex.db; name its data directory with --data-dir")
+        raise Failure(
+            f"there is no registry in {directory.resolve()}, or none that this user may read: no vex.db; name its data"
+            " directory with --data-dir"
+        )
     with contextlib.closing(Database(path, oldest=oldest, create=False)) as database:
         yield database
 
 
 @contextlib.contextmanager
 def registry_made_in(directory: Path, oldest: int) -> Iterator[Database]:
-    """Open the database of a registry, as `registry_in`, or make one, and say on standard error where. Raises Failure."""
+    """Open the database of a registry, as `registry_in`, or make one, and say on standard error where. Raises
+    Failure.
+    """
     with open_data(directory), contextlib.closing(Database(directory / "vex.db", oldest=oldest)) as database:
         yield database
         if database.created:

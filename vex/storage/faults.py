@@ -22,7 +22,9 @@ class HeldManifest(NamedTuple):
 
 
 class Counter(NamedTuple):
-    """A column that repeats what other tables say: `right` is what it should be, `wrong` the condition of a row where it is not that."""
+    """A column that repeats what other tables say: `right` is what it should be, `wrong` the condition of a row where
+    it is not that.
+    """
 
     what: str
     table: str
@@ -37,7 +39,8 @@ COUNTERS = (
         "sizes of repositories",
         "repository",
         "size",
-        "SELECT coalesce(sum(size), 0) FROM blob WHERE id IN (SELECT blob FROM manifest_blob WHERE repository = repository.id)",
+        "SELECT coalesce(sum(size), 0) FROM blob WHERE id IN (SELECT blob FROM manifest_blob WHERE repository ="
+        " repository.id)",
     ),
     Counter(
         "times of the newest push",
@@ -47,13 +50,20 @@ COUNTERS = (
         # That of a push that was deleted since stays.
         "{column} < ({right})",
     ),
-    Counter("sizes of tags", "tag", "size", "SELECT coalesce(sum(size), 0) FROM manifest_summary WHERE manifest = tag.manifest"),
+    Counter(
+        "sizes of tags",
+        "tag",
+        "size",
+        "SELECT coalesce(sum(size), 0) FROM manifest_summary WHERE manifest = tag.manifest",
+    ),
     Counter(
         "numbers of what holds a manifest",
         "repository_manifest",
         "holders",
-        "(SELECT count(*) FROM tag WHERE repository = repository_manifest.repository AND manifest = repository_manifest.manifest)"
-        " + (SELECT count(*) FROM manifest_child WHERE repository = repository_manifest.repository AND child = repository_manifest.manifest)",
+        "(SELECT count(*) FROM tag WHERE repository = repository_manifest.repository AND manifest ="
+        " repository_manifest.manifest)"
+        " + (SELECT count(*) FROM manifest_child WHERE repository = repository_manifest.repository AND child ="
+        " repository_manifest.manifest)",
     ),
     Counter("number of repositories", "total", "repositories", "SELECT count(*) FROM repository WHERE emptied IS NULL"),
 )
@@ -97,7 +107,9 @@ def held_manifests_after(tx: Transaction, repository: int, manifest: int, limit:
 
 
 def can_be_fetched(tx: Transaction, held: HeldManifest) -> bool:
-    """Tell whether a repository holds a manifest still, which is whole then; in a schema without states all are that are held."""
+    """Tell whether a repository holds a manifest still, which is whole then; in a schema without states all are that
+    are held.
+    """
     states = tx.value("SELECT count(*) FROM pragma_table_info('repository_manifest') WHERE name = 'state'")
     found = "SELECT 1 FROM repository_manifest WHERE repository = ? AND manifest = ?"
     return tx.value(f"{found} AND state < 3" if states else found, (held.repository, held.manifest)) is not None
@@ -117,7 +129,8 @@ def blob_repositories(tx: Transaction, blob: int, limit: int) -> list[Repository
     """Return names of repositories in which a manifest references a blob, or a lease holds it."""
     rows = tx.rows(
         "SELECT name FROM repository WHERE id IN"
-        " (SELECT repository FROM manifest_blob WHERE blob = ? UNION SELECT repository FROM lease WHERE blob = ?) ORDER BY name LIMIT ?",
+        " (SELECT repository FROM manifest_blob WHERE blob = ? UNION SELECT repository FROM lease WHERE blob = ?) ORDER"
+        " BY name LIMIT ?",
         (blob, blob, limit),
     )
     return [RepositoryName(row[0]) for row in rows]
@@ -134,5 +147,8 @@ def unheld_blobs(tx: Transaction) -> list[tuple[int, Digest]]:
 
 def unheld_manifests(tx: Transaction) -> list[tuple[int, Digest]]:
     """Return (id, digest) of the manifests that no repository holds."""
-    rows = tx.rows("SELECT id, digest FROM manifest WHERE NOT EXISTS (SELECT 1 FROM repository_manifest WHERE manifest = manifest.id)")
+    rows = tx.rows(
+        "SELECT id, digest FROM manifest WHERE NOT EXISTS (SELECT 1 FROM repository_manifest WHERE manifest ="
+        " manifest.id)"
+    )
     return [(row[0], Digest(row[1])) for row in rows]

@@ -13,7 +13,8 @@ _UNKNOWN = {errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
 
 
 def sync(descriptor: int, full: int | None = _FULL_SYNC) -> None:
-    """Make the bytes of a file, or the names in a directory, durable; raises OSError, after which nothing about them is certain.
+    """Make the bytes of a file, or the names in a directory, durable; raises OSError, after which nothing about them is
+    certain.
 
     `full` is the command of fcntl that has the drive write its cache too, None where the system has none.
     """

@@ -1,8 +1,9 @@
 """Directories that somebody else may have prepared, and names of files that somebody else chose.
 
-Invariants: a name from outside passes `parse_path` before it is used or compared; a file is found part by part from an open
-directory, so no link leads out of it, not even one that is made meanwhile; what is no regular file is never waited for. A new
-file is made under a name that nobody has, is whole and synced before it takes its own name, and is never written through a link.
+Invariants: a name from outside passes `parse_path` before it is used or compared; a file is found part by part from an
+open directory, so no link leads out of it, not even one that is made meanwhile; what is no regular file is never waited
+for. A new file is made under a name that nobody has, is whole and synced before it takes its own name, and is never
+written through a link.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ def parse_path(text: str) -> tuple[str, ...]:
     parts = tuple(part for part in text.split("/") if part not in ("", "."))
     if text.startswith("/") or ".." in parts:
         raise Unsafe(f"the name {shown} leads elsewhere: names of files have to be relative, and without '..'")
-    if not parts or len(text) > _MAX_PATH or "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if (
+        not parts
+        or len(text) > _MAX_PATH
+        or "\0" in text
+        or any("\ud800" <= character <= "\udfff" for character in text)
+    ):
         raise Unsafe(f"{shown} is not the name of a file")
     return parts
 
@@ -68,7 +74,9 @@ class Folder:
     # Files that are there
 
     def find(self, name: str) -> int:
-        """Open a file below, through links that stay inside; returns a descriptor. Raises Unsafe, and OSError such as FileNotFoundError."""
+        """Open a file below, through links that stay inside; returns a descriptor. Raises Unsafe, and OSError such as
+        FileNotFoundError.
+        """
         todo, links = [*reversed(parse_path(name))], 0
         opened = [self.descriptor]
         try:
@@ -79,7 +87,11 @@ class Folder:
                     os.close(opened.pop())
                 elif status and stat.S_ISLNK(status.st_mode) and links < _MAX_LINKS:
                     target = os.readlink(part, dir_fd=opened[-1])
-                    todo += [".." if target.startswith("/") else part for part in reversed(target.split("/")) if part not in ("", ".")]
+                    todo += [
+                        ".." if target.startswith("/") else part
+                        for part in reversed(target.split("/"))
+                        if part not in ("", ".")
+                    ]
                     links += 1
                 elif status and not stat.S_ISLNK(status.st_mode):
                     if not todo:

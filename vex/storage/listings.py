@@ -1,7 +1,8 @@
-"""The queries of the web interface; what they show and sort by is stored at push time (`sql/002-web.sql`, `sql/003-totals.sql`).
+"""The queries of the web interface; what they show and sort by is stored at push time (`sql/002-web.sql`,
+`sql/003-totals.sql`).
 
-Like `queries.py`, whose functions also serve here: functions take the transaction that they run in, never commit, and decide
-nothing. No query parses a manifest or reads a blob, and each has an index for its order.
+Like `queries.py`, whose functions also serve here: functions take the transaction that they run in, never commit, and
+decide nothing. No query parses a manifest or reads a blob, and each has an index for its order.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class RepositoryEntry(NamedTuple):
 
 
 class ManifestEntry(NamedTuple):
-    """A manifest in a list; `name` is a tag, or "" where it is listed for itself; `size` in bytes, of all blobs that it needs."""
+    """A manifest in a list; `name` is a tag, or "" where it is listed for itself; `size` in bytes, of all blobs that it
+    needs.
+    """
 
     name: str
     manifest: int
@@ -151,10 +154,12 @@ def list_tags(tx: Transaction, repository: int, view: View) -> list[ManifestEntr
     condition, parameters = (f"AND {_HOLDS}", [_pattern(view.text)]) if view.text else ("", [])
     order = _TAG_ORDER[view.order, view.descending]
     rows = tx.rows(
-        "SELECT t.name, t.manifest, m.digest, t.updated, t.size, substr(m.artifact_type, 1, 256), NULL, s.kind, s.platforms FROM"  # noqa: S608 -- of constants only
+        "SELECT t.name, t.manifest, m.digest, t.updated, t.size, substr(m.artifact_type, 1, 256), NULL, s.kind,"  # noqa: S608 -- of constants only
+        " s.platforms FROM"
         f" (SELECT name FROM tag WHERE repository = ? {condition} ORDER BY {order} LIMIT ? OFFSET ?) listed"
         " CROSS JOIN tag t ON t.repository = ? AND t.name = listed.name CROSS JOIN manifest m ON m.id = t.manifest"
-        f" LEFT JOIN manifest_summary s ON s.manifest = t.manifest ORDER BY {', '.join('t.' + column for column in order.split(', '))}",
+        " LEFT JOIN manifest_summary s ON s.manifest = t.manifest ORDER BY"
+        f" {', '.join('t.' + column for column in order.split(', '))}",
         (repository, *parameters, view.limit, view.offset, repository),
     )
     return [_manifest_entry(row) for row in rows]
@@ -163,7 +168,9 @@ def list_tags(tx: Transaction, repository: int, view: View) -> list[ManifestEntr
 def count_unheld(tx: Transaction, repository: int) -> int:
     """Count the manifests that neither a tag nor an index of the repository references."""
     count: int = tx.value(
-        "SELECT count(*) FROM repository_manifest INDEXED BY repository_manifest_unheld WHERE repository = ? AND holders = 0 AND state < 2", (repository,)
+        "SELECT count(*) FROM repository_manifest INDEXED BY repository_manifest_unheld WHERE repository = ? AND"
+        " holders = 0 AND state < 2",
+        (repository,),
     )
     return count
 
@@ -171,8 +178,10 @@ def count_unheld(tx: Transaction, repository: int) -> int:
 def list_unheld(tx: Transaction, repository: int, offset: int, limit: int) -> list[ManifestEntry]:
     """Return the manifests that neither a tag nor an index of the repository references, newest first."""
     rows = tx.rows(
-        "SELECT '', r.manifest, m.digest, r.pushed, coalesce(s.size, 0), substr(m.artifact_type, 1, 256), r.subject, s.kind, s.platforms FROM"
-        " (SELECT manifest, pushed, subject FROM repository_manifest INDEXED BY repository_manifest_unheld WHERE repository = ? AND holders = 0 AND state < 2"
+        "SELECT '', r.manifest, m.digest, r.pushed, coalesce(s.size, 0), substr(m.artifact_type, 1, 256), r.subject,"
+        " s.kind, s.platforms FROM"
+        " (SELECT manifest, pushed, subject FROM repository_manifest INDEXED BY repository_manifest_unheld WHERE"
+        " repository = ? AND holders = 0 AND state < 2"
         " ORDER BY pushed DESC, manifest DESC LIMIT ? OFFSET ?) r"
         " CROSS JOIN manifest m ON m.id = r.manifest LEFT JOIN manifest_summary s ON s.manifest = r.manifest"
         " ORDER BY r.pushed DESC, r.manifest DESC",
@@ -184,8 +193,10 @@ def list_unheld(tx: Transaction, repository: int, offset: int, limit: int) -> li
 def manifest_entry(tx: Transaction, repository: int, digest: Digest) -> ManifestEntry | None:
     """Return what lists show of a manifest of a repository."""
     row = tx.row(
-        "SELECT '', m.id, m.digest, r.pushed, coalesce(s.size, 0), substr(m.artifact_type, 1, 256), r.subject, s.kind, s.platforms FROM manifest m"
-        " JOIN repository_manifest r ON r.manifest = m.id AND r.repository = ? LEFT JOIN manifest_summary s ON s.manifest = m.id WHERE m.digest = ?",
+        "SELECT '', m.id, m.digest, r.pushed, coalesce(s.size, 0), substr(m.artifact_type, 1, 256), r.subject, s.kind,"
+        " s.platforms FROM manifest m"
+        " JOIN repository_manifest r ON r.manifest = m.id AND r.repository = ? LEFT JOIN manifest_summary s ON"
+        " s.manifest = m.id WHERE m.digest = ?",
         (repository, digest),
     )
     return None if row is None else _manifest_entry(row)
@@ -194,7 +205,8 @@ def manifest_entry(tx: Transaction, repository: int, digest: Digest) -> Manifest
 def tags_with_prefix(tx: Transaction, repository: int, prefix: str, limit: int) -> list[tuple[Tag, Digest]]:
     """Return tags whose name starts with `prefix`, which ends in a full stop, with the digest that each points to."""
     rows = tx.rows(
-        "SELECT t.name, m.digest FROM tag t JOIN manifest m ON m.id = t.manifest WHERE t.repository = ? AND t.name > ? AND t.name < ? ORDER BY t.name LIMIT ?",
+        "SELECT t.name, m.digest FROM tag t JOIN manifest m ON m.id = t.manifest WHERE t.repository = ? AND t.name > ?"
+        " AND t.name < ? ORDER BY t.name LIMIT ?",
         (repository, prefix, prefix[:-1] + "/", limit),
     )
     return [(Tag(row[0]), Digest(row[1])) for row in rows]
@@ -204,7 +216,14 @@ def _manifest_entry(row: Sequence[object]) -> ManifestEntry:
     name, manifest, digest, pushed, size, artifact_type, subject, kind, platforms = row
     summary = Summary(str(kind or ""), tuple(json.loads(str(platforms or "[]"))))
     return ManifestEntry(
-        str(name), int(str(manifest)), Digest(digest), int(str(pushed)), int(str(size)), str(artifact_type), Digest(subject) if subject else None, summary
+        str(name),
+        int(str(manifest)),
+        Digest(digest),
+        int(str(pushed)),
+        int(str(size)),
+        str(artifact_type),
+        Digest(subject) if subject else None,
+        summary,
     )
 
 
@@ -212,28 +231,42 @@ def _manifest_entry(row: Sequence[object]) -> ManifestEntry:
 
 
 def save_summary(tx: Transaction, repository: int, manifest: int, summary: Summary) -> None:
-    """Record what lists show of a manifest, whose references are recorded already; an index whose descriptors name no platform has those of its children."""
+    """Record what lists show of a manifest, whose references are recorded already; an index whose descriptors name no
+    platform has those of its children.
+    """
     platforms = summary.platforms
     if summary.kind == INDEX and not platforms:
         platforms = _platforms_of_children(tx, repository, manifest)
     text = json.dumps(platforms[:_MAX_PLATFORMS])
-    changed = tx.execute("UPDATE manifest_summary SET kind = ?, platforms = ? WHERE manifest = ?", (summary.kind, text, manifest))
+    changed = tx.execute(
+        "UPDATE manifest_summary SET kind = ?, platforms = ? WHERE manifest = ?", (summary.kind, text, manifest)
+    )
     if not changed:
-        tx.execute("INSERT INTO manifest_summary (manifest, kind, size, platforms) VALUES (?, ?, 0, ?)", (manifest, summary.kind, text))
-    tx.execute("UPDATE manifest_summary SET size = ? WHERE manifest = ?", (_needed_bytes(tx, repository, manifest), manifest))
+        tx.execute(
+            "INSERT INTO manifest_summary (manifest, kind, size, platforms) VALUES (?, ?, 0, ?)",
+            (manifest, summary.kind, text),
+        )
+    tx.execute(
+        "UPDATE manifest_summary SET size = ? WHERE manifest = ?", (_needed_bytes(tx, repository, manifest), manifest)
+    )
 
 
 def in_repository(tx: Transaction, repository: int, manifest: int) -> bool:
     """Tell whether a repository still holds a manifest."""
-    return bool(tx.value("SELECT 1 FROM repository_manifest WHERE repository = ? AND manifest = ?", (repository, manifest)))
+    return bool(
+        tx.value("SELECT 1 FROM repository_manifest WHERE repository = ? AND manifest = ?", (repository, manifest))
+    )
 
 
 def manifests_without_summary(tx: Transaction, last: int, limit: int) -> list[tuple[int, int, str, bytes]]:
-    """Return (repository, manifest, media type, content) of manifests after `last` that nobody has looked at yet, in the order of their ids."""
+    """Return (repository, manifest, media type, content) of manifests after `last` that nobody has looked at yet, in
+    the order of their ids.
+    """
     rows = tx.rows(
         "SELECT (SELECT repository FROM repository_manifest WHERE manifest = m.id LIMIT 1), m.id,"
         " (SELECT media_type FROM repository_manifest WHERE manifest = m.id LIMIT 1), m.content"
-        " FROM manifest_summary s JOIN manifest m ON m.id = s.manifest WHERE s.kind = '' AND s.manifest > ? ORDER BY s.manifest LIMIT ?",
+        " FROM manifest_summary s JOIN manifest m ON m.id = s.manifest WHERE s.kind = '' AND s.manifest > ? ORDER BY"
+        " s.manifest LIMIT ?",
         (last, limit),
     )
     return [(row[0], row[1], row[2], row[3]) for row in rows]
@@ -247,7 +280,8 @@ def summaries(tx: Transaction, repository: int, digests: Iterable[Digest]) -> di
 
 def _platforms_of_children(tx: Transaction, repository: int, manifest: int) -> tuple[str, ...]:
     rows = tx.rows(
-        "SELECT s.platforms FROM manifest_child c JOIN manifest_summary s ON s.manifest = c.child WHERE c.repository = ? AND c.parent = ?",
+        "SELECT s.platforms FROM manifest_child c JOIN manifest_summary s ON s.manifest = c.child WHERE c.repository ="
+        " ? AND c.parent = ?",
         (repository, manifest),
     )
     return tuple(sorted({platform for row in rows for platform in json.loads(row[0])}))
@@ -255,8 +289,10 @@ def _platforms_of_children(tx: Transaction, repository: int, manifest: int) -> t
 
 def _needed_bytes(tx: Transaction, repository: int, manifest: int) -> int:
     size: int = tx.value(
-        "WITH RECURSIVE part (id) AS (SELECT ? UNION SELECT c.child FROM part JOIN manifest_child c ON c.repository = ? AND c.parent = part.id)"
-        " SELECT coalesce(sum(size), 0) FROM blob WHERE id IN (SELECT b.blob FROM part JOIN manifest_blob b ON b.repository = ? AND b.manifest = part.id)",
+        "WITH RECURSIVE part (id) AS (SELECT ? UNION SELECT c.child FROM part JOIN manifest_child c ON c.repository = ?"
+        " AND c.parent = part.id)"
+        " SELECT coalesce(sum(size), 0) FROM blob WHERE id IN (SELECT b.blob FROM part JOIN manifest_blob b ON"
+        " b.repository = ? AND b.manifest = part.id)",
         (manifest, repository, repository),
     )
     return size

@@ -62,7 +62,9 @@ def find_repository(tx: Transaction, name: RepositoryName) -> int | None:
 def ensure_repository(tx: Transaction, name: RepositoryName, now: int) -> int:
     """Return the id of a repository; one that is new is empty."""
     found = find_repository(tx, name)
-    return found if found is not None else tx.insert("INSERT INTO repository (name, emptied) VALUES (?, ?)", (name, now))
+    return (
+        found if found is not None else tx.insert("INSERT INTO repository (name, emptied) VALUES (?, ?)", (name, now))
+    )
 
 
 def list_repositories(tx: Transaction, last: str, limit: int) -> list[str]:
@@ -78,12 +80,15 @@ def mark_filled(tx: Transaction, repository: int) -> None:
 def mark_if_empty(tx: Transaction, repository: int, now: int) -> None:
     """Start the time after which a repository is removed, if it holds no manifest but those that are only held."""
     tx.execute(
-        "UPDATE repository SET emptied = ? WHERE id = ? AND NOT EXISTS (SELECT 1 FROM tag WHERE repository = repository.id)"
-        # All that has neither a tag nor an index above it, but referrers, which hang on their subjects; and those that wait for one.
+        "UPDATE repository SET emptied = ? WHERE id = ? AND NOT EXISTS (SELECT 1 FROM tag WHERE repository ="
+        " repository.id)"
+        # All that has neither a tag nor an index above it, but referrers, which hang on their subjects; and those that
+        # wait for one.
         " AND NOT EXISTS (SELECT 1 FROM repository_manifest INDEXED BY repository_manifest_root"
         " WHERE repository = repository.id AND holders = 0 AND state < 2 AND subject IS NULL)"
         " AND NOT EXISTS (SELECT 1 FROM repository_manifest INDEXED BY repository_manifest_waiting"
-        " WHERE repository = repository.id AND holders = 0 AND state < 2 AND subject IS NOT NULL AND expires IS NOT NULL)",
+        " WHERE repository = repository.id AND holders = 0 AND state < 2 AND subject IS NOT NULL AND expires IS NOT"
+        " NULL)",
         (now, repository),
     )
 
@@ -91,7 +96,8 @@ def mark_if_empty(tx: Transaction, repository: int, now: int) -> None:
 def empty_repositories(tx: Transaction, emptied_before: int, limit: int) -> list[tuple[int, RepositoryName]]:
     """Return repositories that have held neither manifest nor lease since before then."""
     rows = tx.rows(
-        "SELECT id, name FROM repository WHERE emptied <= ? AND NOT EXISTS (SELECT 1 FROM lease WHERE repository = repository.id)"
+        "SELECT id, name FROM repository WHERE emptied <= ? AND NOT EXISTS (SELECT 1 FROM lease WHERE repository ="
+        " repository.id)"
         " AND NOT EXISTS (SELECT 1 FROM repository_manifest WHERE repository = repository.id) LIMIT ?",
         (emptied_before, limit),
     )
@@ -147,7 +153,8 @@ def blob_in_repository(tx: Transaction, repository: int, blob: int, now: int) ->
 def referencing_manifests(tx: Transaction, repository: int, blob: int, limit: int) -> list[Digest]:
     """Return digests of the repository's manifests that reference a blob."""
     rows = tx.rows(
-        "SELECT digest FROM manifest_blob JOIN manifest ON manifest.id = manifest_blob.manifest WHERE repository = ? AND blob = ? LIMIT ?",
+        "SELECT digest FROM manifest_blob JOIN manifest ON manifest.id = manifest_blob.manifest WHERE repository = ?"
+        " AND blob = ? LIMIT ?",
         (repository, blob, limit),
     )
     return [Digest(row[0]) for row in rows]
@@ -168,7 +175,12 @@ def delete_unheld_blob(tx: Transaction, blob: int) -> tuple[Digest, int] | None:
 
 def is_leased(tx: Transaction, repository: int, blob: int, now: int) -> bool:
     """Tell whether an unexpired lease holds a blob in a repository."""
-    return bool(tx.value("SELECT EXISTS (SELECT 1 FROM lease WHERE repository = ? AND blob = ? AND expires > ?)", (repository, blob, now)))
+    return bool(
+        tx.value(
+            "SELECT EXISTS (SELECT 1 FROM lease WHERE repository = ? AND blob = ? AND expires > ?)",
+            (repository, blob, now),
+        )
+    )
 
 
 def take_lease(tx: Transaction, repository: int, blob: int, expires: int) -> None:
@@ -188,12 +200,16 @@ def drop_leases(tx: Transaction, repository: int, blobs: Iterable[int]) -> None:
 
 def expired_leases(tx: Transaction, now: int, limit: int) -> list[tuple[int, int, Digest]]:
     """Return (repository, blob, digest) of leases that have expired."""
-    rows = tx.rows("SELECT repository, blob, digest FROM lease JOIN blob ON id = blob WHERE expires <= ? LIMIT ?", (now, limit))
+    rows = tx.rows(
+        "SELECT repository, blob, digest FROM lease JOIN blob ON id = blob WHERE expires <= ? LIMIT ?", (now, limit)
+    )
     return [(row[0], row[1], Digest(row[2])) for row in rows]
 
 
 def holding_repositories(tx: Transaction, blob: int, now: int, limit: int) -> Iterator[tuple[str, bool]]:
-    """Give the names of repositories that a blob is in, and whether a manifest there references it; at most `limit`, each at most twice."""
+    """Give the names of repositories that a blob is in, and whether a manifest there references it; at most `limit`,
+    each at most twice.
+    """
     for table, condition, referenced in (("manifest_blob", "", True), ("lease", f" AND expires > {now:d}", False)):
         last = 0
         for _ in range(limit):
@@ -216,17 +232,21 @@ def find_manifest(tx: Transaction, repository: int, digest: Digest) -> ManifestR
     """Find a manifest of a repository that can be fetched by its digest."""
     return _manifest_row(
         tx.row(
-            "SELECT id, digest, size, media_type FROM manifest JOIN repository_manifest ON manifest = id AND repository = ? WHERE digest = ? AND state < 3",
+            "SELECT id, digest, size, media_type FROM manifest JOIN repository_manifest ON manifest = id AND repository"
+            " = ? WHERE digest = ? AND state < 3",
             (repository, digest),
         )
     )
 
 
 def find_child(tx: Transaction, repository: int, digest: Digest, now: int) -> ManifestRow | None:
-    """Find a manifest of a repository that an index may reference: also one that was deleted, as long as it keeps all that it needs."""
+    """Find a manifest of a repository that an index may reference: also one that was deleted, as long as it keeps all
+    that it needs.
+    """
     return _manifest_row(
         tx.row(
-            "SELECT id, digest, size, media_type FROM manifest JOIN repository_manifest ON manifest = id AND repository = ?"
+            "SELECT id, digest, size, media_type FROM manifest JOIN repository_manifest ON manifest = id AND repository"
+            " = ?"
             " WHERE digest = ? AND (state < 3 OR expires > ?)",
             (repository, digest, now),
         )
@@ -238,7 +258,8 @@ def find_tagged_manifest(tx: Transaction, repository: int, tag: Tag) -> Manifest
     return _manifest_row(
         tx.row(
             "SELECT m.id, m.digest, m.size, r.media_type FROM tag t JOIN manifest m ON m.id = t.manifest"
-            " JOIN repository_manifest r ON r.repository = t.repository AND r.manifest = t.manifest WHERE t.repository = ? AND t.name = ?",
+            " JOIN repository_manifest r ON r.repository = t.repository AND r.manifest = t.manifest WHERE t.repository"
+            " = ? AND t.name = ?",
             (repository, tag),
         )
     )
@@ -261,30 +282,50 @@ def save_manifest(tx: Transaction, digest: Digest, content: bytes, artifact_type
     )
 
 
-def add_manifest(tx: Transaction, repository: int, manifest: int, media_type: str, subject: Digest | None, now: int, expires: int | None = None) -> None:
-    """Put a manifest into a repository, or note that it was pushed there again; `expires` is until when a referrer waits for its subject."""
+def add_manifest(
+    tx: Transaction,
+    repository: int,
+    manifest: int,
+    media_type: str,
+    subject: Digest | None,
+    now: int,
+    expires: int | None = None,
+) -> None:
+    """Put a manifest into a repository, or note that it was pushed there again; `expires` is until when a referrer
+    waits for its subject.
+    """
     tx.execute(
-        "INSERT INTO repository_manifest (repository, manifest, media_type, subject, pushed, expires) VALUES (?, ?, ?, ?, ?, ?)"
+        "INSERT INTO repository_manifest (repository, manifest, media_type, subject, pushed, expires) VALUES (?, ?, ?,"
+        " ?, ?, ?)"
         " ON CONFLICT (repository, manifest)"
-        " DO UPDATE SET media_type = excluded.media_type, pushed = excluded.pushed, expires = excluded.expires, state = 0",
+        " DO UPDATE SET media_type = excluded.media_type, pushed = excluded.pushed, expires = excluded.expires, state ="
+        " 0",
         (repository, manifest, media_type, subject, now, expires),
     )
     mark_filled(tx, repository)
 
 
-def add_references(tx: Transaction, repository: int, manifest: int, blobs: Iterable[int], children: Iterable[int]) -> None:
+def add_references(
+    tx: Transaction, repository: int, manifest: int, blobs: Iterable[int], children: Iterable[int]
+) -> None:
     """Record what a manifest of a repository references; what is recorded already stays."""
     for batch in _batches(blobs):
         rows = f"SELECT ?, id, ? FROM blob WHERE id IN ({_marks(batch)})"  # noqa: S608 -- only marks
-        tx.execute(f"INSERT OR IGNORE INTO manifest_blob (repository, blob, manifest) {rows}", (repository, manifest, *batch))
+        tx.execute(
+            f"INSERT OR IGNORE INTO manifest_blob (repository, blob, manifest) {rows}", (repository, manifest, *batch)
+        )
     for child in children:
-        tx.execute("INSERT OR IGNORE INTO manifest_child (repository, child, parent) VALUES (?, ?, ?)", (repository, child, manifest))
+        tx.execute(
+            "INSERT OR IGNORE INTO manifest_child (repository, child, parent) VALUES (?, ?, ?)",
+            (repository, child, manifest),
+        )
 
 
 def manifest_parents(tx: Transaction, repository: int, manifest: int, limit: int) -> list[Digest]:
     """Return digests of the repository's indexes that reference a manifest, without those that are only held."""
     rows = tx.rows(
-        "SELECT digest FROM manifest_child c JOIN repository_manifest r ON r.repository = c.repository AND r.manifest = c.parent"
+        "SELECT digest FROM manifest_child c JOIN repository_manifest r ON r.repository = c.repository AND r.manifest ="
+        " c.parent"
         " JOIN manifest ON id = c.parent WHERE c.repository = ? AND c.child = ? AND r.state < 2 LIMIT ?",
         (repository, manifest, limit),
     )
@@ -292,14 +333,20 @@ def manifest_parents(tx: Transaction, repository: int, manifest: int, limit: int
 
 
 def delete_manifest(tx: Transaction, repository: int, manifest: int) -> None:
-    """Take a manifest out of a repository with its references, and delete its bytes if no repository holds it any more."""
+    """Take a manifest out of a repository with its references, and delete its bytes if no repository holds it any
+    more.
+    """
     tx.execute("DELETE FROM repository_manifest WHERE repository = ? AND manifest = ?", (repository, manifest))
     delete_unheld_manifest(tx, manifest)
 
 
 def delete_unheld_manifest(tx: Transaction, manifest: int) -> int:
     """Delete the bytes of a manifest that no repository holds; returns 0 if one does."""
-    return tx.execute("DELETE FROM manifest WHERE id = ? AND NOT EXISTS (SELECT 1 FROM repository_manifest WHERE manifest = manifest.id)", (manifest,))
+    return tx.execute(
+        "DELETE FROM manifest WHERE id = ? AND NOT EXISTS (SELECT 1 FROM repository_manifest WHERE manifest ="
+        " manifest.id)",
+        (manifest,),
+    )
 
 
 # Tags
@@ -332,7 +379,13 @@ def list_tags(tx: Transaction, repository: int, last: str, limit: int) -> list[s
 
 def tags_of_manifest(tx: Transaction, repository: int, manifest: int, limit: int) -> list[Tag]:
     """Return the tags that point to a manifest, in ASCII order."""
-    return [Tag(row[0]) for row in tx.rows("SELECT name FROM tag WHERE repository = ? AND manifest = ? ORDER BY name LIMIT ?", (repository, manifest, limit))]
+    return [
+        Tag(row[0])
+        for row in tx.rows(
+            "SELECT name FROM tag WHERE repository = ? AND manifest = ? ORDER BY name LIMIT ?",
+            (repository, manifest, limit),
+        )
+    ]
 
 
 # All of it

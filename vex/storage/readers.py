@@ -1,7 +1,8 @@
-"""Connections to the database for what only looks: a few, each used by one thread at a time, and each query in small pieces.
+"""Connections to the database for what only looks: a few, each used by one thread at a time, and each query in small
+pieces.
 
-SQLite computes without the interpreter, but not without the processor: whoever asks for work that can wait is told of each piece of a query,
-and may let others go first, or end it.
+SQLite computes without the interpreter, but not without the processor: whoever asks for work that can wait is told of
+each piece of a query, and may let others go first, or end it.
 """
 
 from __future__ import annotations
@@ -75,7 +76,11 @@ class Readers:
         while not self._turns.acquire(timeout=_LOOK_SECONDS):
             work.step()
             if time.monotonic() > deadline:
-                raise RegistryError(UNAVAILABLE, "too many lists and searches are asked for at once; try again", headers={"Retry-After": "5"})
+                raise RegistryError(
+                    UNAVAILABLE,
+                    "too many lists and searches are asked for at once; try again",
+                    headers={"Retry-After": "5"},
+                )
 
 
 class _Watch:
@@ -126,9 +131,15 @@ def translated() -> Iterator[None]:
         if is_full(error):
             raise RegistryError(DISK_FULL) from error
         if "unable to open" in str(error):
-            raise RegistryError(UNAVAILABLE, "the registry is out of file descriptors; try again", headers={"Retry-After": "1"}) from error
+            raise RegistryError(
+                UNAVAILABLE, "the registry is out of file descriptors; try again", headers={"Retry-After": "1"}
+            ) from error
         if "interrupted" in str(error):
-            raise RegistryError(UNAVAILABLE, "this takes too long to look for here; ask for less, with more of the name") from error
+            raise RegistryError(
+                UNAVAILABLE, "this takes too long to look for here; ask for less, with more of the name"
+            ) from error
         if "locked" in str(error):
-            raise RegistryError(UNAVAILABLE, "another process is writing to the database; try again", headers={"Retry-After": "5"}) from error
+            raise RegistryError(
+                UNAVAILABLE, "another process is writing to the database; try again", headers={"Retry-After": "5"}
+            ) from error
         raise RegistryError(INTERNAL) from error

@@ -1,10 +1,12 @@
 """What the file of an upload is known to hold, kept as an extended attribute of that file.
 
-The size of a file proves nothing after a power cut: the size of what was being written may have reached the disk without
-the bytes, and then they read as zeros. So the digest is kept of what was acknowledged, and of what is to be: one sync of the file makes
-the bytes and both digests durable, and whichever of the two fits the bytes is what the client goes on from.
+The size of a file proves nothing after a power cut: the size of what was being written may have reached the disk
+without the bytes, and then they read as zeros. So the digest is kept of what was acknowledged, and of what is to be:
+one sync of the file makes the bytes and both digests durable, and whichever of the two fits the bytes is what the
+client goes on from.
 
-Files have no such attributes on some systems (macOS, NFS); there the size is believed. A published blob keeps its attribute, which stays true.
+Files have no such attributes on some systems (macOS, NFS); there the size is believed. A published blob keeps its
+attribute, which stays true.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from typing import NamedTuple
 _NAME = "user.vex.received"
 # Both of them beside the name fit into the inode of ext4: no file takes a block more.
 _LAYOUT = struct.Struct(">Q16s")
-# EPERM is what confined services get whose filter of system calls knows nothing of attributes, ENOSYS what others get, or file systems in user space.
+# EPERM is what confined services get whose filter of system calls knows nothing of attributes, ENOSYS what others get,
+# or file systems in user space.
 _UNSUPPORTED = {errno.ENOTSUP, errno.EPERM, errno.ENOSYS}
 
 

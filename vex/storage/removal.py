@@ -1,14 +1,16 @@
-"""The queries of removal: the states in which a manifest leaves a repository, and what it references, taken away a part at a time.
+"""The queries of removal: the states in which a manifest leaves a repository, and what it references, taken away a part
+at a time.
 
 | state | who can fetch it | what is listed | how it ends |
 |---|---|---|---|
 | LIVE | all | it, while it has no tag | `expires` is set only for a referrer whose subject is not there |
 | KEPT | all | it | nothing references it: released at `expires` |
 | HELD | all, by digest | nothing | somebody relies on it (`pulls.py`): released at `expires`, or held on |
-| GONE | nobody | nothing | keeps all that it references until `expires`; then lets go of it, a part in each transaction |
+| GONE | nobody | nothing | keeps all that it references until `expires`; then lets go of it, a part in each transaction
+|
 
-So what can be fetched has what it references at every moment, and a crash in between leaves rows that are due. As in `queries.py`:
-functions take the transaction that they run in, never commit, and decide nothing.
+So what can be fetched has what it references at every moment, and a crash in between leaves rows that are due. As in
+`queries.py`: functions take the transaction that they run in, never commit, and decide nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class Leaving(NamedTuple):
 def find_leaving(tx: Transaction, repository: int, manifest: int) -> Leaving | None:
     """Return the state of a manifest in a repository."""
     row = tx.row(
-        "SELECT state, expires, holders, digest, subject FROM repository_manifest JOIN manifest ON id = manifest WHERE repository = ? AND manifest = ?",
+        "SELECT state, expires, holders, digest, subject FROM repository_manifest JOIN manifest ON id = manifest WHERE"
+        " repository = ? AND manifest = ?",
         (repository, manifest),
     )
     return None if row is None else Leaving(row[0], row[1], row[2], Digest(row[3]), row[4])
@@ -45,16 +48,26 @@ def find_leaving(tx: Transaction, repository: int, manifest: int) -> Leaving | N
 
 def due(tx: Transaction, now: int, limit: int) -> list[tuple[int, int]]:
     """Return (repository, manifest) of those whose next step is due."""
-    return [(row[0], row[1]) for row in tx.rows("SELECT repository, manifest FROM repository_manifest WHERE expires <= ? LIMIT ?", (now, limit))]
+    return [
+        (row[0], row[1])
+        for row in tx.rows(
+            "SELECT repository, manifest FROM repository_manifest WHERE expires <= ? LIMIT ?", (now, limit)
+        )
+    ]
 
 
 def set_state(tx: Transaction, repository: int, manifest: int, state: int, expires: int | None) -> None:
     """Note how far a manifest is on its way out, and when the next step is due."""
-    tx.execute("UPDATE repository_manifest SET state = ?, expires = ? WHERE repository = ? AND manifest = ?", (state, expires, repository, manifest))
+    tx.execute(
+        "UPDATE repository_manifest SET state = ?, expires = ? WHERE repository = ? AND manifest = ?",
+        (state, expires, repository, manifest),
+    )
 
 
 def unreferenced(tx: Transaction, repository: int, manifest: int, state: int, expires: int) -> bool:
-    """Put a manifest that nothing references into a state, unless it is further already; returns whether it was put there, or waited for this."""
+    """Put a manifest that nothing references into a state, unless it is further already; returns whether it was put
+    there, or waited for this.
+    """
     changed = tx.execute(
         "UPDATE repository_manifest SET state = max(state, ?), expires = ?"
         " WHERE repository = ? AND manifest = ? AND holders = 0 AND (state < 2 OR expires IS NULL)",
@@ -65,13 +78,18 @@ def unreferenced(tx: Transaction, repository: int, manifest: int, state: int, ex
 
 def revive(tx: Transaction, repository: int, manifest: int) -> None:
     """Have a manifest live again, since something references it."""
-    tx.execute("UPDATE repository_manifest SET state = 0, expires = NULL WHERE repository = ? AND manifest = ? AND expires IS NOT NULL", (repository, manifest))
+    tx.execute(
+        "UPDATE repository_manifest SET state = 0, expires = NULL WHERE repository = ? AND manifest = ? AND expires IS"
+        " NOT NULL",
+        (repository, manifest),
+    )
 
 
 def waits_for_parent(tx: Transaction, repository: int, digest: Digest) -> bool:
     """Tell whether a manifest was pushed by digest, and no tag or index has taken it up yet."""
     row = tx.row(
-        "SELECT 1 FROM manifest JOIN repository_manifest ON manifest = id AND repository = ? WHERE digest = ? AND holders = 0 AND state = 0",
+        "SELECT 1 FROM manifest JOIN repository_manifest ON manifest = id AND repository = ? WHERE digest = ? AND"
+        " holders = 0 AND state = 0",
         (repository, digest),
     )
     return row is not None
@@ -79,7 +97,10 @@ def waits_for_parent(tx: Transaction, repository: int, digest: Digest) -> bool:
 
 def has_subject(tx: Transaction, repository: int, subject: str) -> bool:
     """Tell whether a subject can be fetched in a repository."""
-    row = tx.row("SELECT state FROM manifest JOIN repository_manifest ON manifest = id AND repository = ? WHERE digest = ?", (repository, subject))
+    row = tx.row(
+        "SELECT state FROM manifest JOIN repository_manifest ON manifest = id AND repository = ? WHERE digest = ?",
+        (repository, subject),
+    )
     return row is not None and row[0] < GONE
 
 
@@ -87,7 +108,8 @@ def keep_waiting_referrers(tx: Transaction, repository: int, subject: Digest) ->
     """Have referrers stay that have waited for this subject."""
     tx.execute(
         "UPDATE repository_manifest SET expires = NULL WHERE repository = ? AND state = 0 AND manifest IN"
-        " (SELECT manifest FROM repository_manifest INDEXED BY repository_manifest_waiting WHERE repository = ? AND subject = ?"
+        " (SELECT manifest FROM repository_manifest INDEXED BY repository_manifest_waiting WHERE repository = ? AND"
+        " subject = ?"
         " AND holders = 0 AND state < 2 AND subject IS NOT NULL AND expires IS NOT NULL LIMIT ?)",
         (repository, repository, subject, _REFERRERS_KEPT),
     )
@@ -96,7 +118,8 @@ def keep_waiting_referrers(tx: Transaction, repository: int, subject: Digest) ->
 def held_parents(tx: Transaction, repository: int, manifest: int) -> list[int]:
     """Return the ids of the indexes that reference a manifest, and are themselves only held."""
     rows = tx.rows(
-        "SELECT parent FROM manifest_child c JOIN repository_manifest r ON r.repository = c.repository AND r.manifest = c.parent"
+        "SELECT parent FROM manifest_child c JOIN repository_manifest r ON r.repository = c.repository AND r.manifest ="
+        " c.parent"
         " WHERE c.repository = ? AND c.child = ? AND r.state = ?",
         (repository, manifest, HELD),
     )
@@ -108,17 +131,32 @@ def held_parents(tx: Transaction, repository: int, manifest: int) -> list[int]:
 
 def take_children(tx: Transaction, repository: int, manifest: int, limit: int) -> list[int]:
     """Delete references of an index to manifests; returns the ids of those."""
-    children = [row[0] for row in tx.rows("SELECT child FROM manifest_child WHERE repository = ? AND parent = ? LIMIT ?", (repository, manifest, limit))]
+    children = [
+        row[0]
+        for row in tx.rows(
+            "SELECT child FROM manifest_child WHERE repository = ? AND parent = ? LIMIT ?",
+            (repository, manifest, limit),
+        )
+    ]
     for child in children:
-        tx.execute("DELETE FROM manifest_child WHERE repository = ? AND child = ? AND parent = ?", (repository, child, manifest))
+        tx.execute(
+            "DELETE FROM manifest_child WHERE repository = ? AND child = ? AND parent = ?",
+            (repository, child, manifest),
+        )
     return children
 
 
 def take_blobs(tx: Transaction, repository: int, manifest: int, limit: int) -> list[tuple[int, Digest]]:
     """Delete references of a manifest to blobs; returns the ids and digests of those."""
-    rows = tx.rows("SELECT blob, digest FROM manifest_blob JOIN blob ON id = blob WHERE repository = ? AND manifest = ? LIMIT ?", (repository, manifest, limit))
+    rows = tx.rows(
+        "SELECT blob, digest FROM manifest_blob JOIN blob ON id = blob WHERE repository = ? AND manifest = ? LIMIT ?",
+        (repository, manifest, limit),
+    )
     for row in rows:
-        tx.execute("DELETE FROM manifest_blob WHERE repository = ? AND blob = ? AND manifest = ?", (repository, row[0], manifest))
+        tx.execute(
+            "DELETE FROM manifest_blob WHERE repository = ? AND blob = ? AND manifest = ?",
+            (repository, row[0], manifest),
+        )
     return [(row[0], Digest(row[1])) for row in rows]
 
 

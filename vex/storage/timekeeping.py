@@ -1,8 +1,9 @@
 """Whether the time of day can be trusted: not for a day after it jumped.
 
-A clock that is wrong for a moment makes everything look expired. How long something really took is told by a steady clock, which nobody
-sets; where the time of day moves by much more or less than that between two looks, it was wrong before or is wrong now. A file in the data
-directory remembers this, so that a restart in between does not shorten the day.
+A clock that is wrong for a moment makes everything look expired. How long something really took is told by a steady
+clock, which nobody sets; where the time of day moves by much more or less than that between two looks, it was wrong
+before or is wrong now. A file in the data directory remembers this, so that a restart in between does not shorten the
+day.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _MARKER = "clock-jumped"
 
 
 def steady() -> float:
-    """Return seconds that go on at the same pace whatever the time of day is set to, also while the machine sleeps, where the system tells."""
+    """Return seconds that go on at the same pace whatever the time of day is set to, also while the machine sleeps,
+    where the system tells.
+    """
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)
 
@@ -31,7 +34,9 @@ def steady() -> float:
 class TimeOfDay:
     """Compares the time of day with a steady clock at each look; for one thread."""
 
-    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.time, steady: Callable[[], float] = steady) -> None:
+    def __init__(
+        self, directory: Path, *, clock: Callable[[], float] = time.time, steady: Callable[[], float] = steady
+    ) -> None:
         """Begin, with a day of distrust where an earlier process saw a jump and did not see the end of it."""
         self._marker = directory / _MARKER
         self._clock = clock
@@ -49,7 +54,11 @@ class TimeOfDay:
         self._last = now, passed
         if abs(jump) > _JUMP_SECONDS:
             self._wait_a_day()
-            _log.warning("the time of day jumped by %+.0f seconds: what expires by itself waits for a day; check the clock of this machine", jump)
+            _log.warning(
+                "the time of day jumped by %+.0f seconds: what expires by itself waits for a day; check the clock of"
+                " this machine",
+                jump,
+            )
         if passed < self._trusted_from:
             return False
         if self._trusted_from:

@@ -1,7 +1,9 @@
-"""The file of an upload: bodies are hashed and written to it as they come, it is synced, cut back, and read again after a restart.
+"""The file of an upload: bodies are hashed and written to it as they come, it is synced, cut back, and read again after
+a restart.
 
-Invariants, at any moment in which `Upload.writing` is free: the file holds `offset` bytes whose hash is `hash`; of these, the first
-`durable.size` survive a power cut, and the attribute of the file says so (`received.py`). Who may add to a session is decided in `uploads.py`.
+Invariants, at any moment in which `Upload.writing` is free: the file holds `offset` bytes whose hash is `hash`; of
+these, the first `durable.size` survive a power cut, and the attribute of the file says so (`received.py`). Who may add
+to a session is decided in `uploads.py`.
 """
 
 from __future__ import annotations
@@ -24,13 +26,14 @@ from vex.storage.blobs import FILE_MODE
 from vex.storage.files import sync
 from vex.storage.received import Received, read_received, write_received
 
-# Two for each body being received: large ones for as many bodies as have them to themselves, and small ones for those beyond.
+# Two for each body being received: large ones for as many bodies as have them to themselves, and small ones for those
+# beyond.
 _BUFFER_BYTES = 512 * 1024
 _SMALL_BUFFER_BYTES = 64 * 1024
 _LARGE_BUFFERS = 32
 _IDLE_BUFFERS = 4
-# How much is written between two looks at the free space, for a client that did not say how much it sends, and is lost at most when the
-# process is killed.
+# How much is written between two looks at the free space, for a client that did not say how much it sends, and is lost
+# at most when the process is killed.
 _CHECK_BYTES = 16 * 1024 * 1024
 _WRITEBACK_BYTES = 8 * 1024 * 1024
 
@@ -40,9 +43,13 @@ SINGLE = re.compile(r"single_[0-9a-f]{32}")
 
 
 class Upload:
-    """One upload; `offset` is the number of bytes that were received and written, `hash` is theirs. `owner` tells whose it is."""
+    """One upload; `offset` is the number of bytes that were received and written, `hash` is theirs. `owner` tells whose
+    it is.
+    """
 
-    def __init__(self, token: str, owner: str, repository: RepositoryName, algorithm: str, path: Path, now: float) -> None:
+    def __init__(
+        self, token: str, owner: str, repository: RepositoryName, algorithm: str, path: Path, now: float
+    ) -> None:
         self.token = token
         self.owner = owner
         self.repository = repository
@@ -72,13 +79,17 @@ class Upload:
 
 
 class Incoming(Protocol):
-    """What arrives for an upload, read in pieces; `complete` says that there are no more, `received` counts its bytes so far."""
+    """What arrives for an upload, read in pieces; `complete` says that there are no more, `received` counts its bytes
+    so far.
+    """
 
     complete: bool
     received: int
 
     def read_into(self, view: memoryview) -> int:
-        """Fill a part of the view, which is not empty; returns the number of bytes, 0 when complete. Raises Disconnected."""
+        """Fill a part of the view, which is not empty; returns the number of bytes, 0 when complete. Raises
+        Disconnected.
+        """
 
 
 class Receiver:
@@ -169,7 +180,9 @@ def settle(upload: Upload) -> None:
 
 @contextlib.contextmanager
 def restored_on_error(upload: Upload, *errors: type[BaseException]) -> Iterator[None]:
-    """Cut the file back to what it holds now if the block fails with one of the errors; what is synced next is what is left."""
+    """Cut the file back to what it holds now if the block fails with one of the errors; what is synced next is what is
+    left.
+    """
     offset, content_hash, durable = upload.offset, upload.hash.copy(), upload.durable
     try:
         yield
@@ -206,7 +219,8 @@ def hash_again(upload: Upload, algorithm: str) -> None:
 
 
 class _Hashing:
-    """Hashes blocks beside what else happens to them: hashing, receiving and writing all let go of the interpreter lock.
+    """Hashes blocks beside what else happens to them: hashing, receiving and writing all let go of the interpreter
+    lock.
 
     At the end of the `with`, all of them are hashed. The thread starts only when there is more than one block.
     """
@@ -300,8 +314,9 @@ def _write(upload: Upload, descriptor: int, view: memoryview, hashing: _Hashing,
             upload.offset += written
             view = view[written:]
             if upload.offset // _WRITEBACK_BYTES != start // _WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
-                # The kernel begins to write what is new, so that the sync at the end finds little left to do, and forgets what is
-                # written: the next window gets the same memory instead of memory that others, or blobs being pulled, have to give up.
+                # The kernel begins to write what is new, so that the sync at the end finds little left to do, and
+                # forgets what is written: the next window gets the same memory instead of memory that others, or blobs
+                # being pulled, have to give up.
                 os.posix_fadvise(descriptor, 0, upload.offset, os.POSIX_FADV_DONTNEED)
 
 

@@ -1,8 +1,9 @@
-"""The endpoints of the OCI distribution specification, from the side of a client: lists, manifests, referrers, blobs, uploads.
+"""The endpoints of the OCI distribution specification, from the side of a client: lists, manifests, referrers, blobs,
+uploads.
 
-Invariants: names, tags and digests that a registry sends are checked before they are used; a manifest that is returned has
-the digest it was asked for by; lists end, whatever the registry says: at a page without anything new, after so many pages or
-so long a time without anything that can be used, and at a number of entries.
+Invariants: names, tags and digests that a registry sends are checked before they are used; a manifest that is returned
+has the digest it was asked for by; lists end, whatever the registry says: at a page without anything new, after so many
+pages or so long a time without anything that can be used, and at a number of entries.
 """
 
 from __future__ import annotations
@@ -95,8 +96,17 @@ class _Seen:
 class Endpoints:
     """What a registry can be asked."""
 
-    def __init__(self, remote: Remote, manifest_bytes: int, fatal: Collection[int] = (), *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Ask a registry; answers with one of the `fatal` statuses say that there is no use in asking for anything else."""
+    def __init__(
+        self,
+        remote: Remote,
+        manifest_bytes: int,
+        fatal: Collection[int] = (),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Ask a registry; answers with one of the `fatal` statuses say that there is no use in asking for anything
+        else.
+        """
         self._remote = remote
         self._manifest_bytes = manifest_bytes
         self._fatal = fatal
@@ -151,7 +161,9 @@ class Endpoints:
 
     def manifest(self, repository: RepositoryName, digest: Digest) -> Document:
         """Fetch a manifest, and compare it with its digest; raises Refused."""
-        answer = self._remote.request("GET", f"/v2/{repository}/manifests/{digest}", _ACCEPT, limit=self._manifest_bytes)
+        answer = self._remote.request(
+            "GET", f"/v2/{repository}/manifests/{digest}", _ACCEPT, limit=self._manifest_bytes
+        )
         self._expect(answer, 200)
         media_type = answer.headers.get("Content-Type", "")
         if media_type.startswith(_SCHEMA_1):
@@ -167,7 +179,9 @@ class Endpoints:
         self._expect(self._remote.request("PUT", target, {"Content-Type": document.media_type}, document.content), 201)
 
     def referrers(self, repository: RepositoryName, digest: Digest) -> Iterator[Digest]:
-        """List the manifests whose subject has this digest, if the registry has an API for that; raises Refused where the list does not end."""
+        """List the manifests whose subject has this digest, if the registry has an API for that; raises Refused where
+        the list does not end.
+        """
         path = f"/v2/{repository}/referrers/{digest}"
         seen = _Seen(path, self._clock)
         target: str | None = path
@@ -200,7 +214,9 @@ class Endpoints:
             # A registry without ranges sends all of it.
             first = offset if response.status == 206 else 0
             if response.length not in (None, size - first):
-                raise Refused(response.status, f"the blob has {response.length} bytes, but the manifest says {size - first}")
+                raise Refused(
+                    response.status, f"the blob has {response.length} bytes, but the manifest says {size - first}"
+                )
             pieces = pieces_of(response, size - first)
             yield _without_first(pieces, offset - first)
 
@@ -214,7 +230,9 @@ class Endpoints:
         return "" if answer.status == 201 else _local(resolved(path, answer.headers.get("Location", "")))
 
     def upload_offset(self, location: str) -> int:
-        """Ask how many bytes of an upload have arrived; -1 when it has ended, or cannot be told: of no byte and of one the range is the same."""
+        """Ask how many bytes of an upload have arrived; -1 when it has ended, or cannot be told: of no byte and of one
+        the range is the same.
+        """
         answer = self._remote.request("GET", location)
         received = _RECEIVED.fullmatch(answer.headers.get("Range", ""))
         if answer.status != 204 or not received or received[1] == "0":
@@ -226,7 +244,9 @@ class Endpoints:
         return self._remote.request("DELETE", location).status in (204, 404)
 
     def finish_upload(self, location: str, digest: Digest, offset: int, size: int, pieces: Iterable[bytes]) -> None:
-        """Send what is missing of a blob, and have the registry compare all of it with its digest; raises Refused and Broken."""
+        """Send what is missing of a blob, and have the registry compare all of it with its digest; raises Refused and
+        Broken.
+        """
         headers = {"Content-Length": str(size - offset), "Content-Type": "application/octet-stream"}
         if 0 < offset < size:
             headers["Content-Range"] = f"{offset}-{size - 1}"

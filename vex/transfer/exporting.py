@@ -1,9 +1,9 @@
 """`vex export`: images of a registry, running or not, as an OCI image layout (image specification 1.1, "Image Layout").
 
-Invariants: what index.json lists is there, whole: blobs are added and synced first, each compared with its digest, and then the
-new index.json takes the place of the old one. Nothing is written through a link, whoever prepared the directory. Manifests keep
-their bytes and their media types. A blob that the registry removes in between means that the image was removed or replaced: it
-is looked up again.
+Invariants: what index.json lists is there, whole: blobs are added and synced first, each compared with its digest, and
+then the new index.json takes the place of the old one. Nothing is written through a link, whoever prepared the
+directory. Manifests keep their bytes and their media types. A blob that the registry removes in between means that the
+image was removed or replaced: it is looked up again.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ _Entry = dict[str, Any]
 
 
 def export(data: Path, image: str, directory: Path, progress: Progress, public_url: str) -> str:
-    """Write an image, or all of a repository, to a layout, with what refers to it; returns what was done. Raises Failure.
+    """Write an image, or all of a repository, to a layout, with what refers to it; returns what was done. Raises
+    Failure.
 
-    `public_url` says how the names begin that docker, podman and containerd give to what they load; "" for a registry that has none.
+    `public_url` says how the names begin that docker, podman and containerd give to what they load; "" for a registry
+    that has none.
     """
     repository, tag = parse_image(image)
     scheme, _, host = public_url.partition("://")
@@ -65,7 +67,9 @@ class _Layout:
     def held(self) -> Iterator[None]:
         """Make the directory a layout, and keep others from writing there; raises Failure and Unsafe."""
         if self.directory.is_dir() and not (self.directory / LAYOUT_FILE).exists() and any(self.directory.iterdir()):
-            raise Failure(f"{self.directory} is not empty, and no OCI image layout; choose an empty directory or a new one")
+            raise Failure(
+                f"{self.directory} is not empty, and no OCI image layout; choose an empty directory or a new one"
+            )
         make_directory(self.directory)
         with contextlib.ExitStack() as stack:
             self._top = stack.enter_context(contextlib.closing(Folder.open(self.directory)))
@@ -74,7 +78,9 @@ class _Layout:
             try:
                 fcntl.flock(self._top.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Failure(f"another vex exports to {self.directory}; wait for it, or choose another directory") from None
+                raise Failure(
+                    f"another vex exports to {self.directory}; wait for it, or choose another directory"
+                ) from None
             if self._content(LAYOUT_FILE) is None:
                 put_file(self.draft, self._top, LAYOUT_FILE, b'{"imageLayoutVersion":"1.0.0"}')
             yield
@@ -98,7 +104,11 @@ class _Layout:
             return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
         with contextlib.suppress(ValueError, RecursionError):
             document = json.loads(content)
-            if isinstance(document, dict) and isinstance(document.get("manifests"), list) and all(isinstance(entry, dict) for entry in document["manifests"]):
+            if (
+                isinstance(document, dict)
+                and isinstance(document.get("manifests"), list)
+                and all(isinstance(entry, dict) for entry in document["manifests"])
+            ):
                 return document
         raise Failure(f"{self.directory / INDEX_FILE} is not the index of an image layout; choose another directory")
 
@@ -119,7 +129,14 @@ class _Layout:
 
 class _Export:
     def __init__(
-        self, database: Database, files: BlobFiles, layout: _Layout, repository: RepositoryName, tag: Tag | None, host: str, progress: Progress
+        self,
+        database: Database,
+        files: BlobFiles,
+        layout: _Layout,
+        repository: RepositoryName,
+        tag: Tag | None,
+        host: str,
+        progress: Progress,
     ) -> None:
         self._database = database
         self._copier = Copier(database, files)
@@ -133,7 +150,9 @@ class _Export:
         self._kept = 0
 
     def references(self) -> Sequence[Tag | Digest]:
-        """List what is to be exported: the tag, or all that a repository has, which is its tags and what none of them leads to; raises Failure."""
+        """List what is to be exported: the tag, or all that a repository has, which is its tags and what none of them
+        leads to; raises Failure.
+        """
         if self._tag:
             self._row(self._tag)
             return [self._tag]
@@ -158,7 +177,9 @@ class _Export:
         self._layout.publish(index)
         done = f"{self._layout.directory}: entries in {INDEX_FILE}: {len(entries)}; {self._news()}"
         if problems:
-            raise Failure(f"{done}; not exported, because what they need is damaged: {problems}; see vex check --hash --repair")
+            raise Failure(
+                f"{done}; not exported, because what they need is damaged: {problems}; see vex check --hash --repair"
+            )
         return done
 
     def _id(self, found: int | None) -> int:
@@ -178,7 +199,10 @@ class _Export:
                 self._progress.say(f"{name}: in the layout it was {entry.get('digest')}, and is {digests[name]} now")
 
     def _news(self) -> str:
-        return f"blobs linked: {self._copier.linked}, copied: {self._copier.copied} ({mebibytes(self._copier.bytes)}), there already: {self._kept}"
+        return (
+            f"blobs linked: {self._copier.linked}, copied: {self._copier.copied} ({mebibytes(self._copier.bytes)}),"
+            f" there already: {self._kept}"
+        )
 
     def _export(self, reference: Tag | Digest) -> list[_Entry]:
         """Export one image with what refers to it; returns what the index is to list. Raises Damaged and Failure."""
@@ -188,14 +212,20 @@ class _Export:
                 return [] if row is None else self._with_referrers(repository, row, reference)
             except Removed:
                 self._progress.say(f"{self._repository} {reference}: it was changed meanwhile; looking again")
-        raise Failure(f"{self._repository} {reference} is pushed and removed all the while; run this again when less is going on")
+        raise Failure(
+            f"{self._repository} {reference} is pushed and removed all the while; run this again when less is going on"
+        )
 
     def _row(self, reference: Tag | Digest) -> tuple[int, queries.ManifestRow | None]:
         """Find a manifest; raises Failure when it is the tag that was asked for, and not there."""
         with self._database.read() as tx:
             repository = self._id(queries.find_repository(tx, self._repository))
             by_tag = isinstance(reference, Tag)
-            row = queries.find_tagged_manifest(tx, repository, Tag(reference)) if by_tag else queries.find_manifest(tx, repository, Digest(reference))
+            row = (
+                queries.find_tagged_manifest(tx, repository, Tag(reference))
+                if by_tag
+                else queries.find_manifest(tx, repository, Digest(reference))
+            )
         if row is None and self._tag:
             raise Failure(f"there is no tag {reference} in {self._repository}; check the name")
         return repository, row
@@ -213,7 +243,14 @@ class _Export:
                 if referrer.digest not in seen:
                     seen.add(referrer.digest)
                     artifact_type = {"artifactType": referrer.artifact_type} if referrer.artifact_type else {}
-                    entries.append({"mediaType": referrer.media_type, "digest": referrer.digest, "size": referrer.size, **artifact_type})
+                    entries.append(
+                        {
+                            "mediaType": referrer.media_type,
+                            "digest": referrer.digest,
+                            "size": referrer.size,
+                            **artifact_type,
+                        }
+                    )
                     self._manifest(repository, referrer.digest, subjects)
         return entries
 
@@ -249,15 +286,22 @@ class _Export:
         subjects.append(digest)
 
     def _tell_compression(self, manifest: Digest, layer: Descriptor) -> None:
-        """Say where a manifest calls a layer plain that is compressed: it cannot be mended, since it would have another digest."""
+        """Say where a manifest calls a layer plain that is compressed: it cannot be mended, since it would have another
+        digest.
+        """
         if not layer.required or not layer.media_type.endswith(".tar") or layer.digest in self._told:
             return
         with self._layout.folder(layer.digest).open_file(layer.digest.encoded) as file:
             compression = compression_of(file.read(HEAD_BYTES))
         if compression:
             self._told.add(layer.digest)
-            advice = "containerd and umoci cannot unpack it; docker, podman and skopeo can; import or push the image again"
-            self._progress.say(f"{self._repository}@{manifest}: the layer {layer.digest} is compressed with {compression}, but called plain: {advice}")
+            advice = (
+                "containerd and umoci cannot unpack it; docker, podman and skopeo can; import or push the image again"
+            )
+            self._progress.say(
+                f"{self._repository}@{manifest}: the layer {layer.digest} is compressed with {compression}, but called"
+                f" plain: {advice}"
+            )
 
     def _is_manifest(self, repository: int, digest: Digest) -> bool:
         with self._database.read() as tx:
@@ -293,6 +337,8 @@ def _explained(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         advice = "free space there, or choose another" if error.errno in FULL else "check its permissions and the disk"
-        raise Failure(f"cannot export to {directory}: {error.filename or directory}: {error.strerror}; {advice}") from error
+        raise Failure(
+            f"cannot export to {directory}: {error.filename or directory}: {error.strerror}; {advice}"
+        ) from error
     except Unsafe as error:
         raise Failure(f"cannot export to {directory}: {error}") from error

@@ -1,7 +1,8 @@
 """The files of an image, by name, in a directory or in a tar archive that may be compressed.
 
-A file of a compressed archive is found by unpacking what comes before it, since nothing is written anywhere. Invariants: names
-in an archive are only ever compared; a file is read in pieces of bounded size; memory does not depend on what an archive holds.
+A file of a compressed archive is found by unpacking what comes before it, since nothing is written anywhere.
+Invariants: names in an archive are only ever compared; a file is read in pieces of bounded size; memory does not depend
+on what an archive holds.
 """
 
 from __future__ import annotations
@@ -215,7 +216,10 @@ class _Unpacked(io.RawIOBase):
         try:
             return bytes(self._stream.decompress(self._rest, count))
         except self._error as error:
-            raise Damaged(f"its compression is damaged, or needs more than {_UNPACKING_BYTES >> 20} MiB of memory; unpack it first") from error
+            raise Damaged(
+                f"its compression is damaged, or needs more than {_UNPACKING_BYTES >> 20} MiB of memory; unpack it"
+                " first"
+            ) from error
 
     def close(self) -> None:
         self._file.close()
@@ -236,7 +240,10 @@ def _decompressor(compression: str) -> tuple[Callable[[], Any], type[Exception]]
         return lambda: zstd.ZstdDecompressor(options=options), zstd.ZstdError
     except ImportError:
         newer = "; Python 3.14 and newer can" if compression == ZSTD else ""
-        raise Damaged(f"it is compressed with {compression}, which this Python cannot read{newer}; unpack it first, with {compression} -d") from None
+        raise Damaged(
+            f"it is compressed with {compression}, which this Python cannot read{newer}; unpack it first, with"
+            f" {compression} -d"
+        ) from None
 
 
 READ_ERRORS = (OSError, EOFError, zlib.error)

@@ -1,9 +1,9 @@
 """`vex import`: copies images from files or from another registry into a Vex that is running, as one of its clients.
 
-Invariants: manifests are copied byte for byte. What an image needs goes first: its blobs, four at a time, the children of an index,
-and then itself, and last its tag, so that at whatever moment this ends the registry holds nothing that is not whole. What the
-registry holds already is not sent again. What cannot be copied is named, and the rest goes on; an image whose part cannot
-be copied is not copied. Memory does not depend on the size of a blob.
+Invariants: manifests are copied byte for byte. What an image needs goes first: its blobs, four at a time, the children
+of an index, and then itself, and last its tag, so that at whatever moment this ends the registry holds nothing that is
+not whole. What the registry holds already is not sent again. What cannot be copied is named, and the rest goes on; an
+image whose part cannot be copied is not copied. Memory does not depend on the size of a blob.
 """
 
 from __future__ import annotations
@@ -46,9 +46,17 @@ _ADDRESS = re.compile(r"https?://.*|localhost(:[0-9]+)?|[^/]*[.:][^/]*")
 
 
 def import_images(
-    config: Config, wanted: Wanted, target: Remote, source_credentials: Credentials | None, progress: Progress, *, clock: Callable[[], float] = time.monotonic
+    config: Config,
+    wanted: Wanted,
+    target: Remote,
+    source_credentials: Credentials | None,
+    progress: Progress,
+    *,
+    clock: Callable[[], float] = time.monotonic,
 ) -> str:
-    """Import what is wanted; returns what was done. Raises Failure, once the rest is done, if something could not be imported."""
+    """Import what is wanted; returns what was done. Raises Failure, once the rest is done, if something could not be
+    imported.
+    """
     limits = ManifestLimits(config.manifest_limit, config.manifest_descriptors_limit, config.manifest_depth_limit)
     endpoints = Endpoints(target, limits.bytes, _FATAL)
     _check_target(target, endpoints)
@@ -73,12 +81,17 @@ def import_images(
     if problems.count:
         raise Failure(f"{done}; could not be imported, and are named above: {problems.count}")
     if not run.roots:
-        raise Failure(f"there is nothing in {wanted.source}, or nothing that matches; see vex import --help for what --repository and --tag take")
+        raise Failure(
+            f"there is nothing in {wanted.source}, or nothing that matches; see vex import --help for what --repository"
+            " and --tag take"
+        )
     return done
 
 
 def target_address(config: Config, to: str) -> Origin:
-    """Find the address of the registry to import into: the one that is given, or else the auth listener of the configuration; raises Failure."""
+    """Find the address of the registry to import into: the one that is given, or else the auth listener of the
+    configuration; raises Failure.
+    """
     if to:
         try:
             return parse_origin(to)
@@ -86,7 +99,9 @@ def target_address(config: Config, to: str) -> Origin:
             raise Failure(f"--to {to!r} is not http:// or https:// with a host and perhaps a port") from None
     address = config.auth_addr
     if not isinstance(address, Address) or not address.port:
-        raise Failure("auth-addr has no host and port that are known; give the address of the running registry with --to")
+        raise Failure(
+            "auth-addr has no host and port that are known; give the address of the running registry with --to"
+        )
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104  # where it listens, not we
     return Origin("https" if config.auth_tls_cert else "http", host, address.port)
 
@@ -103,19 +118,28 @@ def _target(config: Config, to: str, credentials: Credentials | None) -> Remote:
     try:
         context = client_context(origin, str(config.auth_tls_cert) if config.auth_tls_cert else None)
     except OSError as error:
-        raise Failure(f"cannot read {config.auth_tls_cert} (auth-tls-cert): {error}; check that it is a PEM file that this user may read") from error
+        raise Failure(
+            f"cannot read {config.auth_tls_cert} (auth-tls-cert): {error}; check that it is a PEM file that this user"
+            " may read"
+        ) from error
     return Remote(origin, credentials, context)
 
 
 def check_ends(config: Config, to: str, wanted: Wanted) -> None:
-    """Find out that there is something to import from and to, before anybody is asked for a password; raises Failure."""
+    """Find out that there is something to import from and to, before anybody is asked for a password; raises
+    Failure.
+    """
     if reason := _silence_of(_target(config, to, None)):
         raise Failure(f"{reason}; start the registry there with 'vex serve', or give its auth address with --to")
     if Path(wanted.source).exists():
         return
     if reason := _silence_of(Remote(_source_origin(wanted.source))):
         is_file = "://" not in wanted.source
-        raise Failure(f"there is no file {wanted.source}, and {reason}; check its path, or the address" if is_file else f"{reason}; check the address")
+        raise Failure(
+            f"there is no file {wanted.source}, and {reason}; check its path, or the address"
+            if is_file
+            else f"{reason}; check the address"
+        )
 
 
 def _silence_of(remote: Remote) -> str:
@@ -132,10 +156,16 @@ def _check_target(target: Remote, endpoints: Endpoints) -> None:
     try:
         endpoints.version()
     except Unreachable as error:
-        advice = "" if "refuses" in str(error) else "; start the registry there with 'vex serve', or give its auth address with --to"
+        advice = (
+            ""
+            if "refuses" in str(error)
+            else "; start the registry there with 'vex serve', or give its auth address with --to"
+        )
         raise Failure(f"{error}{advice}") from error
     except Refused as error:
-        raise Failure(f"{target.origin} is no registry: {error}; give the auth address of a running vex with --to") from error
+        raise Failure(
+            f"{target.origin} is no registry: {error}; give the auth address of a running vex with --to"
+        ) from error
 
 
 def _source_origin(text: str) -> Origin:
@@ -154,12 +184,22 @@ def _partial(name: str, present: Sequence[Descriptor], absent: Sequence[Descript
         shown = ", ".join(f"{_kind(child)} ({child.digest})" for child in children[:_LISTED])
         return shown + (f" and {len(children) - _LISTED} more" if len(children) > _LISTED else "")
 
-    under = f"; the tag is that of {tagged.digest}" if tagged else "; each can be pulled by its digest, and none has the tag"
-    return f"{name}: of this index only a part is there. Imported: {listed(present)}{under}. Not there: {listed(absent)}"
+    under = (
+        f"; the tag is that of {tagged.digest}"
+        if tagged
+        else "; each can be pulled by its digest, and none has the tag"
+    )
+    return (
+        f"{name}: of this index only a part is there. Imported: {listed(present)}{under}. Not there: {listed(absent)}"
+    )
 
 
 def _kind(child: Descriptor) -> str:
-    return "an attestation" if attested(child) is not None else platform_name(child.platform) or "a platform that is not named"
+    return (
+        "an attestation"
+        if attested(child) is not None
+        else platform_name(child.platform) or "a platform that is not named"
+    )
 
 
 class _Node(NamedTuple):
@@ -178,7 +218,9 @@ def _blobs_of(manifest: Manifest) -> dict[Digest, int]:
 
 
 class _Import:
-    def __init__(self, source: Source, target: Endpoints, limits: ManifestLimits, progress: Progress, problems: Problems) -> None:
+    def __init__(
+        self, source: Source, target: Endpoints, limits: ManifestLimits, progress: Progress, problems: Problems
+    ) -> None:
         self._source = source
         self._target = target
         self._limits = limits
@@ -214,7 +256,10 @@ class _Import:
 
     def summary(self) -> str:
         """Tell what was done."""
-        counts = f"repositories: {self._repositories}, tags: {self._tags}; sent: manifests: {self._manifests}, blobs: {self._blobs} ({mebibytes(self._bytes)})"
+        counts = (
+            f"repositories: {self._repositories}, tags: {self._tags}; sent: manifests: {self._manifests}, blobs:"
+            f" {self._blobs} ({mebibytes(self._bytes)})"
+        )
         return f"{counts}; blobs that were there already: {self._kept}"
 
     def _copy_root(self, repository: RepositoryName, root: Root) -> None:
@@ -228,15 +273,19 @@ class _Import:
             else:
                 self._tags += root.tag != ""
                 if not root.tag and not manifest.subject:
-                    self._progress.say(f"{name}: it has no tag, so it can be pulled by its digest alone; --tag gives it one")
+                    self._progress.say(
+                        f"{name}: it has no tag, so it can be pulled by its digest alone; --tag gives it one"
+                    )
             self._problems.went_on()
             self._show(f"imported {name}; ")
             self._copy_referrers(repository, new)
 
     def _copy_present(self, repository: RepositoryName, digest: Digest, root: Root, missing: Missing) -> list[Digest]:
-        """Copy what is there of an index, of which docker and containerd keep the images of other platforms elsewhere; raises Missing.
+        """Copy what is there of an index, of which docker and containerd keep the images of other platforms elsewhere;
+        raises Missing.
 
-        Its tag goes to the image that docker has under this name, or the only one. Returns which manifests were looked at.
+        Its tag goes to the image that docker has under this name, or the only one. Returns which manifests were looked
+        at.
         """
         document, _ = self._fetch(repository, digest)
         new: list[Digest] = []
@@ -252,12 +301,21 @@ class _Import:
             images += [(child, manifest)] if attested(child) is None else []
         if not images:
             raise missing
-        meant = [child for child, manifest in images if manifest.config and manifest.config.digest in root.configs] or [child for child, _ in images]
+        meant = [child for child, manifest in images if manifest.config and manifest.config.digest in root.configs] or [
+            child for child, _ in images
+        ]
         tagged = meant[0] if root.tag and len(meant) == 1 else None
         if tagged:
             self._copy(repository, tagged.digest, root.tag)
             self._tags += 1
-        self._progress.say(_partial(f"{repository}:{root.tag}" if root.tag else f"{repository}@{digest}", [child for child, _ in images], absent, tagged))
+        self._progress.say(
+            _partial(
+                f"{repository}:{root.tag}" if root.tag else f"{repository}@{digest}",
+                [child for child, _ in images],
+                absent,
+                tagged,
+            )
+        )
         return new
 
     def _copy_referrers(self, repository: RepositoryName, subjects: Iterable[Digest]) -> None:
@@ -272,7 +330,9 @@ class _Import:
                             queue.extend(self._copy(repository, referrer, "")[0])
 
     def _copy(self, repository: RepositoryName, digest: Digest, tag: str) -> tuple[list[Digest], Manifest]:
-        """Copy a manifest with all that it needs, and then its tag; returns which manifests were looked at for the first time, and itself."""
+        """Copy a manifest with all that it needs, and then its tag; returns which manifests were looked at for the
+        first time, and itself.
+        """
         tree: dict[Digest, _Node] = {}
         self._room, self._descriptors = _MAX_KEPT_BYTES, 0
         manifest = self._gather(repository, digest, tree, _MAX_DEPTH)
@@ -355,7 +415,8 @@ class _Import:
                 self._cancel(location)
                 raise refused.of(f"blob {digest}") from refused
             except Broken as broken:
-                # The pause comes first: until the registry notes that the connection has ended, it does not count what arrived.
+                # The pause comes first: until the registry notes that the connection has ended, it does not count what
+                # arrived.
                 if failures == len(_PAUSES) or self._stopped.wait(_PAUSES[failures]):
                     raise Unreachable(f"blob {digest} of {repository}: {broken}") from broken
                 arrived = self._target.upload_offset(location) if location else -1

@@ -1,10 +1,12 @@
-"""Images in files: OCI image layouts, in a directory or a tar archive, and the archives of `docker save` (image specification 1.1, "Image Layout").
+"""Images in files: OCI image layouts, in a directory or a tar archive, and the archives of `docker save` (image
+specification 1.1, "Image Layout").
 
-Beside these, the directories that `skopeo copy` writes to `dir:`. Invariants: names in them go through `Files`, which checks
-them; what a manifest or a digest says is not believed here: the registry that receives it compares.
+Beside these, the directories that `skopeo copy` writes to `dir:`. Invariants: names in them go through `Files`, which
+checks them; what a manifest or a digest says is not believed here: the registry that receives it compares.
 
-The archives of docker have no manifest: one is made, the same each time, of their config and their layers as they are; the media
-type of a layer says how its bytes are compressed. An archive of docker may be a layout too, which lacks what docker does not have.
+The archives of docker have no manifest: one is made, the same each time, of their config and their layers as they are;
+the media type of a layer says how its bytes are compressed. An archive of docker may be a layout too, which lacks what
+docker does not have.
 """
 
 from __future__ import annotations
@@ -119,7 +121,9 @@ class _Contents:
 
 
 def open_images(path: Path, repository: str, tag: str) -> LocalImages:
-    """Open a layout or an archive, whose images go to this repository and under this tag, if they are not ""; raises Failure."""
+    """Open a layout or an archive, whose images go to this repository and under this tag, if they are not ""; raises
+    Failure.
+    """
     contents = _Contents()
     try:
         files: Files = DirectoryFiles(path) if path.is_dir() else ArchiveFiles(path)
@@ -129,7 +133,10 @@ def open_images(path: Path, repository: str, tag: str) -> LocalImages:
     except READ_ERRORS as error:
         raise Failure(f"cannot read {path}: {reason(error)}; check its path and permissions") from error
     if images is None:
-        raise Failure(f"{path} is neither an OCI image layout (it has no {INDEX_FILE}) nor an archive of docker (it has no {_DOCKER_FILE})")
+        raise Failure(
+            f"{path} is neither an OCI image layout (it has no {INDEX_FILE}) nor an archive of docker (it has no"
+            f" {_DOCKER_FILE})"
+        )
     return LocalImages(files, _assign(path, images, repository, tag), contents)
 
 
@@ -160,7 +167,9 @@ def _configs(listed: object) -> Iterator[Digest]:
 
 
 def _skopeo_image(files: Files, contents: _Contents) -> Digest:
-    """Find what `skopeo copy` wrote to a directory: blobs by their digits, and the children of an index as manifests of their own."""
+    """Find what `skopeo copy` wrote to a directory: blobs by their digits, and the children of an index as manifests of
+    their own.
+    """
     content = _read(files, _DOCKER_FILE)
     queue = deque([content])
     while queue:
@@ -190,7 +199,12 @@ def _docker_images(files: Files, listed: object, contents: _Contents) -> Iterato
 
     for entry in items_of(listed, _DOCKER_FILE):
         layers = [descriptor(name, _LAYER) for name in entry.texts("Layers")]
-        document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor(entry.text("Config"), _CONFIG), "layers": layers}
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": descriptor(entry.text("Config"), _CONFIG),
+            "layers": layers,
+        }
         digest = contents.add(json.dumps(document, separators=(",", ":")).encode(), OCI_MANIFEST)
         for name in entry.texts("RepoTags") or [""]:
             yield _Image(name, digest)
@@ -226,10 +240,16 @@ def _assign(path: Path, images: list[_Image], repository: str, tag: str) -> dict
 def _retagged(path: Path, images: list[_Image], tag: str) -> list[_Image]:
     named = [image for image in images if image.name] or images
     if len({image.digest for image in named}) != 1:
-        raise Failure(f"{path} holds several images ({', '.join(image.name for image in named[:5] if image.name)}): --tag can name one only")
+        raise Failure(
+            f"{path} holds several images ({', '.join(image.name for image in named[:5] if image.name)}): --tag can"
+            " name one only"
+        )
     own = parse_reference(named[0].name)[0]
     Tag.parse(tag)
-    return [named[0]._replace(name=f"{own}:{tag}" if own else tag), *(image for image in images if image.digest != named[0].digest)]
+    return [
+        named[0]._replace(name=f"{own}:{tag}" if own else tag),
+        *(image for image in images if image.digest != named[0].digest),
+    ]
 
 
 def parse_reference(name: str) -> tuple[RepositoryName | None, Tag | None]:
@@ -242,7 +262,11 @@ def parse_reference(name: str) -> tuple[RepositoryName | None, Tag | None]:
     # As docker tells a host from the first part of a name.
     host = first if slash and (first == "localhost" or "." in first or ":" in first) else ""
     repository = rest if host else repository
-    if (not host or host in _DOCKER_HUB) and repository.startswith(_OFFICIAL) and "/" not in repository[len(_OFFICIAL) :]:
+    if (
+        (not host or host in _DOCKER_HUB)
+        and repository.startswith(_OFFICIAL)
+        and "/" not in repository[len(_OFFICIAL) :]
+    ):
         repository = repository[len(_OFFICIAL) :]
     found, found_tag = None, None
     with contextlib.suppress(RegistryError):

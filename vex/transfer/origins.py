@@ -38,11 +38,12 @@ class Origin(NamedTuple):
 
 
 def parse_origin(text: str) -> Origin:
-    """Read http://HOST:PORT, https://HOST[:PORT] or HOST[:PORT], which is HTTPS except on this machine; raises ValueError."""
+    """Read http://HOST:PORT, https://HOST[:PORT] or HOST[:PORT], which is HTTPS except on this machine; raises
+    ValueError.
+    """
     if "://" not in text:
-        text = f"https://{text}"
-        found = parse_origin(text)
-        return found._replace(scheme="http", port=found.port if _URL.fullmatch(text)[3] else 80) if found.is_loopback else found  # type: ignore[index]
+        found = parse_origin(f"https://{text}")
+        return parse_origin(f"http://{text}") if found.is_loopback else found
     match = _URL.fullmatch(text)
     if not match or int(match[3] or 0) > _MAX_PORT:
         raise ValueError(text)

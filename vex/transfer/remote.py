@@ -1,12 +1,12 @@
 """A registry at the other end of the network: requests as its client.
 
-Connections are kept, one for each thread. A request that fails on the way is sent again, and so is one that a busy registry puts
-off. Authentication is what the registry asks for: Basic, or a Bearer token from where its challenge says (Docker's token
-authentication).
+Connections are kept, one for each thread. A request that fails on the way is sent again, and so is one that a busy
+registry puts off. Authentication is what the registry asks for: Basic, or a Bearer token from where its challenge says
+(Docker's token authentication).
 
-Invariants: the password goes to the registry itself, and to the token service that it names, which has to be HTTPS where the
-registry is; no redirect takes it elsewhere. What a registry sends is of bounded size, and so is the number of redirects and of
-requests for an answer. The endpoints of the specification are not here, but in `endpoints.py`.
+Invariants: the password goes to the registry itself, and to the token service that it names, which has to be HTTPS
+where the registry is; no redirect takes it elsewhere. What a registry sends is of bounded size, and so is the number of
+redirects and of requests for an answer. The endpoints of the specification are not here, but in `endpoints.py`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ _PIECE_BYTES = 256 * 1024
 _PARAMETER = re.compile(r'([A-Za-z_]+)="([^"]*)"')
 _TOKEN = re.compile(r"[!-~]{1,65536}")
 _REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs|tags|referrers)/")
-# OpenSSL's X509_V_FLAG_PARTIAL_CHAIN, which Python 3.9 has no name for: a certificate that is given is trusted, whoever signed it.
+# OpenSSL's X509_V_FLAG_PARTIAL_CHAIN, which Python 3.9 has no name for: a certificate that is given is trusted, whoever
+# signed it.
 _PARTIAL_CHAIN = 0x80000
 
 
@@ -89,7 +90,8 @@ class Answer(NamedTuple):
 def _default_context() -> ssl.SSLContext:
     """Trust what this machine trusts, as curl and programs in Go do."""
     context = ssl.create_default_context()
-    # Python 3.13 sets it. Private authorities often lack keyUsage or the identifiers of keys, and are as good to everybody else.
+    # Python 3.13 sets it. Private authorities often lack keyUsage or the identifiers of keys, and are as good to
+    # everybody else.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
@@ -127,8 +129,17 @@ class Remote:
         self._shown = ""
         self._answered = False
 
-    def request(self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b"", limit: int = MAX_DOCUMENT) -> Answer:
-        """Send a request, again if it fails on the way, and read the answer; raises Unreachable, and Refused for one over the limit."""
+    def request(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        limit: int = MAX_DOCUMENT,
+    ) -> Answer:
+        """Send a request, again if it fails on the way, and read the answer; raises Unreachable, and Refused for one
+        over the limit.
+        """
         for pause in (*_PAUSES, None):
             answer = None
             try:
@@ -153,8 +164,11 @@ class Remote:
             raise Unreachable(f"{self.origin} does not answer: {broken}") from broken
 
     @contextlib.contextmanager
-    def open(self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | Iterable[bytes] = b"") -> Iterator[HTTPResponse]:
-        """Send a request once, with what the registry wants to see, and follow redirects; raises Broken, Unreachable and Refused.
+    def open(
+        self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | Iterable[bytes] = b""
+    ) -> Iterator[HTTPResponse]:
+        """Send a request once, with what the registry wants to see, and follow redirects; raises Broken, Unreachable
+        and Refused.
 
         A body in pieces needs Content-Length, and goes only where no challenge is expected.
         """
@@ -176,7 +190,9 @@ class Remote:
                 if not response.isclosed():
                     self._close()
 
-    def _send(self, method: str, target: str, headers: Mapping[str, str] | None, body: bytes | Iterable[bytes], key: str) -> HTTPResponse:
+    def _send(
+        self, method: str, target: str, headers: Mapping[str, str] | None, body: bytes | Iterable[bytes], key: str
+    ) -> HTTPResponse:
         authorization = self._shown or self._authorizations.get(key)
         sent = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
         connection: http.client.HTTPConnection | None = getattr(self._kept, "connection", None)
@@ -227,13 +243,17 @@ class Remote:
             connection = http.client.HTTPConnection(origin.host, origin.port, timeout=_SILENCE_SECONDS)
         else:
             context = self._context if origin == self.origin else _default_context()
-            connection = http.client.HTTPSConnection(origin.host, origin.port, timeout=_SILENCE_SECONDS, context=context)
+            connection = http.client.HTTPSConnection(
+                origin.host, origin.port, timeout=_SILENCE_SECONDS, context=context
+            )
         connection.response_class = functools.partial(SteadyResponse, clock=self._clock)  # type: ignore[assignment]
         self._connections.add(connection)
         return connection
 
     @contextlib.contextmanager
-    def _follow(self, method: str, target: str, headers: Mapping[str, str] | None, response: HTTPResponse) -> Iterator[HTTPResponse]:
+    def _follow(
+        self, method: str, target: str, headers: Mapping[str, str] | None, response: HTTPResponse
+    ) -> Iterator[HTTPResponse]:
         """Follow redirects, to a store of blobs for instance, without credentials; each is a connection of its own."""
         url = f"{self.origin}{target}"
         for _ in range(_MAX_REDIRECTS):
@@ -251,12 +271,16 @@ class Remote:
     # Authentication
 
     def authenticate(self) -> None:
-        """Show the password with every request, without waiting to be asked: what has a body in pieces cannot be sent again."""
+        """Show the password with every request, without waiting to be asked: what has a body in pieces cannot be sent
+        again.
+        """
         if self._credentials:
             self._shown = self._credentials.basic
 
     def _meet_challenge(self, response: HTTPResponse, key: str) -> bool:
-        """Get what a 401 asks for; returns whether that is new (RFC 9110 section 11.6.1, Docker's token authentication)."""
+        """Get what a 401 asks for; returns whether that is new (RFC 9110 section 11.6.1, Docker's token
+        authentication).
+        """
         challenges = response.headers.get_all("WWW-Authenticate") or []
         by_scheme = {challenge.partition(" ")[0].lower(): challenge for challenge in reversed(challenges)}
         if "bearer" in by_scheme:
@@ -306,7 +330,13 @@ def pieces_of(response: HTTPResponse, count: int) -> Iterator[bytes]:
         raise Refused(response.status, "the source sends more bytes than the manifest says")
 
 
-def _exchange(connection: http.client.HTTPConnection, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes]) -> HTTPResponse:
+def _exchange(
+    connection: http.client.HTTPConnection,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body: bytes | Iterable[bytes],
+) -> HTTPResponse:
     try:
         connection.request(method, target, body, {"User-Agent": f"vex/{VERSION}", **headers})
     except (BrokenPipeError, ConnectionResetError):
@@ -323,7 +353,9 @@ def _translated(origin: Origin) -> Iterator[None]:
     except ssl.SSLCertVerificationError as error:
         raise Unreachable(f"the certificate of {origin} is not trusted: {error.verify_message}") from error
     except ssl.SSLError as error:
-        raise Broken("it speaks no TLS; perhaps its address begins with http://" if error.reason in _PLAIN else _reason(error)) from error
+        raise Broken(
+            "it speaks no TLS; perhaps its address begins with http://" if error.reason in _PLAIN else _reason(error)
+        ) from error
     except (OSError, HTTPException) as error:
         raise Broken(_reason(error)) from error
 
@@ -352,7 +384,9 @@ def _asked_pause(answer: Answer, usual: float) -> float:
 
 
 def _available(response: HTTPResponse) -> int:
-    """Return how many bytes of an answer can be read without a wait for more than one packet, so that deadlines are seen."""
+    """Return how many bytes of an answer can be read without a wait for more than one packet, so that deadlines are
+    seen.
+    """
     return len(response.peek()) or 1 if response.length != 0 else 1
 
 

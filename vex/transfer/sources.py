@@ -1,4 +1,6 @@
-"""Where an import takes images from: what a source can be asked, another registry as one, and what could not be had of it."""
+"""Where an import takes images from: what a source can be asked, another registry as one, and what could not be had of
+it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _MAX_IN_VAIN, _VAIN_SECONDS = 20, 600.0
 
 
 class Wanted(NamedTuple):
-    """What is to be imported, and as what: of a registry, patterns that names have to match; of files, a name and a tag."""
+    """What is to be imported, and as what: of a registry, patterns that names have to match; of files, a name and a
+    tag.
+    """
 
     source: str
     repositories: Sequence[str]
@@ -45,7 +49,9 @@ class Source(Protocol):
     def manifest(self, repository: RepositoryName, digest: Digest) -> Document:
         """Return a manifest that has this digest."""
 
-    def blob(self, repository: RepositoryName, digest: Digest, size: int, offset: int) -> contextlib.AbstractContextManager[Iterator[bytes]]:
+    def blob(
+        self, repository: RepositoryName, digest: Digest, size: int, offset: int
+    ) -> contextlib.AbstractContextManager[Iterator[bytes]]:
         """Open a blob at an offset."""
 
     def referrers(self, repository: RepositoryName, digest: Digest) -> Iterable[Digest]:

@@ -1,4 +1,6 @@
-"""Answers of other registries that have to come steadily: no server holds a client for ever by sending little, or a head without end."""
+"""Answers of other registries that have to come steadily: no server holds a client for ever by sending little, or a
+head without end.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _BAD_CHUNKS = "its answer is in chunks that are not well-formed"
 
 
 class _Steady(io.RawIOBase):
-    """The bytes of an answer; raises OSError where they come so slowly, or its head is so long, that there is no end."""
+    """The bytes of an answer; raises OSError where they come so slowly, or its head is so long, that there is no
+    end.
+    """
 
     def __init__(self, raw: io.RawIOBase, clock: Callable[[], float]) -> None:
         self._raw = raw
@@ -40,7 +44,8 @@ class _Steady(io.RawIOBase):
         return count
 
     def readall(self) -> bytes:
-        # All that comes, however much that is: nothing here asks for it, but http.client does where a chunk says that it has -1 bytes.
+        # All that comes, however much that is: nothing here asks for it, but http.client does where a chunk says that
+        # it has -1 bytes.
         raise OSError(_BAD_CHUNKS)
 
     def close(self) -> None:
@@ -66,5 +71,6 @@ class SteadyResponse(HTTPResponse):
         try:
             return super().read(amt)
         except (ValueError, LineTooLong) as error:
-            # Python 3.9 goes past a chunk that has less than no bytes, and takes what follows for the size of the next one.
+            # Python 3.9 goes past a chunk that has less than no bytes, and takes what follows for the size of the next
+            # one.
             raise HTTPException(_BAD_CHUNKS) from error

@@ -1,4 +1,6 @@
-"""The addresses of the web interface: its table of routes, apart from the pages, which are only loaded once somebody browses."""
+"""The addresses of the web interface: its table of routes, apart from the pages, which are only loaded once somebody
+browses.
+"""
 
 from __future__ import annotations
 

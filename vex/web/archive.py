@@ -1,7 +1,8 @@
 """An image as one tar archive, which `docker load`, `podman load` and `skopeo copy oci-archive:` take.
 
-It is an OCI image layout (image specification 1.1, "Image Layout") with the `manifest.json` of Docker's archives beside it, as
-`docker save` writes it. Manifest, config and layers are the stored bytes; the archive is made while it is sent, in constant memory.
+It is an OCI image layout (image specification 1.1, "Image Layout") with the `manifest.json` of Docker's archives beside
+it, as `docker save` writes it. Manifest, config and layers are the stored bytes; the archive is made while it is sent,
+in constant memory.
 """
 
 from __future__ import annotations
@@ -33,14 +34,25 @@ class ArchiveImage(NamedTuple):
     reference: str
 
 
-def archive_image(registry: Registry, name: RepositoryName, digest: Digest, manifest: Manifest, reference: str) -> ArchiveImage:
+def archive_image(
+    registry: Registry, name: RepositoryName, digest: Digest, manifest: Manifest, reference: str
+) -> ArchiveImage:
     """Make sure that everything of an image is here; raises BLOB_UNKNOWN, naming what is not."""
     config = manifest.config
     for descriptor in (*([config] if config else []), *manifest.layers):
         if not descriptor.required:
-            raise RegistryError(BLOB_UNKNOWN, f"the layer {descriptor.digest} is not here: clients fetch it from elsewhere")
+            raise RegistryError(
+                BLOB_UNKNOWN, f"the layer {descriptor.digest} is not here: clients fetch it from elsewhere"
+            )
         registry.find_blob(name, descriptor.digest)
-    return ArchiveImage(name, digest, manifest.media_type, config.digest if config else None, [layer.digest for layer in manifest.layers], reference)
+    return ArchiveImage(
+        name,
+        digest,
+        manifest.media_type,
+        config.digest if config else None,
+        [layer.digest for layer in manifest.layers],
+        reference,
+    )
 
 
 def image_archive(registry: Registry, image: ArchiveImage) -> Iterator[bytes]:
@@ -71,7 +83,10 @@ def _index(image: ArchiveImage, size: int) -> dict[str, object]:
     descriptor: dict[str, object] = {"mediaType": image.media_type, "digest": image.digest, "size": size}
     if image.reference:
         tag = image.reference.rpartition(":")[2]
-        descriptor["annotations"] = {"io.containerd.image.name": image.reference, "org.opencontainers.image.ref.name": tag}
+        descriptor["annotations"] = {
+            "io.containerd.image.name": image.reference,
+            "org.opencontainers.image.ref.name": tag,
+        }
     return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor]}
 
 

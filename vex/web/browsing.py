@@ -65,8 +65,8 @@ class Parent(NamedTuple):
 class ManifestView(NamedTuple):
     """A manifest with everything around it; `children` is what is known of the first children of an index.
 
-    Of annotations, of which there can be 300,000, `manifest` has none and its descriptors those that pages look at; `annotations`
-    are the first of them by name, and there are `annotation_count`.
+    Of annotations, of which there can be 300,000, `manifest` has none and its descriptors those that pages look at;
+    `annotations` are the first of them by name, and there are `annotation_count`.
     """
 
     entry: ManifestEntry
@@ -118,7 +118,11 @@ class Browsing:
     def repositories(self, prefix: str, view: View) -> Listing[RepositoryEntry]:
         """List repositories whose name starts with `prefix`, from the last page when the one asked for is past it."""
         with self._database.browse(self._work) as tx:
-            return _listing(view, lambda: listings.count_repositories(tx, prefix, view.text), lambda part: listings.list_repositories(tx, prefix, part))
+            return _listing(
+                view,
+                lambda: listings.count_repositories(tx, prefix, view.text),
+                lambda part: listings.list_repositories(tx, prefix, part),
+            )
 
     def repository(self, name: RepositoryName) -> RepositoryEntry | None:
         """Return what lists show of a repository; None when it holds nothing."""
@@ -136,7 +140,9 @@ class Browsing:
                 lambda part: listings.list_tags(tx, repository, part),
             )
             manifests = {entry.manifest for entry in listing.entries}
-            return listing, {manifest: queries.tags_of_manifest(tx, repository, manifest, _NAMED_IN_LIST) for manifest in manifests}
+            return listing, {
+                manifest: queries.tags_of_manifest(tx, repository, manifest, _NAMED_IN_LIST) for manifest in manifests
+            }
 
     def unheld(self, name: RepositoryName, offset: int, limit: int) -> Listing[ManifestEntry]:
         """List the manifests that neither a tag nor an index references, newest first; raises NAME_UNKNOWN."""
@@ -155,19 +161,38 @@ class Browsing:
             if repository is None or entry is None or row is None:
                 raise RegistryError(MANIFEST_UNKNOWN)
             tags = queries.tags_of_manifest(tx, repository, row.id, MOST_NAMED)
-            parents = [_parent(tx, repository, parent) for parent in queries.manifest_parents(tx, repository, row.id, MOST_NAMED)]
+            parents = [
+                _parent(tx, repository, parent)
+                for parent in queries.manifest_parents(tx, repository, row.id, MOST_NAMED)
+            ]
             referrers, more = list_referrers(tx, repository, digest, "", "", MOST_NAMED, _REFERRERS_BYTES)
             # cosign 2 attaches signatures, attestations and SBOMs by tag.
-            signature_tags = listings.tags_with_prefix(tx, repository, f"{digest.algorithm}-{digest.encoded}.", _SIGNATURE_TAGS)
+            signature_tags = listings.tags_with_prefix(
+                tx, repository, f"{digest.algorithm}-{digest.encoded}.", _SIGNATURE_TAGS
+            )
         with self._reading(row):
             manifest = parse_stored(self._content(row), row.media_type)
             annotations = heapq.nsmallest(_MOST_ANNOTATIONS, manifest.annotations.items())
             count, manifest = len(manifest.annotations), _without_annotations(manifest)
         children = self._children(repository, manifest.manifests[:_MOST_CHILDREN])
-        return ManifestView(entry, row.media_type, manifest, annotations, count, tags, parents, referrers, more, signature_tags, children)
+        return ManifestView(
+            entry,
+            row.media_type,
+            manifest,
+            annotations,
+            count,
+            tags,
+            parents,
+            referrers,
+            more,
+            signature_tags,
+            children,
+        )
 
     def document(self, name: RepositoryName, digest: Digest) -> tuple[str, bool]:
-        """Return the JSON of a manifest, formatted and as far as it is not too long, and whether that is all of it; raises MANIFEST_UNKNOWN."""
+        """Return the JSON of a manifest, formatted and as far as it is not too long, and whether that is all of it;
+        raises MANIFEST_UNKNOWN.
+        """
         with self._database.browse(self._work) as tx:
             repository = queries.find_repository(tx, name)
             row = queries.find_manifest(tx, repository, digest) if repository is not None else None
@@ -175,7 +200,8 @@ class Browsing:
             raise RegistryError(MANIFEST_UNKNOWN)
         pieces, left = [], _MAX_DOCUMENT
         with self._reading(row):
-            # The encoder is part of a cycle, which would keep what it remembers in order to find cycles, all of the document.
+            # The encoder is part of a cycle, which would keep what it remembers in order to find cycles, all of the
+            # document.
             encoder = json.JSONEncoder(indent=2, ensure_ascii=False, check_circular=False)
             # Piece by piece: white space can make a small document large, and one string can be all of it.
             for piece in encoder.iterencode(json.loads(self._content(row))):
@@ -185,7 +211,9 @@ class Browsing:
                     break
         return "".join(pieces), left >= 0
 
-    def history(self, name: RepositoryName, tag: Tag, offset: int, limit: int) -> tuple[Listing[audit.Change], set[Digest]]:
+    def history(
+        self, name: RepositoryName, tag: Tag, offset: int, limit: int
+    ) -> tuple[Listing[audit.Change], set[Digest]]:
         """List changes of a tag, the newest first, and which of their digests the repository still holds."""
         with self._database.browse(self._work) as tx:
             total = audit.count_changes(tx, name, tag)
@@ -193,7 +221,9 @@ class Browsing:
             changes = audit.latest_changes(tx, name, tag, offset, limit)
             repository = queries.find_repository(tx, name)
             digests = {digest for change in changes for digest in (change.before, change.after) if digest}
-            held = {digest for digest in digests if repository is not None and queries.find_manifest(tx, repository, digest)}
+            held = {
+                digest for digest in digests if repository is not None and queries.find_manifest(tx, repository, digest)
+            }
         return Listing(changes, offset, total), held
 
     def resolve(self, name: RepositoryName, tag: Tag) -> Digest:
@@ -208,13 +238,17 @@ class Browsing:
     def config(self, name: RepositoryName, descriptor: Descriptor) -> ConfigView:
         """Read the config of an image, as far as that is possible."""
         if descriptor.size > MAX_CONFIG_BYTES:
-            return ConfigView(None, f"The config of this image has {descriptor.size:,} bytes, too many to be shown here.")
+            return ConfigView(
+                None, f"The config of this image has {descriptor.size:,} bytes, too many to be shown here."
+            )
         try:
             content = self.blob(name, descriptor.digest)
         except RegistryError as error:
             return ConfigView(None, f"The config of this image cannot be read: {error.message}.")
         config = read_config(content)
-        return ConfigView(config, "" if config else "The config of this image is not a JSON object, and cannot be shown.")
+        return ConfigView(
+            config, "" if config else "The config of this image is not a JSON object, and cannot be shown."
+        )
 
     def blob(self, name: RepositoryName, digest: Digest) -> bytes:
         """Read a small blob; raises BLOB_UNKNOWN."""
@@ -266,7 +300,10 @@ def _without_annotations(manifest: Manifest) -> Manifest:
 def _with_known_annotations(descriptor: Descriptor) -> Descriptor:
     if not descriptor.annotations:
         return descriptor
-    return dataclasses.replace(descriptor, annotations={key: descriptor.annotations[key] for key in KNOWN_ANNOTATIONS if key in descriptor.annotations})
+    return dataclasses.replace(
+        descriptor,
+        annotations={key: descriptor.annotations[key] for key in KNOWN_ANNOTATIONS if key in descriptor.annotations},
+    )
 
 
 def _find(tx: Transaction, name: RepositoryName) -> tuple[int, RepositoryEntry]:
@@ -282,7 +319,9 @@ def _parent(tx: Transaction, repository: int, digest: Digest) -> Parent:
 
 
 def _listing(view: View, count: Callable[[], int], load: Callable[[View], Sequence[Entry]]) -> Listing[Entry]:
-    """Load a part of a list; what is not longer than its first page is not counted: to search once more takes as long as the first time."""
+    """Load a part of a list; what is not longer than its first page is not counted: to search once more takes as long
+    as the first time.
+    """
     if view.offset == 0:
         entries = load(view)
         return Listing(entries, 0, len(entries) if len(entries) < view.limit else count())

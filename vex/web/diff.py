@@ -87,7 +87,10 @@ def _platform_links(name: RepositoryName, before: Digest, after: Digest, shared:
     if len(shared) < 2:
         return EMPTY
     path = DIFF.path(name=name, manifests=f"{before}...{after}")
-    links = (escape(platform) if platform == current else link(local(path, {"platform": platform}), platform) for platform in shared)
+    links = (
+        escape(platform) if platform == current else link(local(path, {"platform": platform}), platform)
+        for platform in shared
+    )
     return _diff("platforms", links=join(links, ", "))
 
 
@@ -107,15 +110,26 @@ def _summary(old: _Side, new: _Side) -> Markup:
     difference = new.view.entry.size - old.view.entry.size
     if not difference:
         return escape("Both need the same space.")
-    return join((escape(f"{new.title} needs "), size(abs(difference)), escape(f" {'more' if difference > 0 else 'less'} than {old.title}.")))
+    return join(
+        (
+            escape(f"{new.title} needs "),
+            size(abs(difference)),
+            escape(f" {'more' if difference > 0 else 'less'} than {old.title}."),
+        )
+    )
 
 
 def _layers(old: _Side, new: _Side) -> Markup:
     """Show the layers of both in order; images share layers from the first on, so that what only one has comes last."""
     kept = {layer.digest for layer in new.view.manifest.layers}
     known = {layer.digest for layer in old.view.manifest.layers}
-    changes = [("=" if layer.digest in kept else MINUS, layer, step) for layer, step in zip(old.view.manifest.layers, old.steps)]
-    changes += [("+", layer, step) for layer, step in zip(new.view.manifest.layers, new.steps) if layer.digest not in known]
+    changes = [
+        ("=" if layer.digest in kept else MINUS, layer, step)
+        for layer, step in zip(old.view.manifest.layers, old.steps)
+    ]
+    changes += [
+        ("+", layer, step) for layer, step in zip(new.view.manifest.layers, new.steps) if layer.digest not in known
+    ]
     rows = [_layer(sign, layer.digest, shorten(step), layer.size) for sign, layer, step in changes[:_MOST_LAYERS]]
     return join((_diff("changes", rows=join(rows)), and_more(len(changes) - len(rows)))) if rows else EMPTY
 
@@ -150,7 +164,10 @@ def _facts_of(config: ImageConfig) -> dict[str, str]:
 
 def _changes(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> Markup:
     changed = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
-    rows = [_diff("setting", name=shorten(key), before=_setting(before, key), after=_setting(after, key)) for key in changed[:MOST_ROWS]]
+    rows = [
+        _diff("setting", name=shorten(key), before=_setting(before, key), after=_setting(after, key))
+        for key in changed[:MOST_ROWS]
+    ]
     return join((_diff("settings", name=name, rows=join(rows)), and_more(len(changed) - len(rows)))) if rows else EMPTY
 
 

@@ -1,4 +1,5 @@
-"""What a tag pointed to, when, and who changed that: a section on the page of what it points to now, and a page with all of it.
+"""What a tag pointed to, when, and who changed that: a section on the page of what it points to now, and a page with
+all of it.
 
 Users are named, since who pushed is what one comes for; their addresses are for the operator alone (`vex log`).
 """
@@ -14,7 +15,19 @@ from vex.names import Digest, RepositoryName, Tag
 from vex.storage.audit import Change
 from vex.web.addresses import HISTORY
 from vex.web.markup import Markup, Templates, Url, join, local
-from vex.web.parts import EMPTY, PAGE_ENTRIES, Visit, crumbs, link, manifest_url, page, pager, section, short_digest, when
+from vex.web.parts import (
+    EMPTY,
+    PAGE_ENTRIES,
+    Visit,
+    crumbs,
+    link,
+    manifest_url,
+    page,
+    pager,
+    section,
+    short_digest,
+    when,
+)
 
 _FIRST = 10
 
@@ -24,8 +37,16 @@ _history = Templates("history.html")
 def history_section(seen: Visit, name: RepositoryName, tag: Tag) -> Markup:
     """Show the latest changes of a tag; nothing when none are known."""
     listing, held = seen.site.browsing.history(name, tag, 0, _FIRST)
-    more = _history("more", url=local(HISTORY.path(name=name, tag=tag)), total=f"{listing.total:,}") if listing.total > _FIRST else EMPTY
-    return section("History", "history", join((_table(seen, name, listing.entries, held), more))) if listing.entries else EMPTY
+    more = (
+        _history("more", url=local(HISTORY.path(name=name, tag=tag)), total=f"{listing.total:,}")
+        if listing.total > _FIRST
+        else EMPTY
+    )
+    return (
+        section("History", "history", join((_table(seen, name, listing.entries, held), more)))
+        if listing.entries
+        else EMPTY
+    )
 
 
 def history_page(seen: Visit, name: RepositoryName, tag: Tag) -> Response:
@@ -64,4 +85,8 @@ def _side(name: RepositoryName, digest: Digest | None, held: set[Digest], none: 
     """Show a manifest before or after a change, as a link while it is here."""
     if digest is None:
         return _history("nothing", text=none)
-    return link(manifest_url(name, digest), short_digest(digest)) if digest in held else _history("side", text=short_digest(digest))
+    return (
+        link(manifest_url(name, digest), short_digest(digest))
+        if digest in held
+        else _history("side", text=short_digest(digest))
+    )

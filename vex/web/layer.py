@@ -52,7 +52,9 @@ _image = Templates("image.html")
 def layer_page(seen: Visit, name: RepositoryName, digest: Digest, layer: Digest) -> Response:
     """Answer with the files of a layer; raises MANIFEST_UNKNOWN and BLOB_UNKNOWN."""
     view = seen.site.browsing.manifest(name, digest)
-    number, descriptor = next(((index, item) for index, item in enumerate(view.manifest.layers, 1) if item.digest == layer), (0, None))
+    number, descriptor = next(
+        ((index, item) for index, item in enumerate(view.manifest.layers, 1) if item.digest == layer), (0, None)
+    )
     if descriptor is None:
         raise RegistryError(BLOB_UNKNOWN, "this manifest has no such layer")
     # Also when the list is kept: the layer may be gone.
@@ -84,12 +86,19 @@ def _etag(seen: Visit, *parts: str) -> str:
 
 
 def _caching(etag: str, tag: str) -> list[tuple[str, str]]:
-    # A tag may move; what is found by digests alone stays as it is, until another version of Vex shows it in another way.
+    # A tag may move; what is found by digests alone stays as it is, until another version of Vex shows it in another
+    # way.
     return [("Cache-Control", "no-cache" if tag else "public, max-age=86400, immutable"), ("ETag", etag)]
 
 
-def _layer_facts(seen: Visit, name: RepositoryName, view: ManifestView, layer: Descriptor, number: int) -> list[tuple[str, Markup]]:
-    config = seen.site.browsing.config(name, view.manifest.config).config if view.manifest.config and is_image(view.manifest) else None
+def _layer_facts(
+    seen: Visit, name: RepositoryName, view: ManifestView, layer: Descriptor, number: int
+) -> list[tuple[str, Markup]]:
+    config = (
+        seen.site.browsing.config(name, view.manifest.config).config
+        if view.manifest.config and is_image(view.manifest)
+        else None
+    )
     steps = layer_steps(view.manifest.layers, config.history if config else ())
     return [
         ("Made by", escape(shorten(steps[number - 1]))),
@@ -100,7 +109,13 @@ def _layer_facts(seen: Visit, name: RepositoryName, view: ManifestView, layer: D
 
 def _listed(seen: Visit, name: RepositoryName, layer: Descriptor) -> LayerList:
     if layer.media_type.endswith(_ENCRYPTED):
-        return LayerList((), 0, 0, "This layer is encrypted: what is in it can be seen only with a key, where it is unpacked.", certain=True)
+        return LayerList(
+            (),
+            0,
+            0,
+            "This layer is encrypted: what is in it can be seen only with a key, where it is unpacked.",
+            certain=True,
+        )
     return seen.site.browsing.files(name, layer.digest, PAGE_ENTRIES)
 
 
@@ -117,14 +132,18 @@ def _row(entry: Entry) -> Markup:
     if entry.kind in _GONE:
         return _image("gone", path=entry.path, note=_GONE[entry.kind])
     path = _image("target", path=entry.path, target=entry.target) if entry.target else escape(entry.path)
-    return _image("entry", path=path, mode=entry.mode, owner=entry.owner, size=size(entry.size) if entry.kind == FILE else EMPTY)
+    return _image(
+        "entry", path=path, mode=entry.mode, owner=entry.owner, size=size(entry.size) if entry.kind == FILE else EMPTY
+    )
 
 
 # The archive
 
 
 def archive(seen: Visit, name: RepositoryName, digest: Digest) -> Response:
-    """Answer with an image as a tar archive; of an index, with the platform that the query names. Raises MANIFEST_UNKNOWN and BLOB_UNKNOWN."""
+    """Answer with an image as a tar archive; of an index, with the platform that the query names. Raises
+    MANIFEST_UNKNOWN and BLOB_UNKNOWN.
+    """
     view = seen.site.browsing.manifest(name, digest)
     tag = current_tag(seen, view)
     if view.manifest.is_index:
@@ -133,7 +152,11 @@ def archive(seen: Visit, name: RepositoryName, digest: Digest) -> Response:
         raise RegistryError(NOT_FOUND, "this is not an image, and cannot be loaded as one")
     called = reference(seen, name, digest, tag) if tag else ""
     image = archive_image(seen.site.registry, name, view.entry.digest, view.manifest, called)
-    return Response(200, archive_headers(name, tag or short_digest(view.entry.digest)), stream=image_archive(seen.site.registry, image))
+    return Response(
+        200,
+        archive_headers(name, tag or short_digest(view.entry.digest)),
+        stream=image_archive(seen.site.registry, image),
+    )
 
 
 def archive_headers(name: RepositoryName, what: str) -> list[tuple[str, str]]:
@@ -149,14 +172,18 @@ def archive_headers(name: RepositoryName, what: str) -> list[tuple[str, str]]:
 
 
 def choose_platform(view: ManifestView, asked: str) -> Digest:
-    """Return the image of an index for a platform, its only one when none is asked for; raises BAD_REQUEST, naming what there is."""
+    """Return the image of an index for a platform, its only one when none is asked for; raises BAD_REQUEST, naming what
+    there is.
+    """
     images = view.images
     matching = matching_images(view, asked) if asked else [digest for _, digest in images]
     if len(matching) == 1:
         return matching[0]
     known = ", ".join(dict.fromkeys(platform for platform, _ in images)) or "none"
     several = f"{len(matching)} images of this index are for {asked}: " if asked and matching else ""
-    raise RegistryError(BAD_REQUEST, f"{several}choose a platform of this index with ?platform= in the address; it has: {known}")
+    raise RegistryError(
+        BAD_REQUEST, f"{several}choose a platform of this index with ?platform= in the address; it has: {known}"
+    )
 
 
 def matching_images(view: ManifestView, asked: str) -> list[Digest]:

@@ -1,7 +1,7 @@
 """The lists of files in layers, each made once, and kept in memory in pages, packed.
 
-What is kept is bounded: the rows of one list, packed, and all lists together, of which those that were not used for the longest time
-make room. A list that is needed by several at once is made by one, and the others wait for it.
+What is kept is bounded: the rows of one list, packed, and all lists together, of which those that were not used for the
+longest time make room. A list that is needed by several at once is made by one, and the others wait for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _FASTEST = 1
 
 
 class LayerList(NamedTuple):
-    """The files of a layer: how many entries it has, their bytes when unpacked, why it ends early if it does, and whether it would be the same again."""
+    """The files of a layer: how many entries it has, their bytes when unpacked, why it ends early if it does, and
+    whether it would be the same again.
+    """
 
     pages: Sequence[bytes]
     entries: int

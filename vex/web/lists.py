@@ -51,7 +51,9 @@ def front_page(seen: Visit) -> Response:
         return page(seen, f"{seen.host} · Vex", _empty_registry(seen))
     form = filter_form(FRONT.path(), "Filter by name", view)
     table = _repository_table(seen, FRONT.path(), view, listing)
-    return page(seen, f"Repositories · {seen.host}", _list("repositories", title="Repositories", filter=form, list=table))
+    return page(
+        seen, f"Repositories · {seen.host}", _list("repositories", title="Repositories", filter=form, list=table)
+    )
 
 
 def repository_page(seen: Visit, name: RepositoryName) -> Response:
@@ -78,7 +80,9 @@ def _empty_registry(seen: Visit) -> Markup:
     if not seen.push_host:
         return _list("closed")
     target = f"{seen.push_host}/hello:latest"
-    commands = join(map(copy_command, (f"docker login {seen.push_host}", f"docker tag IMAGE {target}", f"docker push {target}")))
+    commands = join(
+        map(copy_command, (f"docker login {seen.push_host}", f"docker tag IMAGE {target}", f"docker push {target}"))
+    )
     return _list("empty", commands=commands, pull=copy_command(f"docker pull {seen.host}/hello:latest"))
 
 
@@ -100,14 +104,24 @@ def _below(seen: Visit, name: RepositoryName) -> Markup:
     """List the first repositories below this one."""
     view = View("", NAME, descending=False, offset=0, limit=PAGE_ENTRIES)
     listing = seen.site.browsing.repositories(f"{name}/", view)
-    return _list("below", name=name, list=_repository_table(seen, FRONT.path(), view._replace(text=f"{name}/"), listing)) if listing.total else EMPTY
+    return (
+        _list("below", name=name, list=_repository_table(seen, FRONT.path(), view._replace(text=f"{name}/"), listing))
+        if listing.total
+        else EMPTY
+    )
 
 
 def _repository_table(seen: Visit, path: str, view: View, listing: Listing[RepositoryEntry]) -> Markup:
     if not listing.entries:
         return _list("none", text="No repository has that in its name.", url=local(path))
     rows = [
-        _list("repository_row", name=path_links(entry.name), tags=f"{entry.tags:,}", pushed=when(entry.pushed, seen.now), size=size(entry.size))
+        _list(
+            "repository_row",
+            name=path_links(entry.name),
+            tags=f"{entry.tags:,}",
+            pushed=when(entry.pushed, seen.now),
+            size=size(entry.size),
+        )
         for entry in seen.paced(listing.entries)
     ]
     return _list(
@@ -116,7 +130,9 @@ def _repository_table(seen: Visit, path: str, view: View, listing: Listing[Repos
         pushed=column(path, view, PUSHED, "Pushed", "when"),
         size=column(path, view, SIZE, "Size", "n"),
         rows=join(rows),
-        pager=pager(path, "Pages of repositories", listing.offset, listing.total, {"q": view.text, "sort": sort_value(view)}),
+        pager=pager(
+            path, "Pages of repositories", listing.offset, listing.total, {"q": view.text, "sort": sort_value(view)}
+        ),
     )
 
 
@@ -127,7 +143,10 @@ def _tag_table(seen: Visit, name: RepositoryName, path: str, view: View) -> Mark
     listing, shared = seen.site.browsing.tags(name, view)
     if not listing.entries:
         return _list("none", text="No tag has that in its name.", url=local(path))
-    rows = [_tag_row(seen, name, entry, [tag for tag in shared[entry.manifest] if tag != entry.name]) for entry in seen.paced(listing.entries)]
+    rows = [
+        _tag_row(seen, name, entry, [tag for tag in shared[entry.manifest] if tag != entry.name])
+        for entry in seen.paced(listing.entries)
+    ]
     return _list(
         "tag_table",
         name=column(path, view, NAME, "Tag"),
@@ -149,7 +168,9 @@ def _tag_row(seen: Visit, name: RepositoryName, entry: ManifestEntry, others: Se
         also=_list("also", tags=also) if others else EMPTY,
         what=_what(entry),
         digest=copy_short_digest(entry.digest),
-        pull=EMPTY if entry.summary.kind == ARTIFACT else _list("pull", pull=copy_inline(f"docker pull {reference(seen, name, entry.digest, entry.name)}")),
+        pull=EMPTY
+        if entry.summary.kind == ARTIFACT
+        else _list("pull", pull=copy_inline(f"docker pull {reference(seen, name, entry.digest, entry.name)}")),
         pushed=when(entry.pushed, seen.now),
         size=size(entry.size),
     )
@@ -166,14 +187,20 @@ def _unheld(seen: Visit, name: RepositoryName, path: str) -> Markup:
             url=manifest_url(name, entry.digest),
             name=purpose(entry.artifact_type) if entry.subject else short_digest(entry.digest),
             what=_what(entry),
-            subject=_list("subject", url=manifest_url(name, entry.subject), text=short_digest(entry.subject)) if entry.subject else EMPTY,
+            subject=_list("subject", url=manifest_url(name, entry.subject), text=short_digest(entry.subject))
+            if entry.subject
+            else EMPTY,
             digest=copy_short_digest(entry.digest),
             pushed=when(entry.pushed, seen.now),
             size=size(entry.size),
         )
         for entry in seen.paced(listing.entries)
     ]
-    return _list("unheld", rows=join(rows), pager=pager(path, "Pages of untagged manifests", listing.offset, listing.total, {}, "others"))
+    return _list(
+        "unheld",
+        rows=join(rows),
+        pager=pager(path, "Pages of untagged manifests", listing.offset, listing.total, {}, "others"),
+    )
 
 
 def _what(entry: ManifestEntry) -> Markup:
@@ -184,7 +211,11 @@ def _what(entry: ManifestEntry) -> Markup:
     text = ", ".join(platforms[:_SHOWN_PLATFORMS])
     if len(platforms) > _SHOWN_PLATFORMS:
         text += f" and {len(platforms) - _SHOWN_PLATFORMS} more"
-    return _list("what", text=text or (INDEX if entry.summary.kind == INDEX else "")) if text or entry.summary.kind == INDEX else EMPTY
+    return (
+        _list("what", text=text or (INDEX if entry.summary.kind == INDEX else ""))
+        if text or entry.summary.kind == INDEX
+        else EMPTY
+    )
 
 
 def _count(number: int, noun: str) -> Markup:

@@ -67,11 +67,15 @@ _manifest = Templates("manifest.html")
 
 
 def manifest_page(seen: Visit, name: RepositoryName, digest: Digest) -> Response:
-    """Answer with a manifest; `compare` in the query leads to the comparison with another tag. Raises MANIFEST_UNKNOWN."""
+    """Answer with a manifest; `compare` in the query leads to the comparison with another tag. Raises
+    MANIFEST_UNKNOWN.
+    """
     view = seen.site.browsing.manifest(name, digest)
     other = seen.parameter("compare")
     if other:
-        return redirect(local(DIFF.path(name=name, manifests=f"{digest}...{seen.site.browsing.resolve(name, Tag.parse(other))}")))
+        return redirect(
+            local(DIFF.path(name=name, manifests=f"{digest}...{seen.site.browsing.resolve(name, Tag.parse(other))}"))
+        )
     tag = current_tag(seen, view)
     if view.manifest.is_index:
         kind, more, sections = "Index", EMPTY, _index(seen, name, view, tag)
@@ -128,7 +132,9 @@ def _pull(seen: Visit, name: RepositoryName, view: ManifestView, tag: str) -> Ma
         groups.insert(0, _manifest("by_tag", rows=_commands(seen, reference(seen, name, digest, tag), name)))
     if not view.manifest.is_index:
         file = f"{name.rpartition('/')[2]}-{tag or digest.encoded[:12]}.tar"
-        groups.append(_manifest("download", url=local(ARCHIVE.path(name=name, manifest=digest), {"tag": tag}), file=file))
+        groups.append(
+            _manifest("download", url=local(ARCHIVE.path(name=name, manifest=digest), {"tag": tag}), file=file)
+        )
     return _manifest("pull", groups=join(groups))
 
 
@@ -168,7 +174,9 @@ def _parent_link(name: RepositoryName, digest: Digest, tags: Sequence[Tag]) -> M
 def _around(seen: Visit, name: RepositoryName, view: ManifestView) -> Markup:
     return join(
         (
-            section("Annotations", "annotations", pairs("Annotation", "Value", view.annotations, view.annotation_count)),
+            section(
+                "Annotations", "annotations", pairs("Annotation", "Value", view.annotations, view.annotation_count)
+            ),
             section("Signatures, SBOMs and other referrers", "referrers", _referrers(name, view)),
             section("Compare", "compare-with", _compare(seen, name, view)),
         )
@@ -190,11 +198,22 @@ def _referrers(name: RepositoryName, view: ManifestView) -> Markup:
     for tag, digest in view.signature_tags:
         title = _SIGNATURE_TAGS.get(tag.rpartition(".")[2], "Attachment")
         rows.append(
-            _manifest("referrer", url=manifest_url(name, digest, tag), name=title, type=f"by the tag …{tag[-5:]}", digest=copy_short_digest(digest), size=EMPTY)
+            _manifest(
+                "referrer",
+                url=manifest_url(name, digest, tag),
+                name=title,
+                type=f"by the tag …{tag[-5:]}",
+                digest=copy_short_digest(digest),
+                size=EMPTY,
+            )
         )
     if not rows:
         return EMPTY
-    more = _manifest("more", url=local(routes.REFERRERS.path(name=name, digest=view.entry.digest))) if view.more_referrers else EMPTY
+    more = (
+        _manifest("more", url=local(routes.REFERRERS.path(name=name, digest=view.entry.digest)))
+        if view.more_referrers
+        else EMPTY
+    )
     return _manifest("referrers", rows=join(rows), more=more)
 
 
@@ -224,7 +243,12 @@ def _image(seen: Visit, name: RepositoryName, view: ManifestView) -> tuple[Marku
     if config is None:
         return warning(read.problem if read else ""), layers
     labels = pairs("Label", "Value", config.labels)
-    settings = join((facts((shorten(field), escape(shorten(text))) for field, text in config.fields[:MOST_ROWS]), and_more(len(config.fields[MOST_ROWS:]))))
+    settings = join(
+        (
+            facts((shorten(field), escape(shorten(text))) for field, text in config.fields[:MOST_ROWS]),
+            and_more(len(config.fields[MOST_ROWS:])),
+        )
+    )
     sections = (
         layers,
         section("Settings", "settings", settings),
@@ -254,7 +278,9 @@ def _layers(seen: Visit, name: RepositoryName, view: ManifestView, history: Sequ
 
 
 def _layer_rows(name: RepositoryName, view: ManifestView, history: Sequence[Step]) -> Iterator[Markup]:
-    """Show the layers in order, each with the step of the history that made it, and the steps without a layer in between."""
+    """Show the layers in order, each with the step of the history that made it, and the steps without a layer in
+    between.
+    """
     layers = view.manifest.layers
     largest = max((layer.size for layer in layers), default=0)
     steps = iter(zip(layers, layer_steps(layers, history)))
@@ -323,7 +349,8 @@ def _index(seen: Visit, name: RepositoryName, view: ManifestView, tag: str) -> M
             attestations.setdefault(subject, []).append(child)
     archives = _archive_urls(name, view, tag)
     rows = [
-        _child(name, view, child, attestations.pop(child.digest, []), archives.get(child.digest)) for child in seen.paced(platforms[:_MOST_PARTS])
+        _child(name, view, child, attestations.pop(child.digest, []), archives.get(child.digest))
+        for child in seen.paced(platforms[:_MOST_PARTS])
     ]
     # What attests to nothing in this index is shown for itself.
     loose = [child for left in attestations.values() for child in left] if len(platforms) <= _MOST_PARTS else []
@@ -333,14 +360,28 @@ def _index(seen: Visit, name: RepositoryName, view: ManifestView, tag: str) -> M
     return _manifest("platforms", rows=join(rows), more=and_more(len(platforms) + len(loose) - len(rows)))
 
 
-def _child(name: RepositoryName, view: ManifestView, child: Descriptor, attestations: Sequence[Descriptor], archive: Url | None) -> Markup:
+def _child(
+    name: RepositoryName, view: ManifestView, child: Descriptor, attestations: Sequence[Descriptor], archive: Url | None
+) -> Markup:
     entry = view.children.get(child.digest)
-    title = platform_name(child.platform) or ", ".join(entry.summary.platforms if entry else ()) or short_type(child.media_type)
+    title = (
+        platform_name(child.platform)
+        or ", ".join(entry.summary.platforms if entry else ())
+        or short_type(child.media_type)
+    )
     if entry is None:
         # BuildKit's cache lists layers.
         url, kind = blob_url(name, child.digest), shorten(child.media_type, _MOST_TYPE)
-        return _manifest("blob_child", url=url, name=title, type=kind, digest=copy_short_digest(child.digest), size=size(child.size))
-    links = join([link(manifest_url(name, attestation.digest), "provenance") for attestation in attestations[:_MOST_ATTESTATIONS]], ", ")
+        return _manifest(
+            "blob_child", url=url, name=title, type=kind, digest=copy_short_digest(child.digest), size=size(child.size)
+        )
+    links = join(
+        [
+            link(manifest_url(name, attestation.digest), "provenance")
+            for attestation in attestations[:_MOST_ATTESTATIONS]
+        ],
+        ", ",
+    )
     return _manifest(
         "platform",
         url=manifest_url(name, child.digest),
@@ -354,11 +395,15 @@ def _child(name: RepositoryName, view: ManifestView, child: Descriptor, attestat
 
 
 def _archive_urls(name: RepositoryName, view: ManifestView, tag: str) -> dict[Digest, Url]:
-    """Address the archives of the images of an index: by platform, so that what is loaded has the name of the tag, where the platform tells them apart."""
+    """Address the archives of the images of an index: by platform, so that what is loaded has the name of the tag,
+    where the platform tells them apart.
+    """
     count = Counter(platform for platform, _ in view.images)
     of_index = ARCHIVE.path(name=name, manifest=view.entry.digest)
     return {
-        digest: local(of_index, {"platform": platform, "tag": tag}) if platform and count[platform] == 1 else local(ARCHIVE.path(name=name, manifest=digest))
+        digest: local(of_index, {"platform": platform, "tag": tag})
+        if platform and count[platform] == 1
+        else local(ARCHIVE.path(name=name, manifest=digest))
         for platform, digest in view.images
     }
 
@@ -379,7 +424,17 @@ def _file(name: RepositoryName, layer: Descriptor) -> Markup:
     title = layer.annotations.get(TITLE, "")
     text = title or layer.annotations.get(PREDICATE) or short_digest(layer.digest)
     kind, digest = shorten(layer.media_type, _MOST_TYPE), copy_short_digest(layer.digest)
-    shown: dict[str, Value] = {"name": shorten(text, _MOST_TITLE), "type": kind, "digest": digest, "size": size(layer.size)}
+    shown: dict[str, Value] = {
+        "name": shorten(text, _MOST_TITLE),
+        "type": kind,
+        "digest": digest,
+        "size": size(layer.size),
+    }
     if not layer.required:
         return _manifest("foreign_file", **shown)
-    return _manifest("file", url=blob_url(name, layer.digest), file=title[-_MOST_TITLE:].rpartition("/")[2] or layer.digest.encoded, **shown)
+    return _manifest(
+        "file",
+        url=blob_url(name, layer.digest),
+        file=title[-_MOST_TITLE:].rpartition("/")[2] or layer.digest.encoded,
+        **shown,
+    )

@@ -1,7 +1,8 @@
-"""HTML from the Markdown that the manual uses: headings, paragraphs, lists of one level, tables, code, links and emphasis.
+"""HTML from the Markdown that the manual uses: headings, paragraphs, lists of one level, tables, code, links and
+emphasis.
 
-Nothing is lost: what is none of that is a paragraph, or text as it stands. All of it is escaped by `markup.py`, and links lead to pages of the
-manual and to addresses with http or https alone.
+Nothing is lost: what is none of that is a paragraph, or text as it stands. All of it is escaped by `markup.py`, and
+links lead to pages of the manual and to addresses with http or https alone.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def _code(found: re.Match[str], _seen: dict[str, int]) -> Markup:
 
 
 def _heading(found: re.Match[str], seen: dict[str, int]) -> Markup:
-    return _made(f"h{'i' * len(found['marks'])}", id=anchor_of(found["heading"], seen), text=inline_of(found["heading"]))
+    return _made(
+        f"h{'i' * len(found['marks'])}", id=anchor_of(found["heading"], seen), text=inline_of(found["heading"])
+    )
 
 
 def _paragraph(found: re.Match[str], _seen: dict[str, int]) -> Markup:
@@ -80,12 +83,19 @@ def _items(text: str) -> Markup:
 def _table(found: re.Match[str], _seen: dict[str, int]) -> Markup:
     head, _, *rows = (_BAR.split(line.strip().removesuffix("|"))[1:] for line in found["table"].splitlines())
     # Without a head, the first of each row says what the others are.
-    heading, first = (_made("head", cells=_cells("th", "th", head)), "td") if any(map(str.strip, head)) else (Markup.empty(), "row_head")
+    heading, first = (
+        (_made("head", cells=_cells("th", "th", head)), "td")
+        if any(map(str.strip, head))
+        else (Markup.empty(), "row_head")
+    )
     return _made("table", head=heading, rows=join(_made("row", cells=_cells(first, "td", row)) for row in rows))
 
 
 def _cells(first: str, template: str, cells: list[str]) -> Markup:
-    return join(_made(template if index else first, text=inline_of(cell.strip().replace("\\|", "|"))) for index, cell in enumerate(cells))
+    return join(
+        _made(template if index else first, text=inline_of(cell.strip().replace("\\|", "|")))
+        for index, cell in enumerate(cells)
+    )
 
 
 _BLOCKS: dict[str, Callable[[re.Match[str], dict[str, int]], Markup]] = {

@@ -1,10 +1,11 @@
 """HTML from `string.Template`: everything is escaped unless this module made it.
 
-`Markup` is text that is safe as HTML, and `Url` text that is safe behind `href=`. Only this module makes them: from templates,
-which are files of Vex, and from text that it has escaped or checked. Whatever else is given to a template is escaped, so that
-output that nobody escaped is a type error. Attributes in templates are in double quotes.
+`Markup` is text that is safe as HTML, and `Url` text that is safe behind `href=`. Only this module makes them: from
+templates, which are files of Vex, and from text that it has escaped or checked. Whatever else is given to a template is
+escaped, so that output that nobody escaped is a type error. Attributes in templates are in double quotes.
 
-A template file holds several templates, each behind a line `<!-- template NAME -->`. Lines are joined without their indentation.
+A template file holds several templates, each behind a line `<!-- template NAME -->`. Lines are joined without their
+indentation.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ Value = Union[Markup, Url, str, int]
 
 
 def escape(text: str) -> Markup:
-    """Make text safe within elements and quoted attributes; characters that cannot be seen are shown as their numbers."""
+    """Make text safe within elements and quoted attributes; characters that cannot be seen are shown as their
+    numbers.
+    """
     return Markup(html.escape(_INVISIBLE.sub(_number, text)), _MADE_HERE)
 
 
@@ -80,7 +83,12 @@ def local(path: str, query: Mapping[str, str] | None = None, fragment: str = "")
     if not path.startswith("/") or path.startswith(("//", "/\\")):
         raise ValueError(f"not a path of this registry: {path!r}")
     left = {key: value for key, value in (query or {}).items() if value}
-    return Url(quote(path, safe="/:@!$&'()*+,;=~") + ("?" + urlencode(left) if left else "") + ("#" + quote(fragment) if fragment else ""), _MADE_HERE)
+    return Url(
+        quote(path, safe="/:@!$&'()*+,;=~")
+        + ("?" + urlencode(left) if left else "")
+        + ("#" + quote(fragment) if fragment else ""),
+        _MADE_HERE,
+    )
 
 
 def within(fragment: str) -> Url:
@@ -118,12 +126,18 @@ class Templates:
 
 class _Template:
     def __init__(self, text: str) -> None:
-        joined = "".join(line.strip() if line.strip().startswith("<") else " " + line.strip() for line in text.splitlines() if line.strip())
+        joined = "".join(
+            line.strip() if line.strip().startswith("<") else " " + line.strip()
+            for line in text.splitlines()
+            if line.strip()
+        )
         self._template = string.Template(joined)
         self._urls = frozenset(_IN_URL.findall(joined))
 
     def fill(self, values: Mapping[str, Value]) -> Markup:
-        return Markup(self._template.substitute({name: self._safe(name, value) for name, value in values.items()}), _MADE_HERE)
+        return Markup(
+            self._template.substitute({name: self._safe(name, value) for name, value in values.items()}), _MADE_HERE
+        )
 
     def _safe(self, name: str, value: Value) -> str:
         if isinstance(value, Url):

@@ -1,7 +1,7 @@
 """The pages: which address leads to which, and the turn that a heavy one takes.
 
-Handlers check what the address says into value types, ask `browsing.py`, and return a page or raise. Nothing that a pusher
-wrote reaches a page but through `markup.py`. Each kind of page has a module; `parts.py` holds what they share.
+Handlers check what the address says into value types, ask `browsing.py`, and return a page or raise. Nothing that a
+pusher wrote reaches a page but through `markup.py`. Each kind of page has a module; `parts.py` holds what they share.
 """
 
 from __future__ import annotations
@@ -14,7 +14,21 @@ from vex.errors import NOT_FOUND, RegistryError
 from vex.http.message import Request, Response
 from vex.names import Digest, RepositoryName, Tag
 from vex.web import diff, help, history, layer, lists, manifests
-from vex.web.addresses import ARCHIVE, DIFF, DOCUMENT, FRONT, HELP, HELP_PAGE, HISTORY, INDEX, LAYER, MANIFEST, REPOSITORY, ROBOTS, STATIC
+from vex.web.addresses import (
+    ARCHIVE,
+    DIFF,
+    DOCUMENT,
+    FRONT,
+    HELP,
+    HELP_PAGE,
+    HISTORY,
+    INDEX,
+    LAYER,
+    MANIFEST,
+    REPOSITORY,
+    ROBOTS,
+    STATIC,
+)
 from vex.web.markup import Templates, local
 from vex.web.parts import NOSNIFF, STATIC_FILES, Site, Visit, error_page, page, redirect, visit
 
@@ -68,7 +82,9 @@ def _front(seen: Visit, _fields: Fields) -> Response:
 
 
 def _index(seen: Visit, _fields: Fields) -> Response:
-    return page(seen, "Health and metrics", _internal("index", version=VERSION), footer="This address is not for the public.")
+    return page(
+        seen, "Health and metrics", _internal("index", version=VERSION), footer="This address is not for the public."
+    )
 
 
 def _repository(seen: Visit, fields: Fields) -> Response:
@@ -78,7 +94,9 @@ def _repository(seen: Visit, fields: Fields) -> Response:
 
 def _manifest(seen: Visit, fields: Fields) -> Response:
     name, digest = _name(fields["name"]), Digest.parse(fields["manifest"])
-    return _moved(seen, MANIFEST.path(name=name, manifest=digest), seen.parameter("tag")) or manifests.manifest_page(seen, name, digest)
+    return _moved(seen, MANIFEST.path(name=name, manifest=digest), seen.parameter("tag")) or manifests.manifest_page(
+        seen, name, digest
+    )
 
 
 def _document(seen: Visit, fields: Fields) -> Response:
@@ -88,7 +106,9 @@ def _document(seen: Visit, fields: Fields) -> Response:
 
 def _layer(seen: Visit, fields: Fields) -> Response:
     name, digest, part = _name(fields["name"]), Digest.parse(fields["manifest"]), Digest.parse(fields["layer"])
-    return _moved(seen, LAYER.path(name=name, manifest=digest, layer=part)) or layer.layer_page(seen, name, digest, part)
+    return _moved(seen, LAYER.path(name=name, manifest=digest, layer=part)) or layer.layer_page(
+        seen, name, digest, part
+    )
 
 
 def _archive(seen: Visit, fields: Fields) -> Response:
@@ -98,7 +118,9 @@ def _archive(seen: Visit, fields: Fields) -> Response:
 def _diff(seen: Visit, fields: Fields) -> Response:
     first, _, second = fields["manifests"].partition("...")
     name, before, after = _name(fields["name"]), Digest.parse(first), Digest.parse(second)
-    return _moved(seen, DIFF.path(name=name, manifests=f"{before}...{after}")) or diff.diff_page(seen, name, before, after)
+    return _moved(seen, DIFF.path(name=name, manifests=f"{before}...{after}")) or diff.diff_page(
+        seen, name, before, after
+    )
 
 
 def _history(seen: Visit, fields: Fields) -> Response:

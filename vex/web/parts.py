@@ -27,7 +27,8 @@ PAGE_ENTRIES = 100
 EMPTY = Markup.empty()
 NOSNIFF = ("X-Content-Type-Options", "nosniff")
 _POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
+    " frame-ancestors 'none'; base-uri 'none'"
 )
 _HEADERS = (
     ("Content-Type", "text/html; charset=utf-8"),
@@ -38,7 +39,9 @@ _HEADERS = (
 )
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 _PAGE = re.compile(r"[0-9]{1,9}")
-_TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})")
+_TIMESTAMP = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 # 0001-01-01T00:00:00Z.
 _ZERO_TIME = -62135596800.0
 # What a page shows of what pushers write: rows of a table, characters of a text, and of all texts of a table.
@@ -77,7 +80,8 @@ class Site(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """A request with what every page shows: `host` is how commands address the registry, `plain` whether it speaks HTTP without TLS.
+    """A request with what every page shows: `host` is how commands address the registry, `plain` whether it speaks HTTP
+    without TLS.
 
     `work` is told of each small piece of work.
     """
@@ -123,7 +127,13 @@ def visit(site: Site, request: Request) -> Visit:
         scheme, _, host = site.public_url.partition("://")
     else:
         scheme, host = request.scheme, request.host
-    return Visit(site, request, addressable(host if HOST.fullmatch(host) else "localhost", scheme), scheme == "http", site.clock())
+    return Visit(
+        site,
+        request,
+        addressable(host if HOST.fullmatch(host) else "localhost", scheme),
+        scheme == "http",
+        site.clock(),
+    )
 
 
 def _without_port(host: str) -> str:
@@ -161,9 +171,18 @@ def page_end(footer: Markup | str = _FOOTER) -> Markup:
     return _page("end", footer=footer)
 
 
-def page(seen: Visit, title: str, body: Markup, status: int = 200, headers: Sequence[tuple[str, str]] = (), footer: Markup | str = _FOOTER) -> Response:
+def page(
+    seen: Visit,
+    title: str,
+    body: Markup,
+    status: int = 200,
+    headers: Sequence[tuple[str, str]] = (),
+    footer: Markup | str = _FOOTER,
+) -> Response:
     """Answer with a page."""
-    return Response(status, [*_HEADERS, *headers], str(join((page_start(seen, title), body, page_end(footer)))).encode())
+    return Response(
+        status, [*_HEADERS, *headers], str(join((page_start(seen, title), body, page_end(footer)))).encode()
+    )
 
 
 def redirect(url: Url) -> Response:
@@ -197,9 +216,14 @@ def link(url: Url, text: str) -> Markup:
 def crumbs(name: str, *places: str | tuple[Url, str]) -> Markup:
     """Show the way to a repository, and on to a place in it; the last step is where one is."""
     parts = name.split("/")
-    steps: list[str | tuple[Url, str]] = [(repository_url("/".join(parts[: index + 1])), part) for index, part in enumerate(parts)]
+    steps: list[str | tuple[Url, str]] = [
+        (repository_url("/".join(parts[: index + 1])), part) for index, part in enumerate(parts)
+    ]
     *before, last = [*steps, *places]
-    shown = [_page("crumb", url=step[0], text=step[1]) if isinstance(step, tuple) else _page("here", text=step) for step in before]
+    shown = [
+        _page("crumb", url=step[0], text=step[1]) if isinstance(step, tuple) else _page("here", text=step)
+        for step in before
+    ]
     return _page("crumbs", parts=join((*shown, _page("here", text=last[1] if isinstance(last, tuple) else last))))
 
 
@@ -208,7 +232,11 @@ def path_links(name: str) -> Markup:
     parts = name.split("/")
     return join(
         (
-            _page("segment" if index + 1 < len(parts) else "segment_last", url=repository_url("/".join(parts[: index + 1])), text=part)
+            _page(
+                "segment" if index + 1 < len(parts) else "segment_last",
+                url=repository_url("/".join(parts[: index + 1])),
+                text=part,
+            )
             for index, part in enumerate(parts)
         ),
         "/",
@@ -227,7 +255,12 @@ def text_or_link(text: str) -> Markup:
 def when(seconds: float, now: float) -> Markup:
     """Show a time as its age, with the exact time on hover."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-    return _page("time", machine=moment.strftime("%Y-%m-%dT%H:%M:%SZ"), exact=moment.strftime("%Y-%m-%d %H:%M:%S UTC"), age=_age(now - seconds))
+    return _page(
+        "time",
+        machine=moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        exact=moment.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        age=_age(now - seconds),
+    )
 
 
 def pushed(seconds: float, now: float) -> Markup:
@@ -236,7 +269,9 @@ def pushed(seconds: float, now: float) -> Markup:
 
 
 def when_written(text: str, now: float) -> Markup:
-    """Show a time that a pusher wrote (RFC 3339); what is none is shown as it is, and Go's zero time, which programs write for none, not at all."""
+    """Show a time that a pusher wrote (RFC 3339); what is none is shown as it is, and Go's zero time, which programs
+    write for none, not at all.
+    """
     match = _TIMESTAMP.fullmatch(text)
     try:
         zone = match[3].upper().replace("Z", "+00:00") if match else ""
@@ -304,12 +339,20 @@ def reference(seen: Visit, name: RepositoryName, digest: Digest, tag: Tag | str 
 
 
 def listing_view(seen: Visit, usual: str) -> View:
-    """Read from the query which part of a list is wanted: `q`, `sort` (a name, with - in front for the other direction) and `page`."""
+    """Read from the query which part of a list is wanted: `q`, `sort` (a name, with - in front for the other direction)
+    and `page`.
+    """
     sort = seen.parameter("sort")
     order = sort[1:] if sort.startswith("-") else sort
     if order not in (NAME, PUSHED, SIZE):
         sort, order = usual, usual.lstrip("-")
-    return View(seen.parameter("q")[:128].strip(), order, sort.startswith("-"), (seen.number("page") - 1) * PAGE_ENTRIES, PAGE_ENTRIES)
+    return View(
+        seen.parameter("q")[:128].strip(),
+        order,
+        sort.startswith("-"),
+        (seen.number("page") - 1) * PAGE_ENTRIES,
+        PAGE_ENTRIES,
+    )
 
 
 def sort_value(view: View) -> str:
@@ -332,16 +375,35 @@ def column(path: str, view: View, order: str, text: str, style: str = "") -> Mar
     )
 
 
-def pager(path: str, label: str, offset: int, total: int, query: dict[str, str], parameter: str = "page", *, heavy: bool = False) -> Markup:
-    """Link to the part of a list before and after this one; nothing when there is one part only. To `heavy` pages no crawler shall go."""
+def pager(
+    path: str,
+    label: str,
+    offset: int,
+    total: int,
+    query: dict[str, str],
+    parameter: str = "page",
+    *,
+    heavy: bool = False,
+) -> Markup:
+    """Link to the part of a list before and after this one; nothing when there is one part only. To `heavy` pages no
+    crawler shall go.
+    """
     if total <= PAGE_ENTRIES:
         return EMPTY
     number = offset // PAGE_ENTRIES + 1
     follow = " nofollow" if heavy else ""
-    before = _page("before", follow=follow, url=local(path, {**query, parameter: str(number - 1)})) if number > 1 else EMPTY
-    after = _page("after", follow=follow, url=local(path, {**query, parameter: str(number + 1)})) if offset + PAGE_ENTRIES < total else EMPTY
+    before = (
+        _page("before", follow=follow, url=local(path, {**query, parameter: str(number - 1)})) if number > 1 else EMPTY
+    )
+    after = (
+        _page("after", follow=follow, url=local(path, {**query, parameter: str(number + 1)}))
+        if offset + PAGE_ENTRIES < total
+        else EMPTY
+    )
     last = min(offset + PAGE_ENTRIES, total)
-    return _page("pager", label=label, before=before, after=after, first=f"{offset + 1:,}", last=f"{last:,}", total=f"{total:,}")
+    return _page(
+        "pager", label=label, before=before, after=after, first=f"{offset + 1:,}", last=f"{last:,}", total=f"{total:,}"
+    )
 
 
 def filter_form(path: str, label: str, view: View) -> Markup:
@@ -359,7 +421,9 @@ def facts(rows: Iterable[tuple[str, Markup]]) -> Markup:
 
 
 def pairs(name: str, value: str, rows: Sequence[tuple[str, str]], total: int | None = None) -> Markup:
-    """Make a table of names and values that a pusher wrote, the first of them; `total` is how many there are, unless `rows` are all."""
+    """Make a table of names and values that a pusher wrote, the first of them; `total` is how many there are, unless
+    `rows` are all.
+    """
     made, left = [], _MOST_IN_TABLE
     for key, text in ((shorten(key), shorten(text)) for key, text in rows[:MOST_ROWS]):
         left -= len(key) + len(text)
@@ -390,8 +454,8 @@ def warning(text: str) -> Markup:
     return _page("warning", text=text) if text else EMPTY
 
 
-def error_page(seen: Visit, title: str, message: str, back: Url, place: str, status: int, headers: Sequence[tuple[str, str]] = ()) -> Response:
+def error_page(
+    seen: Visit, title: str, message: str, back: Url, place: str, status: int, headers: Sequence[tuple[str, str]] = ()
+) -> Response:
     """Answer with a page that says what is wrong, and has a way back."""
     return page(seen, title, _page("error", title=title, message=message, back=back, place=place), status, headers)
-
-

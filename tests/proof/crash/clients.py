@@ -1,11 +1,13 @@
-"""Clients at work on a server that is about to crash: they push images that share layers, move and delete tags, pull, and upload in chunks.
+"""Clients at work on a server that is about to crash: they push images that share layers, move and delete tags, pull,
+and upload in chunks.
 
-Each tag has one owner at a time, so that the journal tells what it may point at. What a client sees that must not be, it notes in `failures`;
-that the server goes away is no failure.
+Each tag has one owner at a time, so that the journal tells what it may point at. What a client sees that must not be,
+it notes in `failures`; that the server goes away is no failure.
 """
 
 from __future__ import annotations
 
+import functools
 import http.client
 import itertools
 import queue
@@ -34,7 +36,10 @@ class Clients:
         self.failures: list[str] = []
         self.acknowledged = 0
         works: list[Callable[[str], None]] = [*[self._push] * PUSHERS, self._pull, self._delete, self._upload]
-        self._threads = [threading.Thread(target=self._run, args=(work, f"client {number}"), daemon=True) for number, work in enumerate(works)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(work, f"client {number}"), daemon=True)
+            for number, work in enumerate(works)
+        ]
 
     def start(self) -> None:
         """Let them work."""
@@ -90,7 +95,8 @@ class Clients:
             if not given and choose.random() < 0.25:
                 self._change(name, tag, None, self._delete_tag)
             else:
-                self._change(name, tag, seed, lambda client, tag, seed=seed: self._push_image(client, tag, seed, choose))  # type: ignore[misc]
+                push = functools.partial(self._push_image, seed=seed, choose=choose)
+                self._change(name, tag, seed, push)
             if given:
                 self._given.put(tag)
 
@@ -178,4 +184,7 @@ def tag_target(client: Client, tag: str, allowed: set[Image]) -> tuple[Image, st
         assert seed is not None
         if digest_of_image(seed) == answer.headers["Docker-Content-Digest"] and answer.body == image_of(seed).manifest:
             return seed, ""
-    return None, f"{tag} is {answer.status} {answer.headers['Docker-Content-Digest']}, not one of {sorted(map(str, allowed))}"
+    return (
+        None,
+        f"{tag} is {answer.status} {answer.headers['Docker-Content-Digest']}, not one of {sorted(map(str, allowed))}",
+    )

@@ -23,13 +23,17 @@ class Image(NamedTuple):
 def blob_of(seed: str, largest: int = 40_000) -> bytes:
     """Make a layer."""
     choose = random.Random(seed)
-    return choose.getrandbits(8 * choose.randrange(1, largest)).to_bytes(largest, "little").rstrip(b"\0") + seed.encode()
+    return (
+        choose.getrandbits(8 * choose.randrange(1, largest)).to_bytes(largest, "little").rstrip(b"\0") + seed.encode()
+    )
 
 
 def image_of(seed: str) -> Image:
     """Make an image of a config and a layer of its own, and two that others have too."""
     choose = random.Random(seed)
-    shared = [blob_of(f"shared {number}", 300_000 if number == 0 else 40_000) for number in choose.sample(range(_SHARED), 2)]
+    shared = [
+        blob_of(f"shared {number}", 300_000 if number == 0 else 40_000) for number in choose.sample(range(_SHARED), 2)
+    ]
     config = json.dumps({"seed": seed}).encode()
     layers = [blob_of(seed), *shared]
     return Image(json.dumps(image(*layers, config=config)).encode(), (config, *layers))

@@ -52,9 +52,14 @@ class Disk:
         subprocess.run(["umount", str(self.mounted)], check=True)
 
     def _mount(self) -> bool:
-        # Nothing is written by itself, nor because a file takes the place of another (ext4(5)), so that a missing sync shows.
+        # Nothing is written by itself, nor because a file takes the place of another (ext4(5)), so that a missing sync
+        # shows.
         options = "loop,commit=600,noauto_da_alloc"
-        done = subprocess.run(["mount", "-t", "ext4", "-o", options, str(self._image), str(self.mounted)], check=False, capture_output=True)
+        done = subprocess.run(
+            ["mount", "-t", "ext4", "-o", options, str(self._image), str(self.mounted)],
+            check=False,
+            capture_output=True,
+        )
         return done.returncode == 0
 
 

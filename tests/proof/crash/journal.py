@@ -1,8 +1,9 @@
-"""What clients were promised: a file that they append to and sync, before each request that changes something and after its answer.
+"""What clients were promised: a file that they append to and sync, before each request that changes something and after
+its answer.
 
-A line is a JSON list: what is intended, `["intend", CLIENT, TAG, IMAGE]`, an image named by its seed or null for none; then `["done", CLIENT]`
-once it was acknowledged. `["chunk", SESSION, OFFSET]` says how much of an upload was acknowledged, `["begin", SESSION, SEED]` and `["end", SESSION]`
-where it comes from and that it is over.
+A line is a JSON list: what is intended, `["intend", CLIENT, TAG, IMAGE]`, an image named by its seed or null for none;
+then `["done", CLIENT]` once it was acknowledged. `["chunk", SESSION, OFFSET]` says how much of an upload was
+acknowledged, `["begin", SESSION, SEED]` and `["end", SESSION]` where it comes from and that it is over.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Upload(NamedTuple):
 
 
 class Promises(NamedTuple):
-    """What may be found: for each tag the images that it may point at, None for no tag; and the uploads that must go on."""
+    """What may be found: for each tag the images that it may point at, None for no tag; and the uploads that must go
+    on.
+    """
 
     tags: dict[str, set[Image]]
     uploads: dict[str, Upload]

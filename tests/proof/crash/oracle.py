@@ -17,12 +17,18 @@ _LITTER_SECONDS = 20
 
 
 def losses(server: Server, journal: Journal) -> list[str]:
-    """Compare a server that was started again with the journal; returns a sentence for each thing that is not as it must be.
+    """Compare a server that was started again with the journal; returns a sentence for each thing that is not as it
+    must be.
 
-    What was under way at the crash may have been done or not; what is found is written down, so that it stays so at the next crash.
+    What was under way at the crash may have been done or not; what is found is written down, so that it stays so at the
+    next crash.
     """
     promises = journal.promises()
-    return [*_images(server.public, journal, promises), *disagreements(server), *_uploads(server.auth, journal, promises)]
+    return [
+        *_images(server.public, journal, promises),
+        *disagreements(server),
+        *_uploads(server.auth, journal, promises),
+    ]
 
 
 def _images(client: Client, journal: Journal, promises: Promises) -> Iterator[str]:
@@ -40,7 +46,10 @@ def _images(client: Client, journal: Journal, promises: Promises) -> Iterator[st
                 checked.add(digest)
                 answer = client.get(f"/v2/{tag.partition(':')[0]}/blobs/{digest}")
                 if (answer.status, answer.body) != (200, content):
-                    yield f"{tag}: blob {digest} is {answer.status} with {len(answer.body)} bytes instead of {len(content)}"
+                    yield (
+                        f"{tag}: blob {digest} is {answer.status} with {len(answer.body)} bytes instead of"
+                        f" {len(content)}"
+                    )
 
 
 def _uploads(client: Client, journal: Journal, promises: Promises) -> Iterator[str]:
@@ -72,7 +81,9 @@ def _finish(client: Client, location: str, upload: Upload) -> str:
 
 
 def disagreements(server: Server) -> Iterator[str]:
-    """Compare database and files, once the server has had its time to remove litter; gives a sentence for each thing that is wrong."""
+    """Compare database and files, once the server has had its time to remove litter; gives a sentence for each thing
+    that is wrong.
+    """
     deadline = time.monotonic() + _LITTER_SECONDS
     while litter := sorted(_litter(server.data)):
         # The server looks for it in the background.

@@ -1,8 +1,9 @@
-"""Points at which a test has the program fail, skip a call, or end: what a test arms, and what the runner reads at each call.
+"""Points at which a test has the program fail, skip a call, or end: what a test arms, and what the runner reads at each
+call.
 
-Both map the same small file, so that a test can arm a point of a server that runs, and see whether it was passed, without a request and
-without a restart. A point is named `KIND PLACE`: `fsync uploads`, `rename blobs`, `commit`; a trap names points by a pattern of fnmatch.
-Nothing in `vex/` knows of this.
+Both map the same small file, so that a test can arm a point of a server that runs, and see whether it was passed,
+without a request and without a restart. A point is named `KIND PLACE`: `fsync uploads`, `rename blobs`, `commit`; a
+trap names points by a pattern of fnmatch. Nothing in `vex/` knows of this.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _ARMED, _COUNTS, _TRAP = 0, struct.Struct("<qq"), 32
 
 
 class Trap(NamedTuple):
-    """What happens at the `nth` passing of a point, and `forever` or once; `action` is KILL, SKIP, or the name of an errno.
+    """What happens at the `nth` passing of a point, and `forever` or once; `action` is KILL, SKIP, or the name of an
+    errno.
 
     `after` says that the call itself is done first: with an errno, a call that worked and says that it failed.
     """

@@ -2,8 +2,8 @@
 
     python tests/proof/crash/runner.py POINTS-FILE ARGUMENTS-OF-VEX
 
-The layer lies between Vex and the functions of the standard library that it calls. SQLite's own calls are below it: for those, statements
-fail as SQLite reports the same error, and the sync of its log is taken out by its own setting.
+The layer lies between Vex and the functions of the standard library that it calls. SQLite's own calls are below it: for
+those, statements fail as SQLite reports the same error, and the sync of its log is taken out by its own setting.
 """
 
 from __future__ import annotations
@@ -81,15 +81,28 @@ class Layer:
                     return super().execute(sql, *parameters)
                 if sql.startswith("PRAGMA synchronous"):
                     # Without this the log is not synced at a commit; sqlite.org/pragma.html#pragma_synchronous
-                    return layer.pass_point("synchronous", lambda: sqlite3.Connection.execute(self, sql), _sqlite_error, lambda: _less_synchronous(self))
-                return layer.pass_point(_statement(sql), lambda: sqlite3.Connection.execute(self, sql, *parameters), _sqlite_error)
+                    return layer.pass_point(
+                        "synchronous",
+                        lambda: sqlite3.Connection.execute(self, sql),
+                        _sqlite_error,
+                        lambda: _less_synchronous(self),
+                    )
+                return layer.pass_point(
+                    _statement(sql), lambda: sqlite3.Connection.execute(self, sql, *parameters), _sqlite_error
+                )
 
         def connect(*arguments: Any, **options: Any) -> Any:
             return function(*arguments, factory=Connection, **options)
 
         sqlite3.connect = connect
 
-    def pass_point(self, point: str, call: Callable[[], Any], failure: Callable[[str], Exception], instead: Callable[[], Any] = lambda: None) -> Any:
+    def pass_point(
+        self,
+        point: str,
+        call: Callable[[], Any],
+        failure: Callable[[str], Exception],
+        instead: Callable[[], Any] = lambda: None,
+    ) -> Any:
         """Do a call, or what a trap has put in its place."""
         trap = self._points.sprung_at(point)
         if trap is None:

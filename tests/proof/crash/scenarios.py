@@ -1,4 +1,6 @@
-"""What a client does while faults are injected: each scenario prepares without, and then does with a fault, and is to be done again when that is gone."""
+"""What a client does while faults are injected: each scenario prepares without, and then does with a fault, and is to
+be done again when that is gone.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Session:
         self._public = Client(server.addresses["public"], timeout=seconds)
 
     def write(self, status: int, method: str, path: str, body: bytes = b"", media_type: str = "") -> Answer:
-        """Send a request to the auth listener; raises Refused and Hanging, and OSError or HTTPException when the connection was closed."""
+        """Send a request to the auth listener; raises Refused and Hanging, and OSError or HTTPException when the
+        connection was closed.
+        """
         return _ask(self._auth, (status,), method, path, body, media_type)
 
     def read(self, path: str) -> Answer:
@@ -60,7 +64,9 @@ class Session:
         self.change_tag(seed.replace(" ", "-"), seed, 201)
 
 
-def _ask(client: Client, statuses: tuple[int, ...], method: str, path: str, body: bytes = b"", media_type: str = "") -> Answer:
+def _ask(
+    client: Client, statuses: tuple[int, ...], method: str, path: str, body: bytes = b"", media_type: str = ""
+) -> Answer:
     try:
         answer = client.request(method, path, body or None, {"Content-Type": media_type} if media_type else {})
     except socket.timeout as error:

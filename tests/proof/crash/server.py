@@ -16,7 +16,9 @@ RUNNER = TOP / "tests" / "proof" / "crash" / "runner.py"
 class TrapServer(Server):
     """A server whose points can be armed, before it starts and while it runs."""
 
-    def __init__(self, directory: Path, *flags: str, environment: Mapping[str, str] | None = None, points: Path | None = None) -> None:
+    def __init__(
+        self, directory: Path, *flags: str, environment: Mapping[str, str] | None = None, points: Path | None = None
+    ) -> None:
         """Start it with nothing armed."""
         path = points or directory / "points"
         self.points = Points(path)
