@@ -11,19 +11,8 @@ import unittest
 from collections.abc import Iterator
 
 from tests.support.tars import archive, member
-from vex.formats.layer import (
-    DELETED,
-    DEVICE,
-    DIRECTORY,
-    FILE,
-    LINK,
-    OPAQUE,
-    SYMLINK,
-    Entry,
-    Incomplete,
-    Limits,
-    list_files,
-)
+from vex.formats.layer import DELETED, DEVICE, DIRECTORY, FILE, LINK, OPAQUE, SYMLINK, Entry, Limits, list_files
+from vex.formats.tar_headers import Incomplete
 
 HAS_ZSTD = importlib.util.find_spec("compression") is not None
 # The frame of `printf '' | zstd`: magic, an empty block, the checksum (RFC 8878, section 3.1.1).

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Callable, Protocol, cast
 
 from vex.errors import Failure, Refused
 from vex.formats.compression import BZIP2, GZIP, HEAD_BYTES, XZ, ZSTD, compression_of
-from vex.formats.layer import Header, Incomplete, headers
+from vex.formats.tar_headers import Header, Incomplete, headers
 from vex.storage.folders import Folder, Unsafe, parse_path
 
 _MAX_ENTRIES = 100_000

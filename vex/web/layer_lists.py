@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Sequence
 from typing import BinaryIO, Callable, NamedTuple
 
-from vex.formats.layer import Entry, Incomplete, Limits, Pace, TooSlow, list_files
+from vex.formats.layer import Entry, Limits, Pace, TooSlow, list_files
+from vex.formats.tar_headers import Incomplete
 from vex.names import Digest
 
 _LIST_BYTES = 8 * 1024 * 1024
