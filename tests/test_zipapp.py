@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ast
 import base64
 import binascii
+import io
 import os
 import random
 import shutil
@@ -9,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import tokenize
 import unittest
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -31,6 +34,61 @@ AWKWARD = {
     "an-archive-itself.css": b"PK\3\4PK\1\2PK\5\6" * 20,
     "text.css": (TOP / "README.md").read_bytes(),
 }
+
+
+MODULE = b'''\
+# A comment
+"""A docstring # that is one,
+of two 'lines'.
+"""  # after it
+import sys  # why
+
+PATTERN = "a#b"  # what
+TEXT = (
+    # within
+    "one" "#two"
+)
+
+class Empty(Exception):
+    "nothing else"
+
+class Full:
+    # before a docstring
+    r"Raw \\d."
+    field = 1
+
+    def method(self):
+        "one line"
+        return 1
+    "no docstring"
+
+    def joined(self):
+        print(f"{self.field!r:#>5}#{'#'}")
+        return """
+# no comment"""
+
+"a".upper().join("b")
+if PATTERN:
+    """in a block"""
+    print(sys.argv); "last"
+# the end'''
+
+
+def code_of(module: bytes) -> list[str]:
+    """List what Python makes of a module, each thing with its line, but for strings that are statements."""
+    tree = ast.parse(module)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            node.value.value = ""
+    return [f"{getattr(node, 'lineno', 0)} {ast.dump(node)}" for node in ast.walk(tree)]
+
+
+def explained(module: bytes) -> list[str]:
+    """List the comments and docstrings of a module."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(module)) if isinstance(node, kinds)]
+    tokens = tokenize.tokenize(io.BytesIO(module).readline)
+    return [text for text in found if text] + [token.string for token in tokens if token.type == tokenize.COMMENT]
 
 
 def copy_tree(top: Path, target: Path) -> Path:
@@ -97,7 +155,23 @@ class ZipappTest(unittest.TestCase):
             self.assertEqual(archive.namelist(), sorted(sources))
             for name, path in sources.items():
                 with self.subTest(name=name):
-                    self.assertTrue(archive.read(name) == path.read_bytes())
+                    content = path.read_bytes()
+                    if path.suffix == ".py":
+                        self.assertEqual(explained(archive.read(name)), [])
+                        self.assertTrue(code_of(archive.read(name)) == code_of(content))
+                    else:
+                        self.assertTrue(archive.read(name) == content)
+
+    def test_comments_and_docstrings_are_left_out_and_nothing_else(self) -> None:
+        top = copy_tree(self.top, self.directory / "explained")
+        (top / "vex" / "explained.py").write_bytes(MODULE)
+        self.assertEqual(build(top).returncode, 0)
+        with zipfile.ZipFile(top / "vex.pyz") as archive:
+            bare = archive.read("vex/explained.py")
+        self.assertEqual(len(explained(MODULE)), 11)
+        self.assertEqual(explained(bare), [])
+        self.assertEqual(code_of(bare), code_of(MODULE))
+        self.assertEqual(bare.count(b"\n"), MODULE.count(b"\n"))
 
     def test_archive_gives_back_what_is_awkward_to_zipfile_and_to_its_own_importer(self) -> None:
         top = copy_tree(self.top, self.directory / "awkward")
@@ -144,8 +218,10 @@ finally:
             if path.suffix in KINDS
         }
         sources["__main__.py"] = self.top / "vex.py"
+        with zipfile.ZipFile(self.archive) as archive:
+            modules = {name: archive.read(name) for name in archive.namelist() if name.endswith(".py")}
         for name, path in sorted(sources.items()):
-            data = path.read_bytes()
+            data = modules[name] if path.suffix == ".py" else path.read_bytes()
             common = struct.pack(
                 "<HHHHHIIIHH", 20, 0, 0, 0, 33, binascii.crc32(data), len(data), len(data), len(name), 0
             )
