@@ -13,8 +13,8 @@ from tests.support.server import OCI_MANIFEST, USER, Answer, Client, ServerTestC
 from vex.api import routes
 from vex.service.app import POLICIES
 from vex.web.addresses import HELP, HELP_PAGE, INDEX, STATIC
+from vex.web.frame import STATIC_FILES
 from vex.web.manual import SUBJECTS
-from vex.web.parts import STATIC_FILES
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 UNKNOWN_METHODS = ("TRACE", "CONNECT", "BREW", "get", "PROPFIND")

@@ -19,7 +19,7 @@ from vex.http.turns import HeavyWork
 from vex.web.addresses import PAGES
 from vex.web.browsing import Browsing
 from vex.web.pages import Pages
-from vex.web.parts import Site
+from vex.web.visit import Site
 
 # Elements between which text goes on without a space.
 _INLINE = {"a", "time", "data", "code", "del", "strong", "em"}

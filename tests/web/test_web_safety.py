@@ -303,10 +303,10 @@ class MarkupTypes(unittest.TestCase):
             markup.Url("javascript:x", None)
 
     def test_text_where_an_address_belongs_is_refused(self) -> None:
-        page = markup.Templates("page.html")
+        links = markup.Templates("links.html")
         with self.assertRaises(TypeError):
-            page("link", url="/r/app/", text="x")
-        self.assertEqual(str(page("link", url=markup.local("/r/app/"), text="<b>")), '<a href="/r/app/">&lt;b&gt;</a>')
+            links("link", url="/r/app/", text="x")
+        self.assertEqual(str(links("link", url=markup.local("/r/app/"), text="<b>")), '<a href="/r/app/">&lt;b&gt;</a>')
 
     def test_only_http_and_https_lead_to_other_places(self) -> None:
         for text in ("http://example.org", "https://example.org:8443/a?b=c#d", "HTTPS://EXAMPLE.ORG/"):

@@ -278,7 +278,7 @@ class _Service:
             # Loaded once somebody browses: that would be a third of the time to start.
             from vex.web.browsing import Browsing
             from vex.web.pages import Pages
-            from vex.web.parts import Site
+            from vex.web.visit import Site
 
             url = self._config.public_url
             one_port = self._config.anonymous_read and bool(url)

@@ -11,28 +11,24 @@ from vex.http.message import Response
 from vex.names import Digest, RepositoryName
 from vex.web.addresses import DIFF
 from vex.web.browsing import ManifestView
-from vex.web.layer import choose_platform, matching_images
-from vex.web.manifests import layer_steps
-from vex.web.markup import Markup, Templates, escape, join, local
-from vex.web.parts import (
-    EMPTY,
+from vex.web.facts import (
     MINUS,
     MOST_ROWS,
-    Visit,
     and_more,
     copy_short_digest,
-    crumbs,
     facts,
-    link,
-    manifest_url,
-    page,
-    section,
     short_digest,
     shorten,
     size,
     when,
     when_written,
 )
+from vex.web.frame import page, section
+from vex.web.layer import choose_platform, matching_images
+from vex.web.links import crumbs, link, manifest_url
+from vex.web.manifests import layer_steps
+from vex.web.markup import EMPTY, Markup, Templates, escape, join, local
+from vex.web.visit import Visit
 
 _diff = Templates("image.html")
 _MOST_LAYERS = 500

@@ -8,10 +8,11 @@ from vex import VERSION
 from vex.errors import NOT_FOUND, RegistryError
 from vex.http.message import Response
 from vex.web.addresses import HELP, HELP_PAGE
+from vex.web.frame import page
 from vex.web.manual import SUBJECTS, page_of, purpose_of, title_of
 from vex.web.markdown import html_of, inline_of
 from vex.web.markup import Markup, Templates, join, local
-from vex.web.parts import Visit, page
+from vex.web.visit import Visit
 
 _help = Templates("help.html")
 

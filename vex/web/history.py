@@ -14,20 +14,12 @@ from vex.http.message import Response
 from vex.names import Digest, RepositoryName, Tag
 from vex.storage.audit import Change
 from vex.web.addresses import HISTORY
-from vex.web.markup import Markup, Templates, Url, join, local
-from vex.web.parts import (
-    EMPTY,
-    PAGE_ENTRIES,
-    Visit,
-    crumbs,
-    link,
-    manifest_url,
-    page,
-    pager,
-    section,
-    short_digest,
-    when,
-)
+from vex.web.facts import short_digest, when
+from vex.web.frame import page, section
+from vex.web.links import crumbs, link, manifest_url
+from vex.web.markup import EMPTY, Markup, Templates, Url, join, local
+from vex.web.paging import PAGE_ENTRIES, pager
+from vex.web.visit import Visit
 
 _FIRST = 10
 

@@ -15,29 +15,14 @@ from vex.http.message import Response
 from vex.names import Digest, RepositoryName
 from vex.web.archive import archive_image, image_archive
 from vex.web.browsing import ManifestView
+from vex.web.facts import copy_digest, facts, short_digest, shorten, size, size_text
+from vex.web.frame import NOSNIFF, page, warning
 from vex.web.layer_lists import LayerList
+from vex.web.links import blob_url, crumbs, link, manifest_url
 from vex.web.manifests import current_tag, layer_steps, short_type
-from vex.web.markup import Markup, Templates, escape, join
-from vex.web.parts import (
-    EMPTY,
-    NOSNIFF,
-    PAGE_ENTRIES,
-    Visit,
-    blob_url,
-    copy_digest,
-    crumbs,
-    facts,
-    link,
-    manifest_url,
-    page,
-    pager,
-    reference,
-    short_digest,
-    shorten,
-    size,
-    size_text,
-    warning,
-)
+from vex.web.markup import EMPTY, Markup, Templates, escape, join
+from vex.web.paging import PAGE_ENTRIES, pager
+from vex.web.visit import Visit, reference
 
 # How the media type of a layer ends that ocicrypt has encrypted.
 _ENCRYPTED = "+encrypted"

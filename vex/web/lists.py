@@ -11,31 +11,13 @@ from vex.names import RepositoryName, Tag
 from vex.storage.listings import NAME, PUSHED, SIZE, ManifestEntry, RepositoryEntry, View
 from vex.web.addresses import FRONT, REPOSITORY
 from vex.web.browsing import Listing
+from vex.web.facts import copy_command, copy_inline, copy_short_digest, pushed, short_digest, size, when
+from vex.web.frame import page
+from vex.web.links import crumbs, link, manifest_url, path_links
 from vex.web.manifests import purpose
-from vex.web.markup import Markup, Templates, join, local
-from vex.web.parts import (
-    EMPTY,
-    PAGE_ENTRIES,
-    Visit,
-    column,
-    copy_command,
-    copy_inline,
-    copy_short_digest,
-    crumbs,
-    filter_form,
-    link,
-    listing_view,
-    manifest_url,
-    page,
-    pager,
-    path_links,
-    pushed,
-    reference,
-    short_digest,
-    size,
-    sort_value,
-    when,
-)
+from vex.web.markup import EMPTY, Markup, Templates, join, local
+from vex.web.paging import PAGE_ENTRIES, column, filter_form, listing_view, pager, sort_value
+from vex.web.visit import Visit, reference
 
 _SHOWN_TAGS = 4
 _SHOWN_PLATFORMS = 6

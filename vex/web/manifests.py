@@ -14,32 +14,24 @@ from vex.names import Digest, RepositoryName, Tag
 from vex.storage.listings import PUSHED, View
 from vex.web.addresses import ARCHIVE, DIFF, DOCUMENT, LAYER, MANIFEST
 from vex.web.browsing import ManifestView
-from vex.web.history import history_section
-from vex.web.markup import Markup, Templates, Url, Value, escape, join, local
-from vex.web.parts import (
-    EMPTY,
+from vex.web.facts import (
     MOST_ROWS,
-    Visit,
     and_more,
-    blob_url,
     copy_digest,
     copy_short_digest,
-    crumbs,
     facts,
-    link,
-    manifest_url,
-    page,
     pairs,
     pushed,
-    redirect,
-    reference,
-    section,
     short_digest,
     shorten,
     size,
-    warning,
     when_written,
 )
+from vex.web.frame import page, redirect, section, warning
+from vex.web.history import history_section
+from vex.web.links import blob_url, crumbs, link, manifest_url
+from vex.web.markup import EMPTY, Markup, Templates, Url, Value, escape, join, local
+from vex.web.visit import Visit, reference
 
 _SUGGESTED_TAGS = 50
 # Layers, children or files that a page shows.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Callable
 
 from vex.web.addresses import HELP_PAGE
-from vex.web.markup import Markup, Templates, escape, external, join, local, within
+from vex.web.markup import EMPTY, Markup, Templates, escape, external, join, local, within
 
 _BLOCK = re.compile(
     r"""
@@ -84,9 +84,7 @@ def _table(found: re.Match[str], _seen: dict[str, int]) -> Markup:
     head, _, *rows = (_BAR.split(line.strip().removesuffix("|"))[1:] for line in found["table"].splitlines())
     # Without a head, the first of each row says what the others are.
     heading, first = (
-        (_made("head", cells=_cells("th", "th", head)), "td")
-        if any(map(str.strip, head))
-        else (Markup.empty(), "row_head")
+        (_made("head", cells=_cells("th", "th", head)), "td") if any(map(str.strip, head)) else (EMPTY, "row_head")
     )
     return _made("table", head=heading, rows=join(_made("row", cells=_cells(first, "td", row)) for row in rows))
 

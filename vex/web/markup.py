@@ -45,11 +45,6 @@ class Markup:
     def __bool__(self) -> bool:
         return bool(self._text)
 
-    @staticmethod
-    def empty() -> Markup:
-        """Make nothing."""
-        return Markup("", _MADE_HERE)
-
 
 @final
 class Url:
@@ -64,6 +59,7 @@ class Url:
 
 
 Value = Union[Markup, Url, str, int]
+EMPTY = Markup("", _MADE_HERE)
 
 
 def escape(text: str) -> Markup:

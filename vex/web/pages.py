@@ -1,7 +1,8 @@
 """The pages: which address leads to which, and the turn that a heavy one takes.
 
 Handlers check what the address says into value types, ask `browsing.py`, and return a page or raise. Nothing that a
-pusher wrote reaches a page but through `markup.py`. Each kind of page has a module; `parts.py` holds what they share.
+pusher wrote reaches a page but through `markup.py`. Each kind of page has a module; `frame.py` holds what is around all
+of them.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from vex.web.addresses import (
     ROBOTS,
     STATIC,
 )
+from vex.web.frame import NOSNIFF, STATIC_FILES, error_page, page, redirect
 from vex.web.markup import Templates, local
-from vex.web.parts import NOSNIFF, STATIC_FILES, Site, Visit, error_page, page, redirect, visit
+from vex.web.visit import Site, Visit, visit
 
 Fields = dict[str, str]
 
