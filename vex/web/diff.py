@@ -24,13 +24,13 @@ from vex.web.facts import (
     when_written,
 )
 from vex.web.frame import page, section
+from vex.web.images import layer_steps
 from vex.web.layer import choose_platform, matching_images
 from vex.web.links import crumbs, link, manifest_url
-from vex.web.manifests import layer_steps
 from vex.web.markup import EMPTY, Markup, Templates, escape, join, local
 from vex.web.visit import Visit
 
-_diff = Templates("image.html")
+_diff = Templates("diff.html")
 _MOST_LAYERS = 500
 _MEANINGS = {"=": "shared", "+": "added", MINUS: "removed"}
 

@@ -19,6 +19,10 @@ _ZERO_TIME = -62135596800.0
 MOST_ROWS = 200
 _MOST_CHARACTERS = 4096
 _MOST_IN_TABLE = 128 * 1024
+# Layers, children or files that a page shows.
+MOST_PARTS = 500
+# Characters of a type.
+MOST_TYPE = 256
 _SHORT_DIGITS = 12
 MINUS = "\u2212"
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -30,7 +34,6 @@ _AGES = (
     (3600, "hour"),
     (60, "minute"),
 )
-
 
 _facts = Templates("facts.html")
 
@@ -141,3 +144,11 @@ def and_more(count: int) -> Markup:
 def shorten(text: str, limit: int = _MOST_CHARACTERS) -> str:
     """Cut a text that a pusher wrote, saying how much is left out."""
     return text if len(text) <= limit else f"{text[:limit]}… and {len(text) - limit:,} more characters"
+
+
+def short_type(media_type: str) -> str:
+    """Shorten the media types of layers to what tells them apart."""
+    for start in ("application/vnd.oci.image.layer.", "application/vnd.docker.image."):
+        if media_type.startswith(start):
+            return shorten(media_type[len(start) :], MOST_TYPE)
+    return shorten(media_type, MOST_TYPE)

@@ -15,11 +15,12 @@ from vex.http.message import Response
 from vex.names import Digest, RepositoryName
 from vex.web.archive import archive_image, image_archive
 from vex.web.browsing import ManifestView
-from vex.web.facts import copy_digest, facts, short_digest, shorten, size, size_text
+from vex.web.facts import copy_digest, facts, short_digest, short_type, shorten, size, size_text
 from vex.web.frame import NOSNIFF, page, warning
+from vex.web.images import layer_steps
 from vex.web.layer_lists import LayerList
 from vex.web.links import blob_url, crumbs, link, manifest_url
-from vex.web.manifests import current_tag, layer_steps, short_type
+from vex.web.manifests import current_tag
 from vex.web.markup import EMPTY, Markup, Templates, escape, join
 from vex.web.paging import PAGE_ENTRIES, pager
 from vex.web.visit import Visit, reference
@@ -28,7 +29,7 @@ from vex.web.visit import Visit, reference
 _ENCRYPTED = "+encrypted"
 _GONE = {DELETED: "deleted", OPAQUE: "what lower layers have here is hidden"}
 
-_image = Templates("image.html")
+_layer = Templates("layer.html")
 
 
 # The files of a layer
@@ -51,7 +52,7 @@ def layer_page(seen: Visit, name: RepositoryName, digest: Digest, layer: Digest)
     if known is not None and etag_matches(known, etag):
         return Response(304, _caching(etag, tag))
     listed = _listed(seen, name, descriptor)
-    start = _image(
+    start = _layer(
         "layer",
         crumbs=crumbs(name, (manifest_url(name, digest, tag), tag or short_digest(digest)), f"layer {number}"),
         title=title,
@@ -110,14 +111,14 @@ def _files(seen: Visit, listed: LayerList, tag: str) -> Markup:
     rows = list(seen.paced(map(_row, listed.page(part))))
     entries = f"{listed.entries:,} {'entry' if listed.entries == 1 else 'entries'}, {size_text(listed.unpacked)}"
     pages = pager(seen.request.path, "Files", part * PAGE_ENTRIES, listed.entries, {"tag": tag}, heavy=True)
-    return _image("layer_files", rows=join(rows), pager=pages, count=entries, warning=warning(listed.problem))
+    return _layer("layer_files", rows=join(rows), pager=pages, count=entries, warning=warning(listed.problem))
 
 
 def _row(entry: Entry) -> Markup:
     if entry.kind in _GONE:
-        return _image("gone", path=entry.path, note=_GONE[entry.kind])
-    path = _image("target", path=entry.path, target=entry.target) if entry.target else escape(entry.path)
-    return _image(
+        return _layer("gone", path=entry.path, note=_GONE[entry.kind])
+    path = _layer("target", path=entry.path, target=entry.target) if entry.target else escape(entry.path)
+    return _layer(
         "entry", path=path, mode=entry.mode, owner=entry.owner, size=size(entry.size) if entry.kind == FILE else EMPTY
     )
 

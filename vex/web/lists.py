@@ -14,9 +14,9 @@ from vex.web.browsing import Listing
 from vex.web.facts import copy_command, copy_inline, copy_short_digest, pushed, short_digest, size, when
 from vex.web.frame import page
 from vex.web.links import crumbs, link, manifest_url, path_links
-from vex.web.manifests import purpose
 from vex.web.markup import EMPTY, Markup, Templates, join, local
 from vex.web.paging import PAGE_ENTRIES, column, filter_form, listing_view, pager, sort_value
+from vex.web.referrers import purpose
 from vex.web.visit import Visit, reference
 
 _SHOWN_TAGS = 4
