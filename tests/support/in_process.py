@@ -18,21 +18,14 @@ from typing import Any, Callable, NamedTuple
 from tests.support.server import OCI_INDEX, OCI_MANIFEST, USER, Answer, digest_of, image, index
 from vex.access.identity import Identity, identify
 from vex.api import routes
-from vex.api.content import Api
-from vex.api.lists import PageLimits
 from vex.errors import RegistryError
-from vex.formats.manifest import ManifestLimits
 from vex.http.answers import Revisions
 from vex.http.bodies import Input, body_of
 from vex.http.heads import HeadLimits, parse_head
 from vex.http.message import Request, Response, error_response
 from vex.http.turns import HeavyWork
-from vex.registry.housekeeping import Housekeeping
-from vex.registry.listing import Lists
-from vex.registry.pulls import Pulls
-from vex.registry.registry import Registry, Rules
-from vex.registry.uploads import UploadLimits, Uploads
-from vex.storage.blobs import BlobFiles
+from vex.service.building import build_api, build_housekeeping, build_registry, build_storage
+from vex.settings.config import Config
 from vex.storage.database import Database
 from vex.storage.timekeeping import TimeOfDay
 
@@ -81,34 +74,14 @@ class InProcess:
 
     def open(self, time_of_day: TimeOfDay | None = None) -> None:
         """Build everything on the files that are there, as a start of the program does."""
-        options = self.options
+        config = Config(data_dir=self.directory, free_space=0, **self.options._asdict())
         self.database = Database(self.directory / "vex.db")
-        files = BlobFiles(self.directory)
-        self.uploads = Uploads(files, UploadLimits(2**36, 0, 256, options.upload_expiry), clock=self.clock)
-        pulls = Pulls(options.pull_grace, clock=self.clock, steady=self.steady)
-        rules = Rules(options.upload_expiry, options.keep_replaced, options.delete_untags, *ManifestLimits())
         revisions = self.revisions = Revisions()
-        self.registry = Registry(self.database, files, self.uploads, pulls, revisions, rules, clock=self.clock)
-        self.housekeeping = Housekeeping(
-            self.database,
-            files,
-            self.uploads,
-            pulls,
-            revisions,
-            self.registry,
-            audit_keep=options.audit_keep,
-            clock=self.clock,
-            time_of_day=time_of_day,
-        )
-        self.api = Api(
-            self.registry,
-            self.uploads,
-            revisions,
-            Lists(self.database),
-            HeavyWork(),
-            PageLimits(1000, 10_000),
-            4 * 1024 * 1024,
-        )
+        storage = build_storage(config, self.database, revisions, clock=self.clock, steady=self.steady)
+        self.uploads = storage.uploads
+        self.registry = build_registry(config, storage)
+        self.housekeeping = build_housekeeping(config, storage, self.registry, time_of_day=time_of_day)
+        self.api = build_api(config, storage, self.registry, revisions, HeavyWork())
 
     def close(self) -> None:
         """Let go of the database."""

@@ -183,7 +183,7 @@ class PagesTestCase(PageAssertions, InProcessTestCase):
         registry = self.site.registry
         self.work = HeavyWork()
         browsing = Browsing(self.site.database, registry, self.work.large_manifests)
-        self.pages = Pages(Site(browsing, registry, "", lambda: 8201, self.site.clock, self.work))
+        self.pages = Pages(Site(browsing, registry, "", 8201, self.site.clock, self.work))
 
     def respond(
         self,

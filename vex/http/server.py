@@ -30,6 +30,7 @@ from vex.http.heads import HeadLimits
 from vex.http.message import Request, Response
 from vex.http.observer import Observer
 from vex.http.slots import Arrival, Slots, origin_of
+from vex.http.sockets import port_of
 
 if TYPE_CHECKING:
     from vex.http.forwarded import Proxies
@@ -143,7 +144,7 @@ class Listener(ThreadingHTTPServer):
     @property
     def port(self) -> int | None:
         """The port; None for a Unix socket."""
-        return None if self.socket.family == socket.AF_UNIX else int(self.server_address[1])
+        return port_of(self.server_address)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection."""

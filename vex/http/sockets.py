@@ -23,6 +23,9 @@ _SOCKET_MODE = 0o660
 _FIRST_PASSED = 3
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
+# What listens, by the listeners' names.
+Sockets = Mapping[str, socket.socket]
+
 
 def listen(name: str, address: Listening, backlog: int) -> socket.socket:
     """Bind and listen for a listener; raises Failure with a sentence about the address."""
@@ -63,6 +66,11 @@ def passed(environment: Mapping[str, str], wanted: Sequence[str]) -> dict[str, s
             f" {', '.join(wanted)}; {advice}"
         )
     return {name: _passed(name, _FIRST_PASSED + number) for number, name in enumerate(names)}
+
+
+def port_of(address: object) -> int | None:
+    """Return the port of an address, as `getsockname` gives it; None for a Unix socket."""
+    return int(address[1]) if isinstance(address, tuple) else None
 
 
 def _passed(name: str, descriptor: int) -> socket.socket:

@@ -11,19 +11,15 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 
 from vex.names import Digest, RepositoryName
-from vex.registry.pulls import Pulls
 from vex.registry.references import Release, expire_leases
 from vex.registry.registry import Registry
-from vex.registry.uploads import Uploads
-from vex.registry.writing import Revised
+from vex.registry.storage import Storage
 from vex.storage import audit, queries, removal
-from vex.storage.blobs import BlobFiles
-from vex.storage.database import Database, Transaction
+from vex.storage.database import Transaction
 from vex.storage.timekeeping import TimeOfDay
 
 _log = logging.getLogger("vex")
@@ -55,39 +51,29 @@ class Housekeeping:
 
     def __init__(
         self,
-        database: Database,
-        files: BlobFiles,
-        uploads: Uploads,
-        pulls: Pulls,
-        revisions: Revised,
+        storage: Storage,
         registry: Registry,
         *,
         audit_keep: float,
-        interval: float = 60,
+        interval: float,
         chores: Sequence[Step] = (),
-        clock: Callable[[], float] = time.time,
         time_of_day: TimeOfDay | None = None,
     ) -> None:
+        self._database, self._files, self._uploads, self._pulls, self._revisions, self._clock = storage
+        self._registry = registry
         self._audit_keep = audit_keep
         self._interval = interval
-        self._database = database
-        self._files = files
-        self._uploads = uploads
-        self._pulls = pulls
-        self._revisions = revisions
-        self._registry = registry
-        self._clock = clock
         self._time_of_day = time_of_day
         self._first = [Step("summaries", self.fill_in_summaries), Step("files", self.check_files)]
         self._steps = (
             Step("removals", registry.reconciler.remove_left),
-            Step("uploads", uploads.expire, expires=True),
-            Step("pulls", pulls.forget_old),
+            Step("uploads", self._uploads.expire, expires=True),
+            Step("pulls", self._pulls.forget_old),
             Step("leases", self._expire_leases, expires=True),
             Step("manifests", self._expire_manifests, expires=True),
             Step("repositories", self._remove_empty_repositories, expires=True),
             Step("audit", self._forget_changes, expires=True),
-            Step("ballast", files.keep_ballast),
+            Step("ballast", self._files.keep_ballast),
             *chores,
         )
         self.succeeded: dict[str, float] = {}

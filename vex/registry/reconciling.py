@@ -13,22 +13,18 @@ from collections.abc import Iterable, Iterator
 from typing import Callable
 
 from vex.names import Digest
+from vex.registry.storage import Storage
 from vex.storage import queries
-from vex.storage.blobs import BlobFiles, Count
-from vex.storage.database import Database
+from vex.storage.blobs import Count
 
 _log = logging.getLogger("vex")
 
 
 class Reconciler:
-    """Brings files of blobs into agreement with rows; any thread may use it. `all_changed` is called when a blob is no
-    longer as it was told.
-    """
+    """Brings files of blobs into agreement with rows; any thread may use it."""
 
-    def __init__(self, database: Database, files: BlobFiles, all_changed: Callable[[], None]) -> None:
-        self._database = database
-        self._files = files
-        self._all_changed = all_changed
+    def __init__(self, storage: Storage) -> None:
+        self._database, self._files, self._revisions = storage.database, storage.files, storage.revisions
 
     def remove(self, digests: Iterable[Digest]) -> Count:
         """Remove the files of blobs that have no row, and that no push is about to give one; what fails is logged, and
@@ -59,7 +55,7 @@ class Reconciler:
         with self._database.write() as tx:
             if queries.find_blob(tx, blob.digest) != blob or self._files.size(blob.digest) == blob.size:
                 return
-            tx.after_commit(self._all_changed)
+            tx.after_commit(self._revisions.all_changed)
             queries.mark_damaged(tx, blob.digest)
         _log.error(
             "the file of blob %s is missing or does not have %d bytes; push it again to heal it", blob.digest, blob.size

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Sequence
 from typing import BinaryIO, Callable, NamedTuple, Union
 
@@ -23,15 +22,13 @@ from vex.errors import (
 from vex.metrics import Value
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import deleting
-from vex.registry.pulls import Pulls
 from vex.registry.reconciling import Reconciler
 from vex.registry.references import blob_in_repository, point_tag, untag
-from vex.registry.uploads import Uploads
-from vex.registry.writing import Revised, Writer
+from vex.registry.storage import Storage
+from vex.registry.writing import Writer
 from vex.storage import queries, removal
 from vex.storage.audit import Actor, manifest_pushed
-from vex.storage.blobs import BlobFiles
-from vex.storage.database import Database, Transaction
+from vex.storage.database import Transaction
 from vex.storage.upload_files import Upload
 
 Reference = Union[Tag, Digest]
@@ -89,25 +86,11 @@ class PushedManifest(NamedTuple):
 class Registry:
     """The registry; any thread may use it. Counts the uploads that became a blob, and their bytes."""
 
-    def __init__(
-        self,
-        database: Database,
-        files: BlobFiles,
-        uploads: Uploads,
-        pulls: Pulls,
-        revisions: Revised,
-        rules: Rules,
-        *,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._database = database
-        self._files = files
-        self._uploads = uploads
-        self._pulls = pulls
+    def __init__(self, storage: Storage, rules: Rules) -> None:
+        self._database, self._files, self._uploads, self._pulls, _, self._clock = storage
         self._rules = rules
-        self._clock = clock
-        self.reconciler = Reconciler(database, files, revisions.all_changed)
-        self._writer = Writer(database, pulls, revisions, self.reconciler, clock)
+        self.reconciler = Reconciler(storage)
+        self._writer = Writer(storage, self.reconciler)
         self.unfinished = self._writer.unfinished
         self.uploaded, self.uploaded_bytes = Value(), Value()
 

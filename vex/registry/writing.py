@@ -11,15 +11,14 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import Callable, Protocol
 
 from vex.errors import RegistryError
 from vex.names import RepositoryName
-from vex.registry.pulls import Pulls
 from vex.registry.reconciling import Reconciler
 from vex.registry.references import Release
+from vex.registry.storage import Storage
 from vex.storage.audit import BLOB, Actor, log_removals
-from vex.storage.database import Database, Transaction
+from vex.storage.database import Transaction
 
 _log = logging.getLogger("vex")
 
@@ -29,27 +28,13 @@ _MORE_PIECES = 50
 _PAUSE_SECONDS = 0.002
 
 
-class Revised(Protocol):
-    """What is told that something changes, before it can be seen and after, so that nothing older is answered."""
-
-    def changed(self, repository: str) -> None:
-        """Note a change in a repository."""
-
-    def all_changed(self) -> None:
-        """Note a change that may be in any."""
-
-
 class Writer:
     """Changes repositories; any thread may use it. `unfinished` is set when a removal is left to housekeeping."""
 
-    def __init__(
-        self, database: Database, pulls: Pulls, revisions: Revised, reconciler: Reconciler, clock: Callable[[], float]
-    ) -> None:
-        self._database = database
-        self._pulls = pulls
-        self._revisions = revisions
+    def __init__(self, storage: Storage, reconciler: Reconciler) -> None:
+        self._database, self._pulls, self._revisions = storage.database, storage.pulls, storage.revisions
+        self._clock = storage.clock
         self._reconciler = reconciler
-        self._clock = clock
         self.unfinished = threading.Event()
 
     @contextlib.contextmanager

@@ -112,7 +112,7 @@ class App:
     """Answers requests of all listeners; `pages` loads the web interface, `internal` maps an op of the internal
     listener to its text.
 
-    `granting` answers at the token endpoint; None without anonymous reading. `push_port` tells the port for pushes,
+    `granting` answers at the token endpoint; None without anonymous reading. `push_port` is the port for pushes,
     None without one.
     """
 
@@ -124,7 +124,7 @@ class App:
         granting: Callable[[Request], Response] | None,
         internal: dict[str, Callable[[], Response]],
         observations: Observations,
-        push_port: Callable[[], int | None],
+        push_port: int | None,
     ) -> None:
         self._api = api
         self._pages = pages
@@ -220,7 +220,7 @@ class App:
     def _elsewhere(self, request: Request, here: str) -> str:
         """Say what this address is for, and where to push and delete instead."""
         # Behind a proxy, the ports are those of the proxy.
-        port = None if request.proxied else self._push_port()
+        port = None if request.proxied else self._push_port
         return f"{here}; push and delete at {'the address where users log in' if port is None else f'port {port}'}"
 
     def _admit(self, request: Request, policy: Policy, found: tuple[Route, Fields] | None) -> None:

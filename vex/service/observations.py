@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Callable
 
 from vex import VERSION
 from vex.errors import Kind
@@ -14,31 +13,21 @@ from vex.http.server import Listener
 from vex.metrics import Buckets, Collector, Family, Metrics, Sample, Value, process_metrics
 from vex.registry.housekeeping import Housekeeping
 from vex.registry.registry import Registry
-from vex.registry.uploads import Uploads
+from vex.registry.storage import Storage
 from vex.service.measures import BY_NAME, METHODS, REFUSALS
-from vex.storage.blobs import UNKNOWN_BYTES, BlobFiles
-from vex.storage.database import Database
+from vex.storage.blobs import UNKNOWN_BYTES
 
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _NO_LABELS: Mapping[str, str] = {}
 
 
 class Observations:
-    """The metrics of `measures.py`; `kept` is the space in bytes that uploads leave free."""
+    """The metrics of `measures.py`."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        uploads: Uploads,
-        database: Database,
-        files: BlobFiles,
-        kept: Callable[[], int],
-        certificates: Certificates,
-    ) -> None:
+    def __init__(self, storage: Storage, registry: Registry, certificates: Certificates) -> None:
         self._registry = registry
-        self._uploads = uploads
-        self._files = files
-        self._kept = kept
+        self._uploads = storage.uploads
+        self._files = storage.files
         self._certificates = certificates
         self._metrics = Metrics()
         self._duration = self._histogram("vex_request_duration_seconds")
@@ -50,8 +39,8 @@ class Observations:
         self._sent = self._counter("vex_sent_bytes_total")()
         self._ended = self._counter("vex_connections_ended_total")
         self._turned_away = self._counter("vex_connections_refused_total")
-        self._hold("vex_database_wait_seconds", database.waits)
-        self._hold("vex_database_commit_seconds", database.commits)
+        self._hold("vex_database_wait_seconds", storage.database.waits)
+        self._hold("vex_database_commit_seconds", storage.database.commits)
         for collector in (
             self._moved,
             self._holdings,
@@ -154,7 +143,7 @@ class Observations:
         yield sample("vex_blobs_removed_bytes_total", self._files.removed_bytes.value)
 
     def _disk(self) -> Iterator[Sample]:
-        yield sample("vex_disk_kept_bytes", self._kept())
+        yield sample("vex_disk_kept_bytes", self._uploads.limits.free_bytes)
         free = self._files.free_bytes()
         if free != UNKNOWN_BYTES:
             yield sample("vex_disk_free_bytes", free)

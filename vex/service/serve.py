@@ -3,50 +3,47 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import logging
 import os
 import signal
 import sys
 import threading
-import time
-from typing import TYPE_CHECKING, Callable
+from typing import Callable
 
 from vex.access.credentials import Credentials, OnePort
 from vex.access.tokens import Tokens
 from vex.access.users import Users
-from vex.api import routes
-from vex.api.content import Api, Delivery
-from vex.api.lists import PageLimits
-from vex.api.locations import Locations
 from vex.errors import Failure, RegistryError
-from vex.http.answers import Answers, Revisions
+from vex.http.answers import Revisions
 from vex.http.certificates import Certificates
-from vex.http.heads import HeadLimits
 from vex.http.message import Request, Response
-from vex.http.server import Listener, Server, Timeouts
-from vex.http.sockets import listen, passed
+from vex.http.server import Server
 from vex.http.turns import HeavyWork
 from vex.logs import AccessLog
-from vex.registry.housekeeping import Housekeeping, Step
-from vex.registry.listing import Lists
-from vex.registry.pulls import Pulls
-from vex.registry.registry import Registry, Rules
-from vex.registry.uploads import UploadLimits, Uploads
-from vex.service.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
+from vex.registry.housekeeping import Step
+from vex.service.app import App
+from vex.service.building import (
+    build_api,
+    build_housekeeping,
+    build_listeners,
+    build_one_port,
+    build_pages,
+    build_registry,
+    build_storage,
+    head_limits,
+    open_sockets,
+    push_port_of,
+    timeouts,
+    upload_limits,
+)
 from vex.service.first_user import Places, advise, make_first_user, places, wanted_name
 from vex.service.notify import Notifier
 from vex.service.observations import Observations
 from vex.settings.config import Config
-from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database
 from vex.storage.directory import locked, open_data, try_out
 from vex.storage.timekeeping import TimeOfDay
-
-if TYPE_CHECKING:
-    from vex.http.forwarded import Proxies
-    from vex.web.pages import Pages
 
 _log = logging.getLogger("vex")
 # Python's default of 8 MiB a thread is address space only, but a host may limit that; less than 1 MiB is too little for
@@ -120,73 +117,44 @@ class _Service:
         self._notifier = Notifier(os.environ)
         self._started = self._stopping = False
         self._storage_failure = ""
-        work = self._work = HeavyWork()
-        database = self._database = held.enter_context(
-            contextlib.closing(Database(config.data_dir / "vex.db", on_failure=self._fail))
-        )
-        files = self._files = BlobFiles(config.data_dir)
+        self._work = HeavyWork()
+        database = held.enter_context(contextlib.closing(Database(config.data_dir / "vex.db", on_failure=self._fail)))
         users = self._users = Users(database, failures_per_minute=config.failed_logins)
         tokens = self._tokens = Tokens(database)
-        uploads = self._uploads = Uploads(
-            files,
-            _upload_limits(config),
+        revisions = Revisions()
+        storage = self._storage = build_storage(
+            config,
+            database,
+            revisions,
             owners=lambda: [identity.owner for identity in (*users.identities(), *tokens.identities())],
         )
-        pulls, revisions = Pulls(int(config.pull_grace)), Revisions()
-        registry = Registry(database, files, uploads, pulls, revisions, _rules(config))
-        registry.reconciler.put_back()
-        self._housekeeping = Housekeeping(
-            database,
-            files,
-            uploads,
-            pulls,
-            revisions,
-            registry,
-            audit_keep=config.audit_keep,
-            interval=_sweep_interval(config),
-            chores=(
-                Step("tokens", tokens.save_uses),
-                Step("logins", users.log_refusals),
-                Step("memory", give_memory_back),
-            ),
-            time_of_day=TimeOfDay(config.data_dir),
+        registry = build_registry(config, storage)
+        chores = (
+            Step("tokens", tokens.save_uses),
+            Step("logins", users.log_refusals),
+            Step("memory", give_memory_back),
         )
-        delivery = Delivery(config.blob_redirect, config.accel_redirect)
-        locations = Locations(config.locations, config.public_url, one_port=config.anonymous_read)
-        pages = PageLimits(config.page_size, config.page_limit)
-        api = Api(
-            registry,
-            uploads,
-            revisions,
-            Lists(database),
-            work,
-            pages,
-            config.manifest_limit,
-            delivery,
-            locations,
-            public=_is_public(config),
-        )
+        self._housekeeping = build_housekeeping(config, storage, registry, chores, TimeOfDay(config.data_dir))
         certificates = self._certificates = Certificates(config.certificates())
-        self._observations = Observations(
-            registry, uploads, database, files, lambda: uploads.limits.free_bytes, certificates
-        )
-        internal = {"metrics": self._observations.response, "readyz": self._ready}
-        one_port = _one_port(config)
-        credentials = Credentials(users, tokens, one_port, self._observations.login_refused)
+        observations = Observations(storage, registry, certificates)
+        one_port = build_one_port(config)
+        credentials = Credentials(users, tokens, one_port, observations.login_refused)
+        sockets = open_sockets(config, held)
+        push_port = push_port_of(sockets)
         app = App(
-            api,
-            self._pages(registry),
+            build_api(config, storage, registry, revisions, self._work),
+            build_pages(config, storage, registry, self._work, push_port),
             credentials,
             _granting(credentials, one_port),
-            internal,
-            self._observations,
-            self._push_port,
+            {"metrics": observations.response, "readyz": self._ready},
+            observations,
+            push_port,
         )
         self._access_log = AccessLog(config.access_log, config.log_format) if config.access_log else None
-        listeners = _listeners(config, app, self._observations, revisions, certificates, self._access_log, held)
+        listeners = build_listeners(config, sockets, app, observations, revisions, certificates, self._access_log)
         self._server = Server(listeners, config.shutdown_timeout)
-        self._observations.watch(listeners)
-        self._observations.watch_steps(self._housekeeping)
+        observations.watch(listeners)
+        observations.watch_steps(self._housekeeping)
 
     def run(self, first_user: str) -> int:
         """Serve until a signal; returns the exit code."""
@@ -256,43 +224,18 @@ class _Service:
 
     def _limit(self, config: Config) -> None:
         self._users.limit_failures(config.failed_logins)
-        self._uploads.limits = _upload_limits(config)
+        self._storage.uploads.limits = upload_limits(config)
         self._server.shutdown_seconds = config.shutdown_timeout
         for listener in self._server.listeners:
-            listener.limit(_head_limits(config), _timeouts(config))
+            listener.limit(head_limits(config), timeouts(config))
 
     def _tell_ready(self) -> None:
         listeners = ", ".join(f"{listener.name} {listener.url}" for listener in self._server.listeners)
         self._notifier.send("READY=1", f"STATUS=Serving {listeners}")
 
     def _check(self) -> None:
-        self._database.check()
+        self._storage.database.check()
         self._server.check()
-
-    def _pages(self, registry: Registry) -> Callable[[], Pages]:
-        # Made once, also when several ask for the first page at once: what they keep is no limit if each has its own.
-        loading = threading.Lock()
-
-        @functools.cache
-        def load() -> Pages:
-            # Loaded once somebody browses: that would be a third of the time to start.
-            from vex.web.browsing import Browsing
-            from vex.web.pages import Pages
-            from vex.web.visit import Site
-
-            url = self._config.public_url
-            one_port = self._config.anonymous_read and bool(url)
-            browsing = Browsing(self._database, registry, self._work.large_manifests)
-            return Pages(Site(browsing, registry, url, self._push_port, time.time, self._work, one_port))
-
-        def pages() -> Pages:
-            with loading:
-                return load()
-
-        return pages
-
-    def _push_port(self) -> int | None:
-        return next((listener.port for listener in self._server.listeners if listener.name == AUTH), None)
 
     def _places(self) -> Places:
         urls = {listener.name: listener.url for listener in self._server.listeners if listener.port is not None}
@@ -311,7 +254,7 @@ class _Service:
         if not self._started:
             return "starting"
         try:
-            free = self._files.free_bytes()
+            free = self._storage.files.free_bytes()
         except OSError as error:
             return f"storage failed: {error.strerror}; check the disk"
         if free < self._config.free_space:
@@ -327,23 +270,6 @@ class _Service:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _is_public(config: Config) -> bool:
-    """Tell whether everyone can read everything, without a password."""
-    return config.public_addr is not None or config.anonymous_read
-
-
-def _one_port(config: Config) -> OnePort | None:
-    if not config.anonymous_read:
-        return None
-    # Loaded here, since it is not needed otherwise.
-    from vex.access.bearer import Signer
-
-    signer = Signer(config.data_dir)
-    # A key that cannot be read or made is found out now.
-    signer.key()
-    return OnePort(signer, config.public_url, routes.TOKEN.path(), config.identity_tokens)
-
-
 def _granting(credentials: Credentials, one_port: OnePort | None) -> Callable[[Request], Response] | None:
     if one_port is None:
         return None
@@ -355,90 +281,3 @@ def _granting(credentials: Credentials, one_port: OnePort | None) -> Callable[[R
         return Granting(credentials, one_port).handle(request)
 
     return answer
-
-
-def _sweep_interval(config: Config) -> float:
-    # Soon enough that what expires is gone after at most one and a half times its time, but not all the time.
-    shortest = (
-        min(time for time in (config.upload_expiry, config.pull_grace, config.keep_replaced, config.audit_keep) if time)
-        if config.upload_expiry
-        else 1
-    )
-    return min(max(shortest / 2, 0.2), 60.0)
-
-
-def _rules(config: Config) -> Rules:
-    return Rules(
-        int(config.upload_expiry),
-        int(config.keep_replaced),
-        config.delete_untags,
-        config.manifest_limit,
-        config.manifest_descriptors_limit,
-        config.manifest_depth_limit,
-    )
-
-
-def _upload_limits(config: Config) -> UploadLimits:
-    return UploadLimits(config.blob_limit, config.free_space, config.upload_sessions, config.upload_expiry)
-
-
-def _head_limits(config: Config) -> HeadLimits:
-    return HeadLimits(config.request_line_limit, config.header_fields_limit, config.header_bytes_limit)
-
-
-def _timeouts(config: Config) -> Timeouts:
-    return Timeouts(
-        handshake=config.handshake_timeout,
-        head=config.head_timeout,
-        idle=config.idle_timeout,
-        stall=config.stall_timeout,
-        rate=config.minimum_rate,
-        shutdown=config.shutdown_timeout,
-        upload=config.upload_timeout,
-    )
-
-
-def _listeners(
-    config: Config,
-    app: App,
-    observations: Observations,
-    revisions: Revisions,
-    certificates: Certificates,
-    access_log: AccessLog | None,
-    held: contextlib.ExitStack,
-) -> list[Listener]:
-    addresses = {
-        PUBLIC: (config.public_addr, config.public_connections),
-        AUTH: (config.auth_addr, config.auth_connections),
-        INTERNAL_LISTENER: (config.internal_addr, config.internal_connections),
-    }
-    given = passed(os.environ, [name for name, (address, _) in addresses.items() if address is not None])
-    proxies = _proxies(config)
-    return [
-        Listener(
-            name,
-            held.enter_context(contextlib.closing(given.get(name) or listen(name, address, config.backlog))),
-            app.handle,
-            app.in_clear,
-            head_limits=_head_limits(config),
-            timeouts=_timeouts(config),
-            connections=connections,
-            queue=config.backlog,
-            observer=observations,
-            tls_context=functools.partial(certificates.context, name),
-            # Only what needs no credentials is the same for everyone.
-            answers=Answers(revisions) if name == PUBLIC else None,
-            proxies=proxies,
-            access=access_log.record if access_log else None,
-        )
-        for name, (address, connections) in addresses.items()
-        if address is not None
-    ]
-
-
-def _proxies(config: Config) -> Proxies | None:
-    if not config.trusted_proxies:
-        return None
-    from vex.http.forwarded import Proxies
-
-    return Proxies(config.trusted_proxies)

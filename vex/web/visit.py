@@ -21,13 +21,13 @@ _PAGE = re.compile(r"[0-9]{1,9}")
 class Site(NamedTuple):
     """What the pages need: the data, and how commands address this registry.
 
-    `push_port` gives the port for pushing, None when that is off; with `one_port`, it is that of `public_url`.
+    `push_port` is the port for pushing, None when that is off; with `one_port`, it is that of `public_url`.
     """
 
     browsing: Browsing
     registry: Registry
     public_url: str
-    push_port: Callable[[], int | None]
+    push_port: int | None
     clock: Callable[[], float]
     work: HeavyWork
     one_port: bool = False
@@ -50,7 +50,7 @@ class Visit(NamedTuple):
     @property
     def push_host(self) -> str:
         """How commands address the registry for pushing; "" when that is off."""
-        port = self.site.push_port()
+        port = self.site.push_port
         if port and self.site.one_port:
             return self.host
         return f"{_without_port(self.host)}:{port}" if port else ""

@@ -1,0 +1,34 @@
+"""What the registry works on, as one value: its parts always travel together."""
+
+from __future__ import annotations
+
+import time
+from typing import Callable, NamedTuple, Protocol
+
+from vex.registry.pulls import Pulls
+from vex.registry.uploads import Uploads
+from vex.storage.blobs import BlobFiles
+from vex.storage.database import Database
+
+
+class Revised(Protocol):
+    """What is told that something changes, before it can be seen and after, so that nothing older is answered."""
+
+    def changed(self, repository: str) -> None:
+        """Note a change in a repository."""
+
+    def all_changed(self) -> None:
+        """Note a change that may be in any."""
+
+
+class Storage(NamedTuple):
+    """Rows, files and uploads; what clients were told a short while ago, in memory alone; who is told of changes; and
+    the time of day.
+    """
+
+    database: Database
+    files: BlobFiles
+    uploads: Uploads
+    pulls: Pulls
+    revisions: Revised
+    clock: Callable[[], float] = time.time
