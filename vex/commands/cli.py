@@ -397,7 +397,8 @@ def _backup(options: argparse.Namespace) -> int:
 def _import(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
     from vex.progress import Progress
-    from vex.transfer.importing import check_ends, import_images, target_registry
+    from vex.transfer.ends import check_ends, target_registry
+    from vex.transfer.importing import import_images
     from vex.transfer.remote import Credentials
     from vex.transfer.sources import Wanted
 
