@@ -18,7 +18,8 @@ from vex.names import RepositoryName
 from vex.progress import Progress
 from vex.transfer.endpoints import Endpoints
 from vex.transfer.origins import parse_origin
-from vex.transfer.remote import Broken, Remote, Unreachable
+from vex.transfer.remote import Remote
+from vex.transfer.replies import Broken, Unreachable
 from vex.transfer.sources import Problems
 
 LAYER = b"layer"

@@ -22,7 +22,8 @@ from vex.progress import Progress
 from vex.transfer.endpoints import Endpoints
 from vex.transfer.layout import open_images
 from vex.transfer.origins import parse_origin
-from vex.transfer.remote import Broken, Remote
+from vex.transfer.remote import Remote
+from vex.transfer.replies import Broken
 
 NAME = RepositoryName("app")
 BLOB = Digest(digest_of(b"layer"))

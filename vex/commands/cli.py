@@ -399,19 +399,17 @@ def _import(options: argparse.Namespace) -> int:
     from vex.progress import Progress
     from vex.transfer.ends import check_ends, target_registry
     from vex.transfer.importing import import_images
-    from vex.transfer.remote import Credentials
-    from vex.transfer.sources import Wanted
+    from vex.transfer.remote import Login
+    from vex.transfer.sources import Selection
 
     config = _config(options)
-    wanted = Wanted(options.source, options.repository, options.tag)
+    wanted = Selection(options.source, options.repository, options.tag)
     check_ends(config, options.to, wanted)
     with contextlib.closing(
-        target_registry(config, options.to, Credentials(options.username, known_password(options.username)))
+        target_registry(config, options.to, Login(options.username, known_password(options.username)))
     ) as target:
         source = (
-            Credentials(options.source_username, known_password(options.source_username))
-            if options.source_username
-            else None
+            Login(options.source_username, known_password(options.source_username)) if options.source_username else None
         )
         print(import_images(config, wanted, target, source, Progress()))
     return 0

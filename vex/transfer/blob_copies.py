@@ -13,7 +13,7 @@ from typing import Callable
 from vex.errors import Refused
 from vex.names import Digest, RepositoryName
 from vex.transfer.endpoints import Endpoints
-from vex.transfer.remote import Broken, Unreachable
+from vex.transfer.replies import Broken, Unreachable
 from vex.transfer.sources import Source
 
 _AT_ONCE = 4

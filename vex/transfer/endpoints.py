@@ -20,7 +20,8 @@ from vex.formats.foreign_json import Malformed, load_json
 from vex.formats.manifest import ACCEPTED
 from vex.names import Digest, RepositoryName, Tag
 from vex.transfer.origins import resolved
-from vex.transfer.remote import MAX_DOCUMENT, Answer, Broken, Remote, Unreachable, pieces_of
+from vex.transfer.remote import Remote
+from vex.transfer.replies import MAX_DOCUMENT, Broken, Reply, Unreachable, pieces_of
 
 # Schema 1, so that a registry which holds it says so, instead of converting something.
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
@@ -113,12 +114,12 @@ class Endpoints:
         self._has_referrers = True
         self._clock = clock
 
-    def _expect(self, answer: Answer, *statuses: int) -> Answer:
-        if answer.status in self._fatal:
-            raise Unreachable(f"{self._remote.origin} refuses this: {answer.refusal}")
-        if answer.status not in statuses:
-            raise answer.refusal
-        return answer
+    def _expect(self, reply: Reply, *statuses: int) -> Reply:
+        if reply.status in self._fatal:
+            raise Unreachable(f"{self._remote.origin} refuses this: {reply.refusal}")
+        if reply.status not in statuses:
+            raise reply.refusal
+        return reply
 
     def version(self) -> None:
         """Ask end-1 whether this is a registry, and the password right; raises Refused."""
@@ -139,38 +140,36 @@ class Endpoints:
         target: str | None = path
         while target:
             with seen.page():
-                answer = self._expect(self._remote.request("GET", target), 200)
-            for entry in _items(answer.body, field):
+                reply = self._expect(self._remote.request("GET", target), 200)
+            for entry in _items(reply.body, field):
                 if seen.is_new(str(entry)):
                     try:
                         yield seen.good(parse(str(entry)))
                     except RegistryError as error:
                         bad(str(entry), error)
-            target = _next_page(path, answer) if seen.goes_on() else None
+            target = _next_page(path, reply) if seen.goes_on() else None
 
     # Manifests
 
     def resolve(self, repository: RepositoryName, tag: str) -> Digest:
         """Find the digest that a tag points to; raises Refused."""
         path = f"/v2/{repository}/manifests/{tag}"
-        answer = self._remote.request("HEAD", path, _ACCEPT)
-        self._expect(answer, 200)
+        reply = self._remote.request("HEAD", path, _ACCEPT)
+        self._expect(reply, 200)
         with contextlib.suppress(RegistryError):
-            return Digest.parse(answer.headers.get("Docker-Content-Digest", ""))
+            return Digest.parse(reply.headers.get("Docker-Content-Digest", ""))
         return Digest.of(self._expect(self._remote.request("GET", path, _ACCEPT, limit=self._manifest_bytes), 200).body)
 
     def manifest(self, repository: RepositoryName, digest: Digest) -> Document:
         """Fetch a manifest, and compare it with its digest; raises Refused."""
-        answer = self._remote.request(
-            "GET", f"/v2/{repository}/manifests/{digest}", _ACCEPT, limit=self._manifest_bytes
-        )
-        self._expect(answer, 200)
-        media_type = answer.headers.get("Content-Type", "")
+        reply = self._remote.request("GET", f"/v2/{repository}/manifests/{digest}", _ACCEPT, limit=self._manifest_bytes)
+        self._expect(reply, 200)
+        media_type = reply.headers.get("Content-Type", "")
         if media_type.startswith(_SCHEMA_1):
             raise Refused(200, "an image of schema 1, which Vex does not take; push it again with a docker of today")
-        if Digest.of(answer.body, digest.algorithm) != digest:
+        if Digest.of(reply.body, digest.algorithm) != digest:
             raise Refused(200, "the manifest that the source sends does not have this digest")
-        return Document(answer.body, media_type)
+        return Document(reply.body, media_type)
 
     def put_manifest(self, repository: RepositoryName, digest: Digest, tag: str, document: Document) -> None:
         """Push a manifest by its digest, and point a tag at it; raises Refused."""
@@ -187,17 +186,17 @@ class Endpoints:
         target: str | None = path
         while target and self._has_referrers:
             with seen.page():
-                answer = self._remote.request("GET", target)
-            if answer.status != 200:
+                reply = self._remote.request("GET", target)
+            if reply.status != 200:
                 # A registry that has the API never answers 404.
-                self._has_referrers = answer.status != 404
+                self._has_referrers = reply.status != 404
                 return
-            for item in _items(answer.body, "manifests"):
+            for item in _items(reply.body, "manifests"):
                 text = str(item.get("digest", "")) if isinstance(item, dict) else ""
                 if seen.is_new(text):
                     with contextlib.suppress(RegistryError):
                         yield seen.good(Digest.parse(text))
-            target = _next_page(path, answer) if seen.goes_on() else None
+            target = _next_page(path, reply) if seen.goes_on() else None
 
     # Blobs
 
@@ -210,7 +209,7 @@ class Endpoints:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         with self._remote.open("GET", f"/v2/{repository}/blobs/{digest}", headers) as response:
             if response.status not in (200, 206):
-                raise Answer(response.status, response.headers, response.read(MAX_DOCUMENT)).refusal
+                raise Reply(response.status, response.headers, response.read(MAX_DOCUMENT)).refusal
             # A registry without ranges sends all of it.
             first = offset if response.status == 206 else 0
             if response.length not in (None, size - first):
@@ -226,16 +225,16 @@ class Endpoints:
         A mount rather than HEAD: it holds the blob for as long as an upload would.
         """
         path = f"/v2/{repository}/blobs/uploads/"
-        answer = self._expect(self._remote.request("POST", f"{path}?mount={digest}"), 201, 202)
-        return "" if answer.status == 201 else _local(resolved(path, answer.headers.get("Location", "")))
+        reply = self._expect(self._remote.request("POST", f"{path}?mount={digest}"), 201, 202)
+        return "" if reply.status == 201 else _local(resolved(path, reply.headers.get("Location", "")))
 
     def upload_offset(self, location: str) -> int:
         """Ask how many bytes of an upload have arrived; -1 when it has ended, or cannot be told: of no byte and of one
         the range is the same.
         """
-        answer = self._remote.request("GET", location)
-        received = _RECEIVED.fullmatch(answer.headers.get("Range", ""))
-        if answer.status != 204 or not received or received[1] == "0":
+        reply = self._remote.request("GET", location)
+        received = _RECEIVED.fullmatch(reply.headers.get("Range", ""))
+        if reply.status != 204 or not received or received[1] == "0":
             return -1
         return int(received[1]) + 1
 
@@ -252,10 +251,10 @@ class Endpoints:
             headers["Content-Range"] = f"{offset}-{size - 1}"
         target = f"{location}{'&' if '?' in location else '?'}digest={quote(digest, safe='')}"
         with self._remote.open("PUT", target, headers, pieces) as response:
-            answer = Answer(response.status, response.headers, response.read(MAX_DOCUMENT))
-        if answer.status in (404, 416):
-            raise Broken(str(answer.refusal))
-        self._expect(answer, 201)
+            reply = Reply(response.status, response.headers, response.read(MAX_DOCUMENT))
+        if reply.status in (404, 416):
+            raise Broken(str(reply.refusal))
+        self._expect(reply, 201)
 
 
 def _items(body: bytes, field: str) -> list[object]:
@@ -269,9 +268,9 @@ def _items(body: bytes, field: str) -> list[object]:
     return items if isinstance(items, list) else []
 
 
-def _next_page(path: str, answer: Answer) -> str | None:
+def _next_page(path: str, reply: Reply) -> str | None:
     """Find the next page of a list (RFC 8288): of the same list, wherever the link leads; raises Refused."""
-    found = _NEXT.search(answer.headers.get("Link", "")[:_MAX_LINK])
+    found = _NEXT.search(reply.headers.get("Link", "")[:_MAX_LINK])
     return f"{path}?{urlsplit(resolved(path, found[1])).query}" if found else None
 
 

@@ -13,8 +13,9 @@ from vex.settings.config import Config
 from vex.settings.values import Address
 from vex.transfer.endpoints import Endpoints
 from vex.transfer.origins import Origin, parse_origin
-from vex.transfer.remote import Credentials, Remote, Unreachable, client_context
-from vex.transfer.sources import Wanted
+from vex.transfer.remote import Login, Remote, client_context
+from vex.transfer.replies import Unreachable
+from vex.transfer.sources import Selection
 
 _ADDRESS = re.compile(r"https?://.*|localhost(:[0-9]+)?|[^/]*[.:][^/]*")
 _ADVICE = "start the registry there with 'vex serve', or give its auth address with --to"
@@ -38,14 +39,14 @@ def target_address(config: Config, to: str) -> Origin:
     return Origin("https" if config.auth_tls_cert else "http", host, address.port)
 
 
-def target_registry(config: Config, to: str, credentials: Credentials) -> Remote:
+def target_registry(config: Config, to: str, credentials: Login) -> Remote:
     """Prepare to talk with the registry to import into, whose own certificate is trusted; raises Failure."""
     remote = _target(config, to, credentials)
     remote.authenticate()
     return remote
 
 
-def _target(config: Config, to: str, credentials: Credentials | None) -> Remote:
+def _target(config: Config, to: str, credentials: Login | None) -> Remote:
     origin = target_address(config, to)
     try:
         context = client_context(origin, str(config.auth_tls_cert) if config.auth_tls_cert else None)
@@ -57,7 +58,7 @@ def _target(config: Config, to: str, credentials: Credentials | None) -> Remote:
     return Remote(origin, credentials, context)
 
 
-def check_ends(config: Config, to: str, wanted: Wanted) -> None:
+def check_ends(config: Config, to: str, wanted: Selection) -> None:
     """Find out that there is something to import from and to, before anybody is asked for a password; raises
     Failure.
     """

@@ -31,7 +31,7 @@ from vex.storage.disk import FULL
 from vex.storage.folders import Draft, Folder, Unsafe
 from vex.storage.referrers import ReferrerRow, list_referrers
 from vex.transfer.layout import IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME
-from vex.transfer.remote import MAX_DOCUMENT
+from vex.transfer.replies import MAX_DOCUMENT
 
 _TEMPORARY = ".vex-export"
 _ROUNDS = 20

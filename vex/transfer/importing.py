@@ -26,8 +26,9 @@ from vex.transfer.endpoints import Endpoints
 from vex.transfer.ends import check_target, source_origin
 from vex.transfer.image_files import Missing
 from vex.transfer.layout import Root, open_images
-from vex.transfer.remote import Credentials, Remote, Unreachable
-from vex.transfer.sources import OtherRegistry, Problems, Source, Wanted
+from vex.transfer.remote import Login, Remote
+from vex.transfer.replies import Unreachable
+from vex.transfer.sources import OtherRegistry, Problems, Selection, Source
 from vex.transfer.trees import Manifests, Node, Tree
 
 _LISTED = 5
@@ -37,9 +38,9 @@ _FATAL = (401, 403, 405, 507)
 
 def import_images(
     config: Config,
-    wanted: Wanted,
+    wanted: Selection,
     target: Remote,
-    source_credentials: Credentials | None,
+    source_credentials: Login | None,
     progress: Progress,
     *,
     clock: Callable[[], float] = time.monotonic,

@@ -20,32 +20,26 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from http.client import HTTPException, HTTPMessage, HTTPResponse
+from http.client import HTTPResponse
 from typing import Callable, NamedTuple
 from urllib.parse import urlencode
 
 from vex import VERSION
-from vex.errors import Refused, VexError
+from vex.errors import Refused
 from vex.formats.foreign_json import Fields, Malformed, load_json
 from vex.transfer.origins import Origin, resolved, split
+from vex.transfer.replies import MAX_DOCUMENT, Broken, Reply, Unreachable, read_whole, translated
 from vex.transfer.steady import SteadyResponse
 
-MAX_DOCUMENT = 16 * 1024 * 1024
 _MAX_ERROR = 64 * 1024
-_MAX_MESSAGE = 300
 # Each belongs to a repository, and these come one after the other.
 _MAX_AUTHORIZATIONS = 16
 # For each piece of an answer, and for all of a document.
 _SILENCE_SECONDS = 60.0
-_DOCUMENT_SECONDS = 300.0
 _PAUSES = (0.5, 2.0, 5.0)
-# What OpenSSL says of an answer that is plain HTTP.
-_PLAIN = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG")
-_LONGEST_PAUSE = 60
 _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PUT_OFF = {429, 502, 503, 504}
-_PIECE_BYTES = 256 * 1024
 _PARAMETER = re.compile(r'([A-Za-z_]+)="([^"]*)"')
 _TOKEN = re.compile(r"[!-~]{1,65536}")
 _REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs|tags|referrers)/")
@@ -54,15 +48,7 @@ _REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs|tags|referrers)/")
 _PARTIAL_CHAIN = 0x80000
 
 
-class Unreachable(VexError):
-    """There is no way to talk with the registry, or not now; the text says why."""
-
-
-class Broken(VexError):
-    """A transfer ended early; another may go on where it ended."""
-
-
-class Credentials(NamedTuple):
+class Login(NamedTuple):
     """A user name and a password."""
 
     name: str
@@ -72,19 +58,6 @@ class Credentials(NamedTuple):
     def basic(self) -> str:
         """The value of the Authorization field (RFC 7617)."""
         return "Basic " + base64.b64encode(f"{self.name}:{self.password}".encode()).decode()
-
-
-class Answer(NamedTuple):
-    """An answer, read to its end."""
-
-    status: int
-    headers: HTTPMessage
-    body: bytes
-
-    @property
-    def refusal(self) -> Refused:
-        """What to raise when the status is not what it should be."""
-        return Refused(self.status, _message(self.status, self.body))
 
 
 def _default_context() -> ssl.SSLContext:
@@ -112,7 +85,7 @@ class Remote:
     def __init__(
         self,
         origin: Origin,
-        credentials: Credentials | None = None,
+        credentials: Login | None = None,
         context: ssl.SSLContext | None = None,
         *,
         wait: Callable[[float], object] = time.sleep,
@@ -136,29 +109,29 @@ class Remote:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         limit: int = MAX_DOCUMENT,
-    ) -> Answer:
+    ) -> Reply:
         """Send a request, again if it fails on the way, and read the answer; raises Unreachable, and Refused for one
         over the limit.
         """
         for pause in (*_PAUSES, None):
-            answer = None
+            reply = None
             try:
                 with self.open(method, target, headers, body) as response:
-                    answer = Answer(response.status, response.headers, _read(response, limit))
+                    reply = Reply(response.status, response.headers, read_whole(response, limit))
             except Broken as broken:
                 # One that never answered is not there; one that did comes back, perhaps.
                 if pause is None or not self._answered:
                     raise Unreachable(f"{self.origin} does not answer: {broken}") from broken
             else:
-                if answer.status not in _PUT_OFF or pause is None:
-                    return answer
-            self._wait(pause if answer is None else _asked_pause(answer, pause))
+                if reply.status not in _PUT_OFF or pause is None:
+                    return reply
+            self._wait(pause if reply is None else reply.pause(pause))
         raise AssertionError  # the last round returns or raises
 
     def reach(self) -> None:
         """Find out whether anything answers, a demand for a password or not; raises Unreachable."""
         try:
-            with _translated(self.origin):
+            with translated(self.origin):
                 self._discard(self._send("GET", "/v2/", None, b"", ""))
         except Broken as broken:
             raise Unreachable(f"{self.origin} does not answer: {broken}") from broken
@@ -174,14 +147,14 @@ class Remote:
         """
         match = _REPOSITORY.match(target)
         key = match[1] if match else ""
-        with _translated(self.origin):
+        with translated(self.origin):
             response = self._send(method, target, headers, body, key)
             if response.status == 401 and isinstance(body, bytes) and self._meet_challenge(response, key):
                 self._discard(response)
                 response = self._send(method, target, headers, body, key)
             if response.status in _REDIRECTS and method in ("GET", "HEAD"):
                 self._discard(response)
-                with self._follow(method, target, headers, response) as followed, _translated(self.origin):
+                with self._follow(method, target, headers, response) as followed, translated(self.origin):
                     yield followed
                 return
             try:
@@ -304,30 +277,15 @@ class Remote:
         headers = {"Authorization": self._credentials.basic} if self._credentials else {}
         with self._connected(origin) as connection:
             response = _exchange(connection, "GET", f"{target}{'&' if '?' in target else '?'}{query}", headers, b"")
-            body = _read(response, _MAX_ERROR * 2)
+            body = read_whole(response, _MAX_ERROR * 2)
         if response.status != 200:
-            raise Refused(response.status, _message(response.status, body))
+            raise Reply(response.status, response.headers, body).refusal
         with contextlib.suppress(Malformed):
             document = Fields(load_json(body, "the answer"), "the answer")
             token = document.text("token") or document.text("access_token")
             if _TOKEN.fullmatch(token):
                 return token
         raise Refused(401, f"the token service {origin} answers without a token")
-
-
-def pieces_of(response: HTTPResponse, count: int) -> Iterator[bytes]:
-    """Give exactly that many bytes of an answer; raises Broken when they end early, and Refused when there are more."""
-    while count:
-        try:
-            piece = response.read(min(_PIECE_BYTES, count))
-        except (OSError, HTTPException) as error:
-            raise Broken(_reason(error)) from error
-        if not piece:
-            raise Broken("the connection ended in the middle of a blob")
-        count -= len(piece)
-        yield piece
-    if response.read(1):
-        raise Refused(response.status, "the source sends more bytes than the manifest says")
 
 
 def _exchange(
@@ -344,57 +302,3 @@ def _exchange(
         if isinstance(body, bytes):
             raise
     return connection.getresponse()
-
-
-@contextlib.contextmanager
-def _translated(origin: Origin) -> Iterator[None]:
-    try:
-        yield
-    except ssl.SSLCertVerificationError as error:
-        raise Unreachable(f"the certificate of {origin} is not trusted: {error.verify_message}") from error
-    except ssl.SSLError as error:
-        raise Broken(
-            "it speaks no TLS; perhaps its address begins with http://" if error.reason in _PLAIN else _reason(error)
-        ) from error
-    except (OSError, HTTPException) as error:
-        raise Broken(_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
-
-
-def _read(response: HTTPResponse, limit: int) -> bytes:
-    deadline = time.monotonic() + _DOCUMENT_SECONDS
-    content = bytearray()
-    while piece := response.read(_available(response)):
-        content += piece
-        if len(content) > limit:
-            raise Refused(response.status, f"the registry sends more than the {limit} bytes that are taken here")
-        if time.monotonic() > deadline:
-            raise Broken("the answer takes too long")
-    if response.length:
-        raise Broken("the connection ended in the middle of an answer")
-    return bytes(content)
-
-
-def _asked_pause(answer: Answer, usual: float) -> float:
-    asked = answer.headers.get("Retry-After", "")
-    return min(int(asked), _LONGEST_PAUSE) if re.fullmatch("[0-9]{1,5}", asked) else usual
-
-
-def _available(response: HTTPResponse) -> int:
-    """Return how many bytes of an answer can be read without a wait for more than one packet, so that deadlines are
-    seen.
-    """
-    return len(response.peek()) or 1 if response.length != 0 else 1
-
-
-def _message(status: int, body: bytes) -> str:
-    """Say what a registry answered: the message of its error document, if there is one."""
-    text = ""
-    with contextlib.suppress(Malformed):
-        for error in Fields(load_json(body, "the answer"), "the answer").items("errors"):
-            text = text or error.text("message") or error.text("code")
-    shown = "".join(character if character.isprintable() else " " for character in text[:_MAX_MESSAGE])
-    return f"{shown} ({status})" if shown else f"status {status}"

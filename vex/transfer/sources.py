@@ -16,7 +16,7 @@ from vex.names import Digest, RepositoryName, Tag
 from vex.progress import Progress
 from vex.transfer.endpoints import Bad, Document, Endpoints
 from vex.transfer.layout import Root
-from vex.transfer.remote import Unreachable
+from vex.transfer.replies import Unreachable
 
 _GLOB = re.compile(r"[*?\[]")
 _NAMES_TOLD = 10
@@ -24,7 +24,7 @@ _NAMES_TOLD = 10
 _MAX_IN_VAIN, _VAIN_SECONDS = 20, 600.0
 
 
-class Wanted(NamedTuple):
+class Selection(NamedTuple):
     """What is to be imported, and as what: of a registry, patterns that names have to match; of files, a name and a
     tag.
     """
@@ -97,7 +97,7 @@ class Problems:
 class OtherRegistry:
     """A registry as a source: those repositories and tags that match."""
 
-    def __init__(self, endpoints: Endpoints, wanted: Wanted, problems: Problems) -> None:
+    def __init__(self, endpoints: Endpoints, wanted: Selection, problems: Problems) -> None:
         self._endpoints = endpoints
         self._wanted = wanted
         self._problems = problems

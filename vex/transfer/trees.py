@@ -57,7 +57,7 @@ class Tree:
     """A manifest with those that it needs, each behind its children, except for those that are `known`."""
 
     def __init__(
-        self, manifests: Manifests, repository: RepositoryName, root: Digest, known: Container[Digest]
+        self, manifests: Manifests, repository: RepositoryName, digest: Digest, known: Container[Digest]
     ) -> None:
         """Read all of them; raises Refused and RegistryError."""
         self._manifests = manifests
@@ -65,7 +65,7 @@ class Tree:
         self._known = known
         self._room, self._descriptors = _MAX_KEPT_BYTES, 0
         self.nodes: dict[Digest, Node] = {}
-        self.manifest = self._gather(root, _MAX_DEPTH)
+        self.manifest = self._gather(digest, _MAX_DEPTH)
 
     def _gather(self, digest: Digest, depth: int) -> Manifest:
         if not depth:
