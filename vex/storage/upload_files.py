@@ -25,6 +25,7 @@ from vex.names import Digest, RepositoryName
 from vex.storage.blobs import FILE_MODE
 from vex.storage.files import sync
 from vex.storage.received import Received, read_received, write_received
+from vex.storage.writeback import begin_writing
 
 # Two for each body being received: large ones for as many bodies as have them to themselves, and small ones for those
 # beyond.
@@ -313,11 +314,9 @@ def _write(upload: Upload, descriptor: int, view: memoryview, hashing: _Hashing,
             written = os.write(descriptor, view)
             upload.offset += written
             view = view[written:]
-            if upload.offset // _WRITEBACK_BYTES != start // _WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
-                # The kernel begins to write what is new, so that the sync at the end finds little left to do, and
-                # forgets what is written: the next window gets the same memory instead of memory that others, or blobs
-                # being pulled, have to give up.
-                os.posix_fadvise(descriptor, 0, upload.offset, os.POSIX_FADV_DONTNEED)
+            if upload.offset // _WRITEBACK_BYTES != start // _WRITEBACK_BYTES:
+                window = start // _WRITEBACK_BYTES * _WRITEBACK_BYTES
+                begin_writing(descriptor, window, upload.offset - window)
 
 
 def _hash_on(file: FileIO, content_hash: hashlib._Hash, count: int) -> None:
