@@ -14,6 +14,7 @@ from typing import Callable, NamedTuple
 from urllib.parse import quote
 
 from vex.api import routes
+from vex.api.routes import PathFields
 from vex.errors import PAGINATION_NUMBER_INVALID, Disconnected, RegistryError
 from vex.http.answers import Basis, Revisions
 from vex.http.message import JSON, Request, Response, json_response
@@ -62,11 +63,11 @@ class Discovery:
         self._revisions = revisions
         self._pages = pages
 
-    def get_version(self, _request: Request, _fields: dict[str, str]) -> Response:
+    def get_version(self, _request: Request, _fields: PathFields) -> Response:
         """Answer end-1: this is a registry."""
         return json_response(200, {}, [*_HEADERS])
 
-    def get_catalog(self, request: Request, _fields: dict[str, str]) -> Response:
+    def get_catalog(self, request: Request, _fields: PathFields) -> Response:
         """Answer Docker's catalog: the repositories that hold a manifest."""
         basis = self._revisions.basis("")
         return self._names(
@@ -75,7 +76,7 @@ class Discovery:
             basis,
         )
 
-    def get_tags(self, request: Request, fields: dict[str, str]) -> Response:
+    def get_tags(self, request: Request, fields: PathFields) -> Response:
         """Answer end-8: the tags of a repository."""
         name, lists = RepositoryName.parse(fields["name"]), self._lists
         basis = self._revisions.basis(name)
@@ -88,7 +89,7 @@ class Discovery:
         )
         return self._names(request, listed, basis)
 
-    def get_referrers(self, request: Request, fields: dict[str, str]) -> Response:
+    def get_referrers(self, request: Request, fields: PathFields) -> Response:
         """Answer end-12: an index of the manifests with this subject."""
         name, subject = RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"])
         artifact_type = request.parameter("artifactType") or ""
@@ -109,7 +110,7 @@ class Discovery:
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
         return json_response(200, index, headers, media_type=OCI_INDEX)
 
-    def get_ping(self, _request: Request, _fields: dict[str, str]) -> Response:
+    def get_ping(self, _request: Request, _fields: PathFields) -> Response:
         """Answer what docker asks before it searches: a registry that speaks for itself, so that it sends credentials
         here.
         """
@@ -119,7 +120,7 @@ class Discovery:
             [("X-Docker-Registry-Version", "0.9.0"), ("X-Docker-Registry-Standalone", "true"), *_HEADERS],
         )
 
-    def get_search(self, request: Request, _fields: dict[str, str]) -> Response:
+    def get_search(self, request: Request, _fields: PathFields) -> Response:
         """Answer `docker search` with the repositories that have the word in their name."""
         word = (request.parameter("q") or "").strip()
         limit = min(_number(request.parameter("n")) or _USUAL_FOUND, _MOST_FOUND)

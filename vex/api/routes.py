@@ -20,6 +20,10 @@ _SLASH = "%2F"
 _FIELDS = {"name": ".+", "manifest": "[^/:]+:[^/]+", "manifests": "[^/:]+:[^/]+:[^/]+", "layer": "[^/:]+:[^/]+"}
 
 
+# The fields in a path, not yet checked.
+PathFields = dict[str, str]
+
+
 class Route(NamedTuple):
     """A path template with the methods that it takes, each with its endpoint ids; `op` names it in metrics and logs."""
 
@@ -82,7 +86,7 @@ def canonical(path: str) -> str:
     return _ESCAPE.sub(_decoded, path) if "%" in path else path
 
 
-def match(routes: tuple[Route, ...], path: str) -> tuple[Route, dict[str, str]] | None:
+def match(routes: tuple[Route, ...], path: str) -> tuple[Route, PathFields] | None:
     """Find the route of a canonical path, and the fields in it, not yet checked."""
     for route in routes:
         found = route.pattern.fullmatch(path)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 from vex.access.credentials import Credentials
 from vex.access.identity import DELETE, PULL, PUSH, identify, scope
 from vex.api import routes
-from vex.api.content import Api, Fields
-from vex.api.routes import READS, Route, match
+from vex.api.handlers import Api
+from vex.api.routes import READS, PathFields, Route, match
 from vex.errors import (
     BAD_REQUEST,
     BUSY,
@@ -175,7 +175,7 @@ class App:
         self._observations.request_refused(request.listener, BAD_REQUEST)
         return in_clear_response(address)
 
-    def _respond(self, request: Request, policy: Policy, found: tuple[Route, Fields] | None) -> Response:
+    def _respond(self, request: Request, policy: Policy, found: tuple[Route, PathFields] | None) -> Response:
         route, fields = self._authorize(request, policy, found)
         if route is routes.HEALTHZ:
             return Response(200, [_NO_STORE])
@@ -189,7 +189,9 @@ class App:
             return self._internal[route.op]()
         return self._pages().handle(route, request, fields)
 
-    def _authorize(self, request: Request, policy: Policy, found: tuple[Route, Fields] | None) -> tuple[Route, Fields]:
+    def _authorize(
+        self, request: Request, policy: Policy, found: tuple[Route, PathFields] | None
+    ) -> tuple[Route, PathFields]:
         """Allow or deny; returns the route of what is allowed. Raises what the client is told."""
         open_to_all = (
             found is not None
@@ -223,7 +225,7 @@ class App:
         port = None if request.proxied else self._push_port
         return f"{here}; push and delete at {'the address where users log in' if port is None else f'port {port}'}"
 
-    def _admit(self, request: Request, policy: Policy, found: tuple[Route, Fields] | None) -> None:
+    def _admit(self, request: Request, policy: Policy, found: tuple[Route, PathFields] | None) -> None:
         """Find out who sent a request; raises UNAUTHORIZED, TOOMANYREQUESTS and DENIED if that is nobody who may."""
         route, fields = found or (None, {})
         repository, action = fields.get("name", ""), _needed_action(request.method, route)

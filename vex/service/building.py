@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING, Callable
 
 from vex.access.credentials import OnePort
 from vex.api import routes
-from vex.api.content import Api, Delivery
-from vex.api.lists import PageLimits
+from vex.api.blobs import Blobs, Delivery
+from vex.api.handlers import Api
+from vex.api.lists import Discovery, PageLimits
 from vex.api.locations import Locations
+from vex.api.manifest_bodies import ManifestBodies
+from vex.api.manifests import Manifests
+from vex.api.uploads import BlobUploads
 from vex.http.answers import Answers, Revisions
 from vex.http.certificates import Certificates
 from vex.http.forwarded import Proxies
@@ -105,17 +109,16 @@ def _sweep_interval(config: Config) -> float:
 
 def build_api(config: Config, storage: Storage, registry: Registry, revisions: Revisions, work: HeavyWork) -> Api:
     """Build the endpoints of the specification."""
+    uploads = storage.uploads
+    locations = Locations(config.locations, config.public_url, one_port=config.anonymous_read)
+    delivery = Delivery(config.blob_redirect, config.accel_redirect)
+    bodies = ManifestBodies(uploads.directory, config.manifest_limit)
+    public = config.public_addr is not None or config.anonymous_read
     return Api(
-        registry,
-        storage.uploads,
-        revisions,
-        Lists(storage.database),
-        work,
-        PageLimits(config.page_size, config.page_limit),
-        config.manifest_limit,
-        Delivery(config.blob_redirect, config.accel_redirect),
-        Locations(config.locations, config.public_url, one_port=config.anonymous_read),
-        public=config.public_addr is not None or config.anonymous_read,
+        Discovery(Lists(storage.database), work, revisions, PageLimits(config.page_size, config.page_limit)),
+        Manifests(registry, revisions, bodies, locations),
+        Blobs(registry, revisions, delivery, public=public),
+        BlobUploads(registry, uploads, locations, public=public),
     )
 
 

@@ -29,7 +29,7 @@ from vex.transfer.layout import Root, open_images
 from vex.transfer.remote import Login, Remote
 from vex.transfer.replies import Unreachable
 from vex.transfer.sources import OtherRegistry, Problems, Selection, Source
-from vex.transfer.trees import Manifests, Node, Tree
+from vex.transfer.trees import ManifestReader, Node, Tree
 
 _LISTED = 5
 # A wrong password, the public address, a full disk: nothing else will work either.
@@ -110,7 +110,7 @@ class _Import:
     ) -> None:
         self._source = source
         self._target = target
-        self._manifests = Manifests(source, target, limits)
+        self._manifests = ManifestReader(source, target, limits)
         self._blobs = BlobCopies(source, target, self._went_on)
         self._progress = progress
         self._problems = problems

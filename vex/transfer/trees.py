@@ -31,7 +31,7 @@ class Node(NamedTuple):
     present: bool
 
 
-class Manifests:
+class ManifestReader:
     """The manifests of both ends of an import."""
 
     def __init__(self, source: Source, target: Endpoints, limits: ManifestLimits) -> None:
@@ -57,7 +57,7 @@ class Tree:
     """A manifest with those that it needs, each behind its children, except for those that are `known`."""
 
     def __init__(
-        self, manifests: Manifests, repository: RepositoryName, digest: Digest, known: Container[Digest]
+        self, manifests: ManifestReader, repository: RepositoryName, digest: Digest, known: Container[Digest]
     ) -> None:
         """Read all of them; raises Refused and RegistryError."""
         self._manifests = manifests

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Callable
 
 from vex import VERSION
-from vex.api.routes import Route
+from vex.api.routes import PathFields, Route
 from vex.errors import NOT_FOUND, RegistryError
 from vex.http.message import Request, Response
 from vex.names import Digest, RepositoryName, Tag
@@ -33,8 +33,6 @@ from vex.web.addresses import (
 from vex.web.frame import NOSNIFF, STATIC_FILES, error_page, page, redirect
 from vex.web.markup import Templates, local
 from vex.web.visit import Site, Visit, visit
-
-Fields = dict[str, str]
 
 _FOREVER = ("Cache-Control", "public, max-age=31536000, immutable")
 _FOR_A_DAY = ("Cache-Control", "public, max-age=86400")
@@ -60,7 +58,7 @@ class Pages:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    def handle(self, route: Route, request: Request, fields: Fields) -> Response:
+    def handle(self, route: Route, request: Request, fields: PathFields) -> Response:
         """Answer with a page; raises BUSY when too many are asked for at once."""
         seen = visit(self._site, request)
         if route.op in _WITHOUT_TURN:
@@ -79,45 +77,45 @@ class Pages:
         return error_page(seen, title, message, local(FRONT.path()), "All repositories", status, error.headers)
 
 
-def _front(seen: Visit, _fields: Fields) -> Response:
+def _front(seen: Visit, _fields: PathFields) -> Response:
     return lists.front_page(seen)
 
 
-def _index(seen: Visit, _fields: Fields) -> Response:
+def _index(seen: Visit, _fields: PathFields) -> Response:
     return page(
         seen, "Health and metrics", _internal("index", version=VERSION), footer="This address is not for the public."
     )
 
 
-def _repository(seen: Visit, fields: Fields) -> Response:
+def _repository(seen: Visit, fields: PathFields) -> Response:
     name = _name(fields["name"].removesuffix("/"))
     return _moved(seen, REPOSITORY.path(name=name)) or lists.repository_page(seen, name)
 
 
-def _manifest(seen: Visit, fields: Fields) -> Response:
+def _manifest(seen: Visit, fields: PathFields) -> Response:
     name, digest = _name(fields["name"]), Digest.parse(fields["manifest"])
     return _moved(seen, MANIFEST.path(name=name, manifest=digest), seen.parameter("tag")) or manifests.manifest_page(
         seen, name, digest
     )
 
 
-def _document(seen: Visit, fields: Fields) -> Response:
+def _document(seen: Visit, fields: PathFields) -> Response:
     name, digest = _name(fields["name"]), Digest.parse(fields["manifest"])
     return _moved(seen, DOCUMENT.path(name=name, manifest=digest)) or manifests.document_page(seen, name, digest)
 
 
-def _layer(seen: Visit, fields: Fields) -> Response:
+def _layer(seen: Visit, fields: PathFields) -> Response:
     name, digest, part = _name(fields["name"]), Digest.parse(fields["manifest"]), Digest.parse(fields["layer"])
     return _moved(seen, LAYER.path(name=name, manifest=digest, layer=part)) or layer.layer_page(
         seen, name, digest, part
     )
 
 
-def _archive(seen: Visit, fields: Fields) -> Response:
+def _archive(seen: Visit, fields: PathFields) -> Response:
     return layer.archive(seen, _name(fields["name"]), Digest.parse(fields["manifest"]))
 
 
-def _diff(seen: Visit, fields: Fields) -> Response:
+def _diff(seen: Visit, fields: PathFields) -> Response:
     first, _, second = fields["manifests"].partition("...")
     name, before, after = _name(fields["name"]), Digest.parse(first), Digest.parse(second)
     return _moved(seen, DIFF.path(name=name, manifests=f"{before}...{after}")) or diff.diff_page(
@@ -125,32 +123,32 @@ def _diff(seen: Visit, fields: Fields) -> Response:
     )
 
 
-def _history(seen: Visit, fields: Fields) -> Response:
+def _history(seen: Visit, fields: PathFields) -> Response:
     name, tag = _name(fields["name"]), Tag.parse(fields["tag"])
     return _moved(seen, HISTORY.path(name=name, tag=tag)) or history.history_page(seen, name, tag)
 
 
-def _help(seen: Visit, _fields: Fields) -> Response:
+def _help(seen: Visit, _fields: PathFields) -> Response:
     return _moved(seen, HELP.path()) or help.subjects_page(seen)
 
 
-def _help_page(seen: Visit, fields: Fields) -> Response:
+def _help_page(seen: Visit, fields: PathFields) -> Response:
     found = help.subject_page(seen, fields["subject"])
     return _moved(seen, HELP_PAGE.path(subject=fields["subject"])) or found
 
 
-def _robots(_seen: Visit, _fields: Fields) -> Response:
+def _robots(_seen: Visit, _fields: PathFields) -> Response:
     return Response(200, [("Content-Type", "text/plain; charset=utf-8"), NOSNIFF, _FOR_A_DAY], _ROBOTS)
 
 
-def _static(_seen: Visit, fields: Fields) -> Response:
+def _static(_seen: Visit, fields: PathFields) -> Response:
     file = STATIC_FILES.get(fields["file"])
     if file is None:
         raise RegistryError(NOT_FOUND)
     return Response(200, [("Content-Type", file.media_type), NOSNIFF, _FOREVER], file.content)
 
 
-_HANDLERS: dict[str, Callable[[Visit, Fields], Response]] = {
+_HANDLERS: dict[str, Callable[[Visit, PathFields], Response]] = {
     FRONT.op: _front,
     INDEX.op: _index,
     HELP.op: _help,
