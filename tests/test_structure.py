@@ -41,6 +41,11 @@ NOT_FOR_TRANSFER = {
 # Who starts a server, which other commands do without.
 STARTS_THE_SERVICE = {"commands.cli"}
 
+# Who imports a module of Vex within a function: the list of what is loaded after `ready`, and, before that, what only
+# some configurations need. A command loads what it needs when it runs, so that the others start quickly.
+LOADED_LATER = {"service.loading"}
+LOADED_WHERE_CONFIGURED = {"service.building", "http.certificates"}
+
 # What only a few may import: rooms, or modules.
 RESERVED = {
     "socket": {"http", "transfer", "service.notify"},
@@ -95,7 +100,7 @@ def module_in(imported: str) -> str:
     return name
 
 
-def imports(tree: ast.Module) -> Iterator[str]:
+def imports(tree: ast.AST) -> Iterator[str]:
     """Give the full names of what a module imports, for the type checker alone too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -166,6 +171,17 @@ class Imports(unittest.TestCase):
                 if origin not in ("built-in", "frozen"):
                     self.assertIn(library, Path(origin).resolve().parents)
                     self.assertNotRegex(origin, "(site|dist)-packages")
+
+    def test_what_is_loaded_later_is_in_one_list(self) -> None:
+        found = set()
+        for path, tree in sources():
+            within = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+            for function in within:
+                if any(module_in(name) for name in imports(function)):
+                    found.add(name_of(path))
+        self.assertEqual(
+            {module for module in found if room_of(module) != "commands"}, LOADED_LATER | LOADED_WHERE_CONFIGURED
+        )
 
     def test_what_touches_the_outside_is_in_its_place(self) -> None:
         for path, tree in sources():

@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import ssl
 import subprocess
@@ -17,6 +18,7 @@ import time
 import unittest
 import zipfile
 from pathlib import Path
+from typing import Callable
 
 from tests.support.images import tar_of
 from tests.support.raw import basic
@@ -37,6 +39,12 @@ from vex.api import routes
 from vex.web import addresses
 
 
+def copy(directory: Path) -> Path:
+    """Copy the checkout, without the tests; returns where to run it."""
+    shutil.copytree(TOP / "vex", directory / "vex", ignore=shutil.ignore_patterns("__pycache__", "*.png"))
+    return Path(shutil.copy(TOP / "vex.py", directory))
+
+
 def pack(path: Path, *, without: str = "") -> None:
     """Make a zipapp of the checkout, without what zipapp.sh checks, and perhaps without a directory of it."""
     with zipfile.ZipFile(path, "w") as archive:
@@ -50,34 +58,55 @@ class PackedServer(Server):
     """A server that runs from a zipapp of its own."""
 
     def __init__(self, directory: Path, *flags: str) -> None:
-        self.archive = directory / "vex.pyz"
-        pack(self.archive)
-        self.program = (str(self.archive),)
+        archive = directory / "vex.pyz"
+        pack(archive)
+        self.program = (str(archive),)
+        super().__init__(directory, *flags)
+
+
+class CopiedServer(Server):
+    """A server that runs from a checkout of its own."""
+
+    def __init__(self, directory: Path, *flags: str) -> None:
+        self.program = (str(copy(directory)),)
         super().__init__(directory, *flags)
 
 
 class Replaced(unittest.TestCase):
-    def serve(self, *flags: str) -> PackedServer:
+    def serve(self, *flags: str, kind: type[Server] = PackedServer) -> Server:
         directory = tempfile.TemporaryDirectory(prefix="vex-test-")
         self.addCleanup(directory.cleanup)
         path = Path(directory.name)
         write_certificate(path)
         (path / "vex.conf").write_text("failed-logins = 5\ninternal-tls-cert = crt.pem\ninternal-tls-key = key.pem\n")
-        server = PackedServer(path, "--config", str(path / "vex.conf"), "--pull-grace", "0s", *flags)
+        server = kind(path, "--config", str(path / "vex.conf"), "--pull-grace", "0s", *flags)
         self.addCleanup(server.kill)
         return server
 
-    def replace(self, server: PackedServer) -> None:
+    def replace(self, server: Server) -> None:
         """Write over the file that the server runs from, and then put another one in its place."""
-        with open(server.archive, "r+b") as file:
-            file.write(os.urandom(server.archive.stat().st_size))
+        archive = Path(server.program[0])
+        with open(archive, "r+b") as file:
+            file.write(os.urandom(archive.stat().st_size))
         other = server.directory / "other.pyz"
         other.write_bytes(b"another version")
-        os.replace(other, server.archive)
+        os.replace(other, archive)
 
     def test_everything_goes_on(self) -> None:
         server = self.serve("--anonymous-read", "yes", "--access-log", "stderr")
         self.replace(server)
+        self.use_everything(server)
+
+    def test_a_checkout_may_go_too_once_what_is_loaded_last_is_loaded(self) -> None:
+        server = self.serve("--anonymous-read", "yes", "--access-log", "stderr", kind=CopiedServer)
+        internal = server.internal
+        internal.context = _unverified()
+        self.wait_until(lambda: b'{step="pages"}' in internal.get("/metrics").body, server)
+        shutil.rmtree(server.directory / "vex")
+        self.use_everything(server)
+
+    def use_everything(self, server: Server) -> None:
+        """Push, read each route, reload, delete and stop; nothing of it fails."""
         auth, public = server.auth, server.public
         layers = [gzip.compress(tar_of({"etc/passwd": b"root"})), b"\x28\xb5\x2f\xfd no zstd", b"no archive"]
         config = json.dumps(
@@ -109,7 +138,7 @@ class Replaced(unittest.TestCase):
         self.assertEqual(server.stop(), 0)
         self.assertNotIn("Traceback", server.log.read_text())
 
-    def visit_everything(self, server: PackedServer, manifests: list[str], layers: list[bytes]) -> None:
+    def visit_everything(self, server: Server, manifests: list[str], layers: list[bytes]) -> None:
         """Ask for something at each route of each listener, and see in the metrics that none was left out."""
         auth, public, page = server.auth, server.public, f"/r/app/m/{manifests[0]}/"
         upload = auth.request("POST", "/v2/app/blobs/uploads/").headers["Location"].partition("?")[0]
@@ -179,10 +208,13 @@ class Replaced(unittest.TestCase):
         }
         self.assertEqual(known - seen, set())
 
-    def reload(self, server: PackedServer, said: str) -> None:
+    def reload(self, server: Server, said: str) -> None:
         server.process.send_signal(signal.SIGHUP)
+        self.wait_until(lambda: said in server.log.read_text(), server)
+
+    def wait_until(self, condition: Callable[[], bool], server: Server) -> None:
         deadline = time.monotonic() + 20
-        while said not in server.log.read_text():
+        while not condition():
             self.assertLess(time.monotonic(), deadline, server.log.read_text())
             time.sleep(0.02)
 
@@ -194,13 +226,10 @@ class Replaced(unittest.TestCase):
         server.stop()
         ballast.unlink(missing_ok=True)
         ballast.mkdir()
-        pack(server.archive)
+        pack(Path(server.program[0]))
         server.start()
         self.replace(server)
-        deadline = time.monotonic() + 20
-        while "Traceback" not in server.log.read_text():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.02)
+        self.wait_until(lambda: "Traceback" in server.log.read_text(), server)
         self.assertIn("in keep_ballast", server.log.read_text())
 
 

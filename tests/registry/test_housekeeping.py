@@ -234,7 +234,7 @@ class Metrics(unittest.TestCase):
 
             wait_until(lambda: done("ballast") > 0, server)
             steps = (
-                "summaries files removals uploads pulls leases manifests repositories audit ballast tokens logins"
+                "pages summaries files removals uploads pulls leases manifests repositories audit ballast tokens logins"
                 " memory"
             )
             for step in steps.split():

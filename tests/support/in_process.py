@@ -24,7 +24,8 @@ from vex.http.bodies import Input, body_of
 from vex.http.heads import HeadLimits, parse_head
 from vex.http.message import Request, Response, error_response
 from vex.http.turns import HeavyWork
-from vex.service.building import build_api, build_housekeeping, build_registry, build_storage
+from vex.registry.housekeeping import Housekeeping
+from vex.service.building import build_api, build_registry, build_storage, rules_of
 from vex.settings.config import Config
 from vex.storage.database import Database
 from vex.storage.timekeeping import TimeOfDay
@@ -79,8 +80,9 @@ class InProcess:
         revisions = self.revisions = Revisions()
         storage = build_storage(config, self.database, revisions, clock=self.clock, steady=self.steady)
         self.uploads = storage.uploads
-        self.registry = build_registry(config, storage)
-        self.housekeeping = build_housekeeping(config, storage, self.registry, time_of_day=time_of_day)
+        rules = rules_of(config)
+        self.registry = build_registry(storage, rules)
+        self.housekeeping = Housekeeping(storage, self.registry, rules, time_of_day=time_of_day)
         self.api = build_api(config, storage, self.registry, revisions, HeavyWork())
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from vex.api import routes
 from vex.api.routes import PathFields
 from vex.errors import PAGINATION_NUMBER_INVALID, Disconnected, RegistryError
+from vex.formats.manifest import OCI_INDEX
 from vex.http.answers import Basis, Revisions
 from vex.http.message import JSON, Request, Response, json_response
 from vex.http.turns import HeavyWork, Turn
@@ -104,9 +105,6 @@ class Discovery:
         if more:
             query = f"artifactType={quote(artifact_type, safe='')}&" if artifact_type else ""
             headers.append(_link(routes.REFERRERS.path(name=name, digest=subject), f"{query}last={rows[-1].digest}"))
-        # Loaded here, since it is not needed to start.
-        from vex.formats.manifest import OCI_INDEX
-
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
         return json_response(200, index, headers, media_type=OCI_INDEX)
 

@@ -1,23 +1,26 @@
 """What is done by itself, over time: expiry, removal of empty repositories, and the check of files against rows after a
 start.
 
-`Housekeeping` is one thread, which goes through a table of steps at a fixed interval. Invariants: a step that fails is
-logged, and keeps no other from being done; what expires by the time of day is left alone while that cannot be trusted
-(`timekeeping.py`). Work is done in small transactions, so that requests get their turn in between.
+`Housekeeping` is one thread, which does each step of a table when it is due. Invariants: a step that fails is logged,
+keeps no other from being done, and is tried again; what expires by the time of day is left alone while that cannot be
+trusted (`timekeeping.py`). Work is done in small transactions, so that requests get their turn in between.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple
 
 from vex.names import Digest, RepositoryName
 from vex.registry.references import Release, expire_leases
-from vex.registry.registry import Registry
+from vex.registry.registry import Registry, Rules
 from vex.registry.storage import Storage
+from vex.registry.summaries import fill_in
 from vex.storage import audit, queries, removal
 from vex.storage.database import Transaction
 from vex.storage.timekeeping import TimeOfDay
@@ -30,52 +33,61 @@ _DAY = 24 * 3600
 _MOST_LITTER = 0.1
 # How many files a line of the log names.
 _NAMED = 5
+# How often a step is done at most, and at least.
+_LEAST_SECONDS, _MOST_SECONDS = 0.2, 60.0
+# What goes on with a removal that is too long for the request that began it.
+_MANIFESTS = "manifests"
 
 
 class Step(NamedTuple):
-    """Something that is done with each sweep, under the name that the metrics have for it; `expires`: it removes what
-    is too old.
+    """Something that is done again and again, or `once`, under the name that the metrics have for it.
+
+    `ages` are what it waits for where it removes what is too old, in seconds, 0 for none; a step without any is done as
+    often as the one that is done most often.
     """
 
     name: str
     work: Callable[[], object]
-    expires: bool = False
+    ages: tuple[float, ...] = ()
+    once: bool = False
 
 
 class Housekeeping:
-    """The removal of what is due; `sweep` does one round, `start` a thread that checks the files and then sweeps again
-    and again.
+    """The removal of what is due; `sweep` does one round, `start` a thread that does each step when it is due.
 
-    `chores` are done with each sweep, too. `succeeded` tells when each step was done last, in seconds since 1970.
+    `chores` are steps of other parts. `succeeded` tells when each step was done last, in seconds since 1970.
     """
 
     def __init__(
         self,
         storage: Storage,
         registry: Registry,
+        rules: Rules,
         *,
-        audit_keep: float,
-        interval: float,
         chores: Sequence[Step] = (),
         time_of_day: TimeOfDay | None = None,
     ) -> None:
-        self._database, self._files, self._uploads, self._pulls, self._revisions, self._clock = storage
+        self._database, self._files, self._uploads, pulls, self._revisions, self._clock = storage
+        self._pulls = pulls
         self._registry = registry
-        self._audit_keep = audit_keep
-        self._interval = interval
+        self._audit_keep = rules.audit_keep
         self._time_of_day = time_of_day
-        self._first = [Step("summaries", self.fill_in_summaries), Step("files", self.check_files)]
         self._steps = (
+            *(chore for chore in chores if chore.once),
+            Step("summaries", self.fill_in_summaries, once=True),
+            Step("files", self.check_files, once=True),
             Step("removals", registry.reconciler.remove_left),
-            Step("uploads", self._uploads.expire, expires=True),
-            Step("pulls", self._pulls.forget_old),
-            Step("leases", self._expire_leases, expires=True),
-            Step("manifests", self._expire_manifests, expires=True),
-            Step("repositories", self._remove_empty_repositories, expires=True),
-            Step("audit", self._forget_changes, expires=True),
+            Step("uploads", self._uploads.expire, (rules.upload_lease,)),
+            Step("pulls", pulls.forget_old),
+            Step("leases", self._expire_leases, (rules.upload_lease,)),
+            Step(_MANIFESTS, self._expire_manifests, (rules.upload_lease, pulls.grace, rules.keep_replaced)),
+            Step("repositories", self._remove_empty_repositories, (_DAY,)),
+            Step("audit", self._forget_changes, (rules.audit_keep,)),
             Step("ballast", self._files.keep_ballast),
-            *chores,
+            *(chore for chore in chores if not chore.once),
         )
+        often = min(map(_interval, self._steps))
+        self._intervals = {step.name: _interval(step) if step.ages else often for step in self._steps}
         self.succeeded: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
@@ -92,15 +104,13 @@ class Housekeeping:
             self._thread.join()
 
     def sweep(self) -> None:
-        """Remove everything whose time is up; a step that fails is logged, and tried again with the next sweep."""
+        """Do all that is done again and again, whether it is due or not."""
         for step in self._steps:
-            self._do(step)
+            if not step.once:
+                self._do(step)
 
     def fill_in_summaries(self) -> None:
         """Summarise the manifests that an older Vex stored."""
-        # Loaded here, since it is not needed to start.
-        from vex.registry.summaries import fill_in
-
         fill_in(self._database, self._files)
 
     def check_files(self) -> None:
@@ -210,25 +220,36 @@ class Housekeeping:
             self._stop.wait(_PAUSE_SECONDS)
 
     def _run(self) -> None:
+        due = dict.fromkeys(self._intervals, 0.0)
         while not self._stop.is_set():
-            self._first = [step for step in self._first if not self._do(step)]
-            self.sweep()
+            for step in self._steps:
+                if due[step.name] <= time.monotonic():
+                    done = self._do(step)
+                    due[step.name] = math.inf if step.once and done else time.monotonic() + self._intervals[step.name]
             # Or until a removal is left over that is too long for the request that began it.
-            self._registry.unfinished.wait(self._interval)
-            self._registry.unfinished.clear()
+            if self._registry.unfinished.wait(max(min(due.values()) - time.monotonic(), 0)):
+                self._registry.unfinished.clear()
+                due[_MANIFESTS] = 0
 
     def _do(self, step: Step) -> bool:
         """Do a step; returns whether it was done to its end."""
-        if self._stop.is_set() or (step.expires and self._time_of_day and not self._time_of_day.can_be_trusted()):
+        if self._stop.is_set() or (step.ages and self._time_of_day and not self._time_of_day.can_be_trusted()):
             return False
         try:
             step.work()
         except Exception:
-            # A full disk or a busy database passes: the next round tries again.
+            # A full disk or a busy database passes: it is tried again when it is due again.
             _log.exception("housekeeping could not finish: %s", step.name)
             return False
         self.succeeded[step.name] = self._clock()
         return True
+
+
+def _interval(step: Step) -> float:
+    """Return how many seconds after a step the next is due: so that what expires is gone after at most one and a half
+    times its age, but not all the time.
+    """
+    return min([max(age / 2, _LEAST_SECONDS) for age in step.ages if age], default=_MOST_SECONDS)
 
 
 def _empty_repositories(tx: Transaction, now: int, uploading: frozenset[RepositoryName]) -> list[int]:

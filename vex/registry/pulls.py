@@ -94,6 +94,7 @@ class Pulls:
     def __init__(
         self, grace: int, *, clock: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic
     ) -> None:
+        self.grace = grace
         self._clock = clock
         self._steady = steady
         self._pulled, self._pushed, self._pushed_blobs, self._lost = (

@@ -21,7 +21,7 @@ from vex.errors import (
 )
 from vex.metrics import Value
 from vex.names import Digest, RepositoryName, Tag
-from vex.registry import deleting
+from vex.registry import deleting, pushing
 from vex.registry.reconciling import Reconciler
 from vex.registry.references import blob_in_repository, point_tag, untag
 from vex.registry.storage import Storage
@@ -44,8 +44,8 @@ _MOST_LOOKED_AT = 200
 
 
 class Rules(NamedTuple):
-    """What the operator can choose; times in seconds, and what a manifest may weigh: bytes, descriptors, levels of
-    nested JSON.
+    """What the operator can choose: times in seconds, the last one until changes of tags are forgotten, and what a
+    manifest may weigh: bytes, descriptors, levels of nested JSON.
     """
 
     upload_lease: int
@@ -54,6 +54,7 @@ class Rules(NamedTuple):
     manifest_bytes: int
     manifest_descriptors: int
     manifest_depth: int
+    audit_keep: float
 
 
 class StoredBlob(NamedTuple):
@@ -237,9 +238,6 @@ class Registry:
         digest = Digest.of(content, reference.algorithm if isinstance(reference, Digest) else "sha256")
         if isinstance(reference, Digest) and reference != digest:
             raise RegistryError(DIGEST_INVALID, f"the manifest that arrived has the digest {digest}, not {reference}")
-        # Loaded with the first push: what reads manifests is a tenth of the time to start.
-        from vex.registry import pushing
-
         limits = pushing.ManifestLimits(
             self._rules.manifest_bytes, self._rules.manifest_descriptors, self._rules.manifest_depth
         )

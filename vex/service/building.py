@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import threading
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Callable
+from collections.abc import Iterable
+from typing import Callable
 
-from vex.access.credentials import OnePort
+from vex.access.credentials import Credentials, OnePort
+from vex.access.tokens import Tokens
+from vex.access.users import Users
 from vex.api import routes
 from vex.api.blobs import Blobs, Delivery
 from vex.api.handlers import Api
@@ -27,11 +28,11 @@ from vex.http.answers import Answers, Revisions
 from vex.http.certificates import Certificates
 from vex.http.forwarded import Proxies
 from vex.http.heads import HeadLimits
+from vex.http.message import Request, Response
 from vex.http.server import Listener, Timeouts
 from vex.http.sockets import Sockets, listen, passed, port_of
 from vex.http.turns import HeavyWork
 from vex.logs import AccessLog
-from vex.registry.housekeeping import Housekeeping, Step
 from vex.registry.listing import Lists
 from vex.registry.pulls import Pulls
 from vex.registry.registry import Registry, Rules
@@ -42,10 +43,6 @@ from vex.service.observations import Observations
 from vex.settings.config import Config
 from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database
-from vex.storage.timekeeping import TimeOfDay
-
-if TYPE_CHECKING:
-    from vex.web.pages import Pages
 
 
 def build_storage(
@@ -64,47 +61,11 @@ def build_storage(
     return Storage(database, files, uploads, pulls, revisions, clock)
 
 
-def build_registry(config: Config, storage: Storage) -> Registry:
+def build_registry(storage: Storage, rules: Rules) -> Registry:
     """Build the registry, and put back the files that were set aside and are known again."""
-    rules = Rules(
-        int(config.upload_expiry),
-        int(config.keep_replaced),
-        config.delete_untags,
-        config.manifest_limit,
-        config.manifest_descriptors_limit,
-        config.manifest_depth_limit,
-    )
     registry = Registry(storage, rules)
     registry.reconciler.put_back()
     return registry
-
-
-def build_housekeeping(
-    config: Config,
-    storage: Storage,
-    registry: Registry,
-    chores: Sequence[Step] = (),
-    time_of_day: TimeOfDay | None = None,
-) -> Housekeeping:
-    """Build what is done by itself; `chores` are steps of other parts."""
-    return Housekeeping(
-        storage,
-        registry,
-        audit_keep=config.audit_keep,
-        interval=_sweep_interval(config),
-        chores=chores,
-        time_of_day=time_of_day,
-    )
-
-
-def _sweep_interval(config: Config) -> float:
-    # Soon enough that what expires is gone after at most one and a half times its time, but not all the time.
-    shortest = (
-        min(time for time in (config.upload_expiry, config.pull_grace, config.keep_replaced, config.audit_keep) if time)
-        if config.upload_expiry
-        else 1
-    )
-    return min(max(shortest / 2, 0.2), 60.0)
 
 
 def build_api(config: Config, storage: Storage, registry: Registry, revisions: Revisions, work: HeavyWork) -> Api:
@@ -122,43 +83,23 @@ def build_api(config: Config, storage: Storage, registry: Registry, revisions: R
     )
 
 
-def build_pages(
-    config: Config, storage: Storage, registry: Registry, work: HeavyWork, push_port: int | None
-) -> Callable[[], Pages]:
-    """Build what loads the web interface once somebody browses: that would be a third of the time to start."""
-    # Made once, also when several ask for the first page at once: what they keep is no limit if each has its own.
-    loading = threading.Lock()
-
-    @functools.cache
-    def load() -> Pages:
-        from vex.web.browsing import Browsing
-        from vex.web.pages import Pages
-        from vex.web.visit import Site
-
-        url = config.public_url
-        one_port = config.anonymous_read and bool(url)
-        browsing = Browsing(storage.database, registry, work.large_manifests)
-        return Pages(Site(browsing, registry, url, push_port, storage.clock, work, one_port))
-
-    def pages() -> Pages:
-        with loading:
-            return load()
-
-    return pages
-
-
-def build_one_port(config: Config) -> OnePort | None:
-    """Build what anonymous reading at the auth listener needs; None without it. A key that cannot be read or made is
-    found out now.
+def build_access(
+    config: Config, users: Users, tokens: Tokens, refused: Callable[[], None]
+) -> tuple[Credentials, Callable[[Request], Response] | None]:
+    """Build what checks credentials, and with anonymous reading what answers at the token endpoint; a key that cannot
+    be read or made is found out now.
     """
     if not config.anonymous_read:
-        return None
-    # Loaded here, since it is not needed otherwise.
+        return Credentials(users, tokens, None, refused), None
+    # Loaded here, since a start does not need it otherwise.
     from vex.access.bearer import Signer
+    from vex.api.tokens import Granting
 
     signer = Signer(config.data_dir)
     signer.key()
-    return OnePort(signer, config.public_url, routes.TOKEN.path(), config.identity_tokens)
+    one_port = OnePort(signer, config.public_url, routes.TOKEN.path(), config.identity_tokens)
+    credentials = Credentials(users, tokens, one_port, refused)
+    return credentials, Granting(credentials, one_port).handle
 
 
 def open_sockets(config: Config, held: contextlib.ExitStack) -> Sockets:
@@ -214,6 +155,19 @@ def build_listeners(
         )
         for name, listening in sockets.items()
     ]
+
+
+def rules_of(config: Config) -> Rules:
+    """Return what the registry and its housekeeping go by."""
+    return Rules(
+        int(config.upload_expiry),
+        int(config.keep_replaced),
+        config.delete_untags,
+        config.manifest_limit,
+        config.manifest_descriptors_limit,
+        config.manifest_depth_limit,
+        config.audit_keep,
+    )
 
 
 def upload_limits(config: Config) -> UploadLimits:

@@ -160,8 +160,8 @@ MEASURES = (
     Measure(
         "vex_housekeeping_success_timestamp_seconds",
         GAUGE,
-        "When each step of housekeeping was last done to its end, in seconds since 1970; summaries and files are steps"
-        " of the start.",
+        "When each step of housekeeping was last done to its end, in seconds since 1970; pages, summaries and files are"
+        " steps of the start.",
         {"step": ()},
     ),
     Measure(

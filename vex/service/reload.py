@@ -2,7 +2,6 @@
 
 What is wrong is logged, and changes nothing. Of the configuration, the keys that are `reloaded` count at once: one
 assignment replaces all of them, so that no thread sees half. Others are built into what runs, and are named in the log.
-Loaded with the first SIGHUP.
 """
 
 from __future__ import annotations

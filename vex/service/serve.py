@@ -11,35 +11,35 @@ import sys
 import threading
 from typing import Callable
 
-from vex.access.credentials import Credentials, OnePort
 from vex.access.tokens import Tokens
 from vex.access.users import Users
 from vex.errors import Failure, RegistryError
 from vex.http.answers import Revisions
 from vex.http.certificates import Certificates
-from vex.http.message import Request, Response
+from vex.http.message import Response
 from vex.http.server import Server
 from vex.http.turns import HeavyWork
 from vex.logs import AccessLog
-from vex.registry.housekeeping import Step
+from vex.registry.housekeeping import Housekeeping, Step
 from vex.service.app import App
 from vex.service.building import (
+    build_access,
     build_api,
-    build_housekeeping,
     build_listeners,
-    build_one_port,
-    build_pages,
     build_registry,
     build_storage,
     head_limits,
     open_sockets,
     push_port_of,
+    rules_of,
     timeouts,
     upload_limits,
 )
 from vex.service.first_user import Places, advise, make_first_user, places, wanted_name
+from vex.service.loading import LaterPages
 from vex.service.notify import Notifier
 from vex.service.observations import Observations
+from vex.service.reload import reload
 from vex.settings.config import Config
 from vex.storage.database import Database
 from vex.storage.directory import locked, open_data, try_out
@@ -128,24 +128,28 @@ class _Service:
             revisions,
             owners=lambda: [identity.owner for identity in (*users.identities(), *tokens.identities())],
         )
-        registry = build_registry(config, storage)
+        rules = rules_of(config)
+        registry = build_registry(storage, rules)
+        certificates = self._certificates = Certificates(config.certificates())
+        observations = Observations(storage, registry, certificates)
+        credentials, granting = build_access(config, users, tokens, observations.login_refused)
+        sockets = open_sockets(config, held)
+        push_port = push_port_of(sockets)
+        pages = LaterPages(config, storage, registry, self._work, push_port)
         chores = (
+            Step("pages", pages.load, once=True),
             Step("tokens", tokens.save_uses),
             Step("logins", users.log_refusals),
             Step("memory", give_memory_back),
         )
-        self._housekeeping = build_housekeeping(config, storage, registry, chores, TimeOfDay(config.data_dir))
-        certificates = self._certificates = Certificates(config.certificates())
-        observations = Observations(storage, registry, certificates)
-        one_port = build_one_port(config)
-        credentials = Credentials(users, tokens, one_port, observations.login_refused)
-        sockets = open_sockets(config, held)
-        push_port = push_port_of(sockets)
+        self._housekeeping = Housekeeping(
+            storage, registry, rules, chores=chores, time_of_day=TimeOfDay(config.data_dir)
+        )
         app = App(
             build_api(config, storage, registry, revisions, self._work),
-            build_pages(config, storage, registry, self._work, push_port),
+            pages.load,
             credentials,
-            _granting(credentials, one_port),
+            granting,
             {"metrics": observations.response, "readyz": self._ready},
             observations,
             push_port,
@@ -212,9 +216,6 @@ class _Service:
     def _reload(self) -> None:
         self._notifier.reloading()
         try:
-            # Loaded when it is needed: from the zipapp every module is compiled anew.
-            from vex.service.reload import reload
-
             self._config = reload(self._config, self._reread, self._limit, self._certificates)
             if self._access_log:
                 self._access_log.reopen()
@@ -268,16 +269,3 @@ class _Service:
         _log.critical("the outcome of a transaction is unknown: %s; stopping", reason)
         self._storage_failure = reason
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _granting(credentials: Credentials, one_port: OnePort | None) -> Callable[[Request], Response] | None:
-    if one_port is None:
-        return None
-
-    def answer(request: Request) -> Response:
-        # Loaded once a client asks, as the pages are.
-        from vex.api.tokens import Granting
-
-        return Granting(credentials, one_port).handle(request)
-
-    return answer

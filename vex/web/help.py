@@ -15,6 +15,8 @@ from vex.web.markup import Markup, Templates, join, local
 from vex.web.visit import Visit
 
 _help = Templates("help.html")
+# Read now, as all that the pages are made of.
+_TEXTS = {subject: page_of(subject) for subject in SUBJECTS}
 
 
 def subjects_page(seen: Visit) -> Response:
@@ -33,8 +35,7 @@ def subject_page(seen: Visit, subject: str) -> Response:
 @functools.cache
 def _subjects() -> Markup:
     rows = []
-    for subject in SUBJECTS:
-        text = page_of(subject)
+    for subject, text in _TEXTS.items():
         url = local(HELP_PAGE.path(subject=subject))
         rows.append(_help("subject", url=url, title=title_of(text), purpose=inline_of(purpose_of(text))))
     return _help("subjects", version=VERSION, rows=join(rows))
@@ -42,6 +43,6 @@ def _subjects() -> Markup:
 
 @functools.cache
 def _subject(subject: str) -> tuple[str, Markup]:
-    text = page_of(subject)
+    text = _TEXTS[subject]
     title = title_of(text)
     return title, _help("page", url=local(HELP.path()), title=title, text=html_of(text))
