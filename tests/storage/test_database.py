@@ -11,8 +11,9 @@ import unittest
 from pathlib import Path
 
 from vex.errors import Failure
-from vex.storage.database import LATEST, Database
+from vex.storage.database import Database
 from vex.storage.files import sync
+from vex.storage.schema import LATEST
 
 # The number of F_FULLFSYNC on macOS, which Linux does not know.
 F_FULLFSYNC = 51

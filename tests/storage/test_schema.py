@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.support.server import OCI_MANIFEST, PASSWORD, TOP, Server, digest_of, image, running, vex
 from vex.commands.cli import main
-from vex.storage.database import MIGRATIONS
+from vex.storage.schema import MIGRATIONS
 
 LATEST = len(MIGRATIONS)
 

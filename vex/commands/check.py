@@ -24,8 +24,9 @@ from vex.names import Digest
 from vex.progress import Progress, mebibytes
 from vex.storage import faults, queries
 from vex.storage.blobs import REMOVED_PREFIX, BlobFiles
-from vex.storage.database import WITH_TOTALS, Database, DatabaseFault, Transaction
+from vex.storage.database import Database, DatabaseFault, Transaction
 from vex.storage.directory import locked, open_data, registry_in
+from vex.storage.schema import WITH_TOTALS
 
 _BATCH = 200
 _BUFFER_BYTES = 1024 * 1024

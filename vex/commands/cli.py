@@ -21,8 +21,8 @@ from vex.logs import escaped, log_to_standard_error
 from vex.service.serve import serve
 from vex.settings.config import KEYS, Config, Key, default_path, describe, load
 from vex.settings.values import DURATION, SIZE
-from vex.storage.database import WITH_TOKENS
 from vex.storage.directory import registry_in, registry_made_in
+from vex.storage.schema import WITH_TOKENS
 
 Command = Callable[[argparse.Namespace], int]
 

@@ -18,8 +18,9 @@ from vex.logs import escaped, utc
 from vex.names import RepositoryName, Tag, parse_image
 from vex.storage import audit
 from vex.storage.audit import Change
-from vex.storage.database import WITH_TRAIL, Database
+from vex.storage.database import Database
 from vex.storage.directory import registry_in
+from vex.storage.schema import WITH_TRAIL
 
 _BATCH = 500
 _SHOWN_DIGITS = 12

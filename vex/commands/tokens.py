@@ -12,8 +12,8 @@ from vex.access.bearer import Signer
 from vex.access.identity import check_pattern
 from vex.access.tokens import Tokens
 from vex.access.users import check_user
-from vex.storage.database import WITH_TOKENS
 from vex.storage.directory import open_data, registry_in, registry_made_in
+from vex.storage.schema import WITH_TOKENS
 
 _HEADINGS = ("NAME", "CREATED", "EXPIRES", "LAST USE", "REPOSITORIES", "RIGHTS")
 

@@ -1,5 +1,4 @@
-"""The SQLite database: one connection, its lock, transactions and schema migrations; and a few connections for what
-only looks.
+"""The SQLite database: one connection, its lock and transactions; and a few connections for what only looks.
 
 Invariants: every statement of the one connection runs while the lock is held; each write runs in `BEGIN IMMEDIATE` and
 is durable when `write` has been left; callbacks given to `Transaction.after_commit` run after that, without the lock. A
@@ -7,17 +6,19 @@ commit whose outcome is unknown, or a transaction that cannot be ended, stops th
 tell what is on the disk. Lists and pages are read with `browse`, however long that takes: they see what was committed,
 and neither pulls nor pushes wait for them.
 
-The queries are not here: see `queries.py`.
+Writers that wait for each other share a transaction and its commit (`groups.py`). A write sees what was written before
+it in the same group, which becomes durable with it or not at all; one that fails takes back its own part alone. Whoever
+holds the lock next and is no writer ends the group first: a read sees nothing that is not durable. What a crash can
+find: before the commit nothing of the group, after it all of it, and nobody was answered before.
+
+The queries are not here: see `queries.py`; nor the migrations: see `schema.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import pkgutil
-import re
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,16 +28,12 @@ from vex.errors import UNAVAILABLE, Failure, RegistryError
 from vex.metrics import Buckets
 from vex.progress import UNHURRIED, Work
 from vex.storage.files import sync
+from vex.storage.groups import JOIN_SECONDS, Group, Lock
 from vex.storage.readers import BUSY_SECONDS, Readers, is_full, translated
+from vex.storage.schema import settle, version_of
 
-MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql", "005-audit.sql", "006-removal.sql")
-LATEST = len(MIGRATIONS)
-# The schemas from which on there is all that the lists of the web interface show, tokens, the audit trail, states of
-# manifests.
-WITH_TOTALS, WITH_TOKENS, WITH_TRAIL, WITH_STATES = 3, 4, 5, 6
 # What queries raise on a file that is damaged, or no database, without a translation.
 DatabaseFault = sqlite3.DatabaseError
-_RETRY_SECONDS = 0.01
 _FILE_MODE = 0o640
 # Past this the write-ahead log is cut back to it at a checkpoint; at most this part of the disk, so that it never keeps
 # what a deletion freed.
@@ -44,7 +41,6 @@ _WAL_BYTES = 16 * 1024 * 1024
 _WAL_PART_OF_DISK = 32
 # After so much in the log, SQLite writes it to the database: as many pages as it would by itself.
 _CHECKPOINT_BYTES = 1000 * 4096
-_BLOB = re.compile("[0-9a-f]{64,128}")
 # Seconds that a transaction waits, or a commit takes.
 _DURATIONS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
@@ -87,26 +83,6 @@ class Transaction:
         self.callbacks.append(callback)
 
 
-class _Lock:
-    """A lock that its holder may take again, and that counts the seconds until it is taken."""
-
-    def __init__(self, waits: Buckets) -> None:
-        self._lock = threading.RLock()
-        self._waits = waits
-
-    def __enter__(self) -> None:
-        if self._lock.acquire(blocking=False):
-            # The usual case, without a look at the clock.
-            self._waits.observe(0)
-            return
-        started = time.perf_counter()
-        self._lock.acquire()
-        self._waits.observe(time.perf_counter() - started)
-
-    def __exit__(self, *exception: object) -> None:
-        self._lock.release()
-
-
 class Database:
     """The shared connection; any thread may use it. `waits` and `commits` count how long a transaction waited for those
     before it, and a commit took.
@@ -119,16 +95,21 @@ class Database:
         oldest: int = 0,
         create: bool = True,
         on_failure: Callable[[str], None] = lambda _reason: None,
+        join_seconds: float = JOIN_SECONDS,
     ) -> None:
         """Open the database; create it where there is none, and bring its schema up to date. Raises Failure.
 
         With `oldest`, the schema stays as it is, and has to be that or a later one: another process may serve the
         database, and know no later one. `on_failure` is called once, when the outcome of a transaction is unknown and
-        the process has to stop.
+        the process has to stop. No writer joins a transaction that began `join_seconds` ago.
         """
         self._path = path
         self.waits, self.commits = Buckets(_DURATIONS), Buckets(_DURATIONS)
-        self._lock = _Lock(self.waits)
+        self._lock = Lock(self.waits)
+        self._join_seconds = join_seconds
+        self._group: Group | None = None
+        # Whether the thread that holds the lock is in a transaction of its own.
+        self._busy = False
         self._on_failure = on_failure
         self._failed = ""
         self.created = False
@@ -141,33 +122,25 @@ class Database:
             with contextlib.ExitStack() as opened:
                 self._connection = opened.enter_context(contextlib.closing(_connect(path, create)))
                 _configure(self._connection, path)
-                self._settle_schema(oldest, create)
+                self.created = settle(self._connection, path, oldest, create)
+                # What taking back a part of a transaction needs: in memory, since a service may have no place for
+                # temporary files. Not before, when a migration may change all that there is.
+                self._connection.execute("PRAGMA temp_store = MEMORY")
                 opened.pop_all()
         except sqlite3.Error as error:
-            if "locked" in str(error):
-                raise Failure(f"another process is writing to the database {path}; try again") from error
-            if "disk I/O error" in str(error):
-                raise Failure(
-                    f"cannot use the database {path}: {error}; the disk fails, or its file system cannot map a file"
-                    " into memory, as mergerfs with"
-                    " cache.files=off: use cache.files=auto-full there, or a local file system"
-                ) from error
-            raise Failure(
-                f"cannot use the database {path}: {error}; check its permissions and the disk, or restore it from a"
-                " backup"
-            ) from error
+            raise _cannot_use(path, error) from error
 
     @property
     def schema(self) -> int:
         """The number of the last migration that the database has seen; 0 where it is empty."""
-        version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        return version
+        return version_of(self._connection)
 
     def close(self) -> None:
         """Close the connections; what was committed is safe already."""
         # The last one to be closed brings the log back into the file.
         self._readers.close()
         with self._lock:
+            self._end_group()
             self._connection.close()
 
     def copy_to(self, path: Path) -> None:
@@ -180,6 +153,7 @@ class Database:
             translated(),
             contextlib.closing(sqlite3.connect(os.fspath(path), isolation_level=None)) as copy,
         ):
+            self._end_group()
             # Nothing reads the copy before it is complete and synced, so a crash in the middle costs nothing.
             copy.execute("PRAGMA journal_mode = OFF")
             copy.execute("PRAGMA synchronous = OFF")
@@ -201,15 +175,18 @@ class Database:
     def read(self) -> Iterator[Transaction]:
         """Hold the lock for queries that see one state, whatever another process writes meanwhile."""
         with self._lock, translated():
-            self._refuse_after_failure()
-            if self._connection.in_transaction:
+            if self._busy:
                 # Within one that this thread has begun.
                 yield Transaction(self._connection)
                 return
+            self._end_group()
+            self._refuse_after_failure()
             self._connection.execute("BEGIN")
+            self._busy = True
             try:
                 yield Transaction(self._connection)
             finally:
+                self._busy = False
                 self._end_read()
 
     @contextlib.contextmanager
@@ -225,19 +202,84 @@ class Database:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
-        """Run a write transaction; it is rolled back when the block raises, and durable when it has been left."""
-        with self._lock, translated():
-            self._refuse_after_failure()
-            self._connection.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(self._connection)
-            try:
-                yield transaction
-            except BaseException:
-                self._rollback()
-                raise
-            self._commit()
+        """Run a write transaction; what the block did is taken back when it raises, and durable when it has been left.
+        Never within another block.
+        """
+        with translated():
+            with self._lock.writing():
+                if self._busy:
+                    raise RuntimeError("a write within another transaction")
+                self._refuse_after_failure()
+                transaction = Transaction(self._connection)
+                try:
+                    group = self._join()
+                    with self._part(group):
+                        yield transaction
+                finally:
+                    # Those who come next go on with it, and end it.
+                    if self._group and not (self._lock.writers_wait and self._group.takes_more):
+                        self._end_group()
+            group.wait()
         for callback in transaction.callbacks:
             callback()
+
+    def _join(self) -> Group:
+        """Begin a part of the open transaction, or a transaction; returns its group."""
+        if self._group is None:
+            # The first part needs no savepoint: if that fails, there is nothing else.
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._group = Group(self._join_seconds)
+        else:
+            self._connection.execute("SAVEPOINT part")
+        return self._group
+
+    @contextlib.contextmanager
+    def _part(self, group: Group) -> Iterator[None]:
+        """Make what the block does a part of the transaction, or take it back if that fails."""
+        self._busy = True
+        try:
+            yield
+            if group.members:
+                self._connection.execute("RELEASE part")
+            group.members += 1
+        except BaseException as error:
+            self._take_back(group, error)
+            raise
+        finally:
+            self._busy = False
+
+    def _take_back(self, group: Group, error: BaseException) -> None:
+        """Undo a part, or all of the transaction where that is not possible."""
+        try:
+            # After some errors, SQLite has undone all of it by itself.
+            if group.members and self._connection.in_transaction:
+                self._connection.execute("ROLLBACK TO part")
+                self._connection.execute("RELEASE part")
+                return
+        except (sqlite3.Error, MemoryError) as failure:
+            error = failure
+        self._group = None
+        try:
+            self._rollback()
+        finally:
+            group.end(error)
+
+    def _end_group(self) -> None:
+        """Commit the open transaction, if there is one, for all who have a part in it; they are told what came of
+        it.
+        """
+        group, self._group = self._group, None
+        if group is None:
+            return
+        try:
+            self._commit()
+        except (sqlite3.Error, MemoryError) as error:
+            group.end(error)
+        except BaseException as error:
+            group.end(error)
+            raise
+        else:
+            group.end(None)
 
     def _end_read(self) -> None:
         try:
@@ -278,57 +320,19 @@ class Database:
                 UNAVAILABLE, "the registry's storage failed; it has to be restarted", headers={"Retry-After": "5"}
             )
 
-    def _settle_schema(self, oldest: int, create: bool) -> None:
-        version = self.schema
-        if version == 0:
-            self._refuse_blobs_without_rows()
-        if not oldest or (version == 0 and create):
-            _turn_on_log(self._connection)
-            if version < LATEST:
-                self._migrate(oldest)
-                version = self.schema
-        if version > LATEST:
-            raise Failure(
-                f"{self._path} was written by a newer Vex (schema {version}, this one knows {LATEST}); use that version"
-                " or a newer one"
-            )
-        if version == 0:
-            raise Failure(
-                f"there is no registry in {self._path.parent.resolve()}: its vex.db is empty; name its data directory"
-                " with --data-dir"
-            )
-        if version < oldest:
-            raise Failure(
-                f"the database {self._path} is that of an older Vex (schema {version}, and this needs {oldest}): start"
-                " this Vex on it with vex serve,"
-                " which brings it up to date, or use the older one"
-            )
 
-    def _refuse_blobs_without_rows(self) -> None:
-        blobs = self._path.parent / "blobs"
-        if any(_BLOB.fullmatch(path.name) for path in blobs.glob("*/*")):
-            # Files without a row are litter, which a start removes.
-            raise Failure(
-                f"the database {self._path} is gone or empty, and {blobs} has files: restore it from a backup, or move"
-                f" {blobs} away to begin anew"
-            )
-
-    def _migrate(self, oldest: int) -> None:
-        """Bring the schema up to date, in one transaction; another process may have done it a moment ago."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            version = self.schema
-            if version < LATEST and not (oldest and version):
-                for name in MIGRATIONS[version:]:
-                    for statement in _statements(_script(name)):
-                        self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version = {LATEST}")
-                self.created = version == 0
-            self._connection.execute("COMMIT")
-        except BaseException:
-            self.created = False
-            self._rollback()
-            raise
+def _cannot_use(path: Path, error: sqlite3.Error) -> Failure:
+    if "locked" in str(error):
+        return Failure(f"another process is writing to the database {path}; try again")
+    if "disk I/O error" in str(error):
+        return Failure(
+            f"cannot use the database {path}: {error}; the disk fails, or its file system cannot map a file"
+            " into memory, as mergerfs with"
+            " cache.files=off: use cache.files=auto-full there, or a local file system"
+        )
+    return Failure(
+        f"cannot use the database {path}: {error}; check its permissions and the disk, or restore it from a backup"
+    )
 
 
 def fold_log(path: Path) -> None:
@@ -359,36 +363,3 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
     part = disk.f_blocks * disk.f_frsize // _WAL_PART_OF_DISK or _WAL_BYTES
     connection.execute(f"PRAGMA journal_size_limit = {min(_WAL_BYTES, part)}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {max(1, min(_CHECKPOINT_BYTES, part) // 4096)}")
-
-
-def _turn_on_log(connection: sqlite3.Connection) -> None:
-    """Have a new database use a write-ahead log; where several processes do so at once, SQLite lets none of them
-    wait.
-    """
-    for left in reversed(range(int(BUSY_SECONDS / _RETRY_SECONDS))):
-        try:
-            # To its end: what fails behind its first row would only be found, and told, by who throws it away.
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
-            break
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or not left:
-                raise
-            time.sleep(_RETRY_SECONDS)
-
-
-def _script(name: str) -> str:
-    # pkgutil reads from the zipapp too.
-    content = pkgutil.get_data("vex.storage", f"sql/{name}")
-    if content is None:
-        raise Failure(f"vex/storage/sql/{name} is missing; install Vex again")
-    return content.decode()
-
-
-def _statements(script: str) -> Iterator[str]:
-    # Not executescript: it commits the open transaction first.
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

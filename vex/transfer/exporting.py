@@ -25,11 +25,12 @@ from vex.progress import Progress, mebibytes
 from vex.storage import listings, queries
 from vex.storage.blobs import BlobFiles, make_directory
 from vex.storage.copying import Copier, Damaged, Removed, blob_folders, has_content, put_file
-from vex.storage.database import WITH_STATES, Database
+from vex.storage.database import Database
 from vex.storage.directory import registry_in
 from vex.storage.disk import FULL
 from vex.storage.folders import Draft, Folder, Unsafe
 from vex.storage.referrers import ReferrerRow, list_referrers
+from vex.storage.schema import WITH_STATES
 from vex.transfer.layout import IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME
 from vex.transfer.replies import MAX_DOCUMENT
 
