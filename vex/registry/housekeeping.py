@@ -67,6 +67,7 @@ class Housekeeping:
         chores: Sequence[Step] = (),
         time_of_day: TimeOfDay | None = None,
     ) -> None:
+        self._storage = storage
         self._database, self._files, self._uploads, pulls, self._revisions, self._clock = storage
         self._pulls = pulls
         self._registry = registry
@@ -190,25 +191,19 @@ class Housekeeping:
     def _forget_changes(self) -> None:
         """Shorten the audit trail; no answer to a client comes from it."""
         before = int(self._clock()) - int(self._audit_keep)
-        while not self._stop.is_set():
-            with self._database.read() as tx:
-                if not audit.has_changes_before(tx, before):
-                    return
-            self._files.let_ballast_go()
+
+        def forget() -> None:
             with self._database.write() as tx:
                 audit.delete_changes_before(tx, before, _BATCH)
 
+        self._while_due(lambda tx: audit.has_changes_before(tx, before), forget)
+
     def _remove_due(
-        self, due: Callable[[Transaction], Sequence[object]], remove: Callable[[Transaction], list[audit.Told]]
+        self, due: Callable[[Transaction], object], remove: Callable[[Transaction], list[audit.Told]]
     ) -> None:
-        """Remove what is due, a batch in each transaction, and the files of the blobs that are gone; where nothing is
-        due, nothing is written.
-        """
-        while not self._stop.is_set():
-            with self._database.read() as tx:
-                if not due(tx):
-                    return
-            self._files.let_ballast_go()
+        """Remove what is due, and the files of the blobs that are gone."""
+
+        def run() -> None:
             with self._database.write() as tx:
                 # Before too, as in `writing.py`: what was fetched just now must be known.
                 self._revisions.all_changed()
@@ -216,6 +211,16 @@ class Housekeeping:
                 gone = remove(tx)
             audit.log_removals(gone, None)
             self._registry.reconciler.remove(row.digest for row in gone if row.what == audit.BLOB)
+
+        self._while_due(due, run)
+
+    def _while_due(self, due: Callable[[Transaction], object], work: Callable[[], None]) -> None:
+        """Do a batch of work in each transaction, as long as there is any; where nothing is due, nothing is written."""
+        while not self._stop.is_set():
+            with self._database.read() as tx:
+                if not due(tx):
+                    return
+            self._storage.delete(work)
             # Whoever takes the lock again at once keeps everyone else from it.
             self._stop.wait(_PAUSE_SECONDS)
 

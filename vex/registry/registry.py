@@ -23,7 +23,7 @@ from vex.metrics import Value
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import deleting, pushing
 from vex.registry.reconciling import Reconciler
-from vex.registry.references import blob_in_repository, point_tag, untag
+from vex.registry.references import Release, blob_in_repository, point_tag, untag
 from vex.registry.storage import Storage
 from vex.registry.writing import Writer
 from vex.storage import queries, removal
@@ -266,12 +266,14 @@ class Registry:
 
     def delete_tag(self, name: RepositoryName, tag: Tag, actor: Actor) -> None:
         """Delete a tag, and what it alone kept; raises MANIFEST_UNKNOWN."""
-        self._files.let_ballast_go()
-        with self._writer.writing(name, actor) as (tx, release):
+
+        def delete(tx: Transaction, release: Release) -> None:
             now = int(self._clock())
             repository, row = _find_manifest(tx, name, tag)
             untag(tx, actor, repository, tag, row.id, now)
             release.drop(tx, repository, row.id, now)
+
+        self._writer.delete(name, actor, delete)
 
     def delete_manifest(self, name: RepositoryName, digest: Digest, actor: Actor) -> None:
         """Delete a manifest, and what it alone kept; raises MANIFEST_UNKNOWN, and REFERENCED while an index or a tag
@@ -279,8 +281,8 @@ class Registry:
 
         One that went by itself a short while ago, with its last tag, is deleted already.
         """
-        self._files.let_ballast_go()
-        with self._writer.writing(name, actor) as (tx, release):
+
+        def delete(tx: Transaction, release: Release) -> None:
             repository = queries.find_repository(tx, name)
             row = None if repository is None else queries.find_manifest(tx, repository, digest)
             if repository is None or (row is None and not self._pulls.take_lost(repository, digest)):
@@ -290,12 +292,14 @@ class Registry:
                     tx, release, actor, name, repository, row.id, self._rules.delete_untags, int(self._clock())
                 )
 
+        self._writer.delete(name, actor, delete)
+
     def delete_blob(self, name: RepositoryName, digest: Digest, actor: Actor) -> None:
         """Let go of a blob that was uploaded and not used; raises BLOB_UNKNOWN, and REFERENCED while a manifest needs
         it.
         """
-        self._files.let_ballast_go()
-        with self._writer.writing(name, actor) as (tx, release):
+
+        def delete(tx: Transaction, release: Release) -> None:
             now = int(self._clock())
             repository = queries.find_repository(tx, name)
             blob = queries.find_blob(tx, digest)
@@ -303,6 +307,8 @@ class Registry:
                 raise RegistryError(BLOB_UNKNOWN)
             deleting.delete_blob(tx, release, actor, name, repository, blob, now)
             self._pulls.forget_blob(repository, digest)
+
+        self._writer.delete(name, actor, delete)
 
     def _take_lease(self, tx: Transaction, repository: int, blob: int, digest: Digest, now: int, seconds: int) -> None:
         """Hold a blob for the manifest that a push sends next, which ends the lease.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Callable, NamedTuple, Protocol
 
+from vex.errors import DISK_FULL, RegistryError
 from vex.registry.pulls import Pulls
 from vex.registry.uploads import Uploads
 from vex.storage.blobs import BlobFiles
@@ -32,3 +33,15 @@ class Storage(NamedTuple):
     pulls: Pulls
     revisions: Revised
     clock: Callable[[], float] = time.time
+
+    def delete(self, work: Callable[[], None]) -> None:
+        """Do what deletes; where it fails for want of space, let go of what is kept for deletions, and do it once more.
+
+        Raises what the work raises. It is one transaction, or fails with its first, so that nothing is done twice.
+        """
+        try:
+            work()
+        except RegistryError as error:
+            if error.kind is not DISK_FULL or not self.files.let_ballast_go():
+                raise
+            work()

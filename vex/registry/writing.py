@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from typing import Callable
 
 from vex.errors import RegistryError
 from vex.names import RepositoryName
@@ -32,6 +33,7 @@ class Writer:
     """Changes repositories; any thread may use it. `unfinished` is set when a removal is left to housekeeping."""
 
     def __init__(self, storage: Storage, reconciler: Reconciler) -> None:
+        self._storage = storage
         self._database, self._pulls, self._revisions = storage.database, storage.pulls, storage.revisions
         self._clock = storage.clock
         self._reconciler = reconciler
@@ -51,6 +53,15 @@ class Writer:
             self._go_on(release, name, actor)
         if release.unfinished:
             self.unfinished.set()
+
+    def delete(self, name: RepositoryName, actor: Actor, work: Callable[[Transaction, Release], None]) -> None:
+        """Run what deletes as `writing` does, also on a full disk."""
+
+        def run() -> None:
+            with self.writing(name, actor) as (tx, release):
+                work(tx, release)
+
+        self._storage.delete(run)
 
     def _go_on(self, release: Release, name: RepositoryName, actor: Actor) -> None:
         """Go on with a removal that has begun, for a while."""

@@ -244,15 +244,16 @@ class BlobFiles:
         finally:
             os.close(descriptor)
 
-    def let_ballast_go(self) -> None:
-        """Give the space that was set aside to a deletion that may need it."""
+    def let_ballast_go(self) -> bool:
+        """Give the space that was set aside to a deletion that needs it; returns whether there was any."""
         try:
-            if self.free_bytes() < _BALLAST_BYTES:
-                os.unlink(self._ballast)
+            os.unlink(self._ballast)
         except FileNotFoundError:
-            pass
+            return False
         except OSError as error:
             _log.error("cannot let go of the space that is kept for deletions: %s", error)
+            return False
+        return True
 
     def path(self, digest: Digest) -> str:
         """Return where the file of a digest is, or would be."""
