@@ -10,7 +10,8 @@ import unittest
 
 from tests.support.manual import PAGES, README, TEXT, blocks
 from tests.support.server import TOP, vex
-from vex.settings.config import KEYS, describe
+from vex.settings.config import KEYS
+from vex.settings.file import describe
 
 COMMANDS = sorted(set(re.findall(r"(?:python3 vex\.pyz?|`vex) ([a-z]+(?: (?:add|password|list|delete))?)", TEXT)))
 KEY_LINES = set(re.findall(r"`([a-z-]+) = ", TEXT)) | set(

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vex.errors import Failure
-from vex.settings.config import KEYS, Config, describe, load
+from vex.settings.config import KEYS, Config
+from vex.settings.file import describe, load
 from vex.settings.values import Address, UnixAddress
 
 TOP = Path(__file__).resolve().parent.parent.parent
@@ -512,7 +513,7 @@ class DescribeTest(ConfigTestCase):
 
 class DefaultPathTest(ConfigTestCase):
     def found(self) -> str:
-        code = "from vex.settings.config import default_path; print(default_path())"
+        code = "from vex.settings.file import default_path; print(default_path())"
         environment = {**os.environ, "PYTHONPATH": str(TOP)}
         return subprocess.run(
             [sys.executable, "-c", code],

@@ -19,7 +19,8 @@ from vex.commands.passwords import known_password, new_password
 from vex.errors import VexError
 from vex.logs import escaped, log_to_standard_error
 from vex.service.serve import serve
-from vex.settings.config import KEYS, Config, Key, default_path, describe, load
+from vex.settings.config import KEYS, Config, Key
+from vex.settings.file import default_path, describe, load
 from vex.settings.values import DURATION, SIZE
 from vex.storage.directory import registry_in, registry_made_in
 from vex.storage.schema import WITH_TOKENS

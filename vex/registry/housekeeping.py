@@ -63,7 +63,6 @@ class Housekeeping:
         storage: Storage,
         registry: Registry,
         rules: Rules,
-        *,
         chores: Sequence[Step] = (),
         time_of_day: TimeOfDay | None = None,
     ) -> None:

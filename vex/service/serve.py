@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Callable
 
 from vex.access.tokens import Tokens
@@ -119,32 +120,20 @@ class _Service:
         self._storage_failure = ""
         self._work = HeavyWork()
         database = held.enter_context(contextlib.closing(Database(config.data_dir / "vex.db", on_failure=self._fail)))
-        users = self._users = Users(database, failures_per_minute=config.failed_logins)
-        tokens = self._tokens = Tokens(database)
+        self._users = Users(database, failures_per_minute=config.failed_logins)
+        self._tokens = Tokens(database)
         revisions = Revisions()
-        storage = self._storage = build_storage(
-            config,
-            database,
-            revisions,
-            owners=lambda: [identity.owner for identity in (*users.identities(), *tokens.identities())],
-        )
+        storage = self._storage = build_storage(config, database, revisions, owners=self._owners)
         rules = rules_of(config)
         registry = build_registry(storage, rules)
         certificates = self._certificates = Certificates(config.certificates())
         observations = Observations(storage, registry, certificates)
-        credentials, granting = build_access(config, users, tokens, observations.login_refused)
+        credentials, granting = build_access(config, self._users, self._tokens, observations.login_refused)
         sockets = open_sockets(config, held)
         push_port = push_port_of(sockets)
         pages = LaterPages(config, storage, registry, self._work, push_port)
-        chores = (
-            Step("pages", pages.load, once=True),
-            Step("tokens", tokens.save_uses),
-            Step("logins", users.log_refusals),
-            Step("memory", give_memory_back),
-        )
-        self._housekeeping = Housekeeping(
-            storage, registry, rules, chores=chores, time_of_day=TimeOfDay(config.data_dir)
-        )
+        chores = self._chores(pages, give_memory_back)
+        self._housekeeping = Housekeeping(storage, registry, rules, chores, TimeOfDay(config.data_dir))
         app = App(
             build_api(config, storage, registry, revisions, self._work),
             pages.load,
@@ -159,6 +148,19 @@ class _Service:
         self._server = Server(listeners, config.shutdown_timeout)
         observations.watch(listeners)
         observations.watch_steps(self._housekeeping)
+
+    def _owners(self) -> list[str]:
+        """List those whose credentials are valid."""
+        return [identity.owner for identity in (*self._users.identities(), *self._tokens.identities())]
+
+    def _chores(self, pages: LaterPages, give_memory_back: Callable[[], None]) -> Sequence[Step]:
+        """List what housekeeping does for others than the registry."""
+        return (
+            Step("pages", pages.load, once=True),
+            Step("tokens", self._tokens.save_uses),
+            Step("logins", self._users.log_refusals),
+            Step("memory", give_memory_back),
+        )
 
     def run(self, first_user: str) -> int:
         """Serve until a signal; returns the exit code."""
