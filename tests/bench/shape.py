@@ -20,7 +20,7 @@ from tests.bench.registries import Registry, Vex
 from tests.bench.sender import Job
 from tests.support.server import OCI_LAYER, OCI_MANIFEST
 from vex.names import Digest, RepositoryName, Tag
-from vex.storage import queries
+from vex.storage import blob_rows, manifest_rows, repository_rows
 from vex.storage.database import Database, Transaction
 
 LARGE, SMALL = 100_000, 1_000
@@ -155,23 +155,23 @@ def fill(data: Path, count: int) -> None:
     with database.write() as tx:
         for number in range(count):
             _add_image(tx, data, number, now)
-        repository = queries.ensure_repository(tx, RepositoryName(_TAGS), now)
-        manifest = queries.save_manifest(tx, Digest.of(_manifest(0)), _manifest(0), "", "{}")
-        queries.add_manifest(tx, repository, manifest, OCI_MANIFEST, None, now)
+        repository = repository_rows.ensure_repository(tx, RepositoryName(_TAGS), now)
+        manifest = manifest_rows.save_manifest(tx, Digest.of(_manifest(0)), _manifest(0), "", "{}")
+        manifest_rows.add_manifest(tx, repository, manifest, OCI_MANIFEST, None, now)
         for number in range(count):
-            queries.set_tag(tx, repository, Tag(_tag(number)), manifest, now)
+            manifest_rows.set_tag(tx, repository, Tag(_tag(number)), manifest, now)
     database.close()
 
 
 def _add_image(tx: Transaction, data: Path, number: int, now: int) -> None:
     content, manifest = _content(number), _manifest(number)
     (data / "blobs/sha256" / hashlib.sha256(content).hexdigest()).write_bytes(content)
-    repository = queries.ensure_repository(tx, RepositoryName(_repository(number)), now)
-    blob = queries.save_blob(tx, Digest.of(content), len(content), now)
-    row = queries.save_manifest(tx, Digest.of(manifest), manifest, "", "{}")
-    queries.add_manifest(tx, repository, row, OCI_MANIFEST, None, now)
-    queries.add_references(tx, repository, row, [blob], [])
-    queries.set_tag(tx, repository, Tag("latest"), row, now)
+    repository = repository_rows.ensure_repository(tx, RepositoryName(_repository(number)), now)
+    blob = blob_rows.save_blob(tx, Digest.of(content), len(content), now)
+    row = manifest_rows.save_manifest(tx, Digest.of(manifest), manifest, "", "{}")
+    manifest_rows.add_manifest(tx, repository, row, OCI_MANIFEST, None, now)
+    manifest_rows.add_references(tx, repository, row, [blob], [])
+    manifest_rows.set_tag(tx, repository, Tag("latest"), row, now)
 
 
 def _content(number: int) -> bytes:

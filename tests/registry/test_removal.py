@@ -16,7 +16,7 @@ from vex.http.answers import Answer, Answers
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry.pulls import Notes, Pulls
 from vex.registry.references import NOBODY, Release, untag
-from vex.storage import queries
+from vex.storage import manifest_rows, repository_rows
 
 APP = RepositoryName("app")
 # A piece takes some 5 ms; a machine that does much else takes longer for the same.
@@ -45,9 +45,9 @@ class RemovalTestCase(InProcessTestCase):
         release, now = Release(Pulls(0)), self.site.now
         spent: list[float] = []
         with self.site.database.write() as tx:
-            repository = queries.find_repository(tx, APP)
+            repository = repository_rows.find_repository(tx, APP)
             assert repository is not None
-            found = queries.find_tagged_manifest(tx, repository, Tag("1"))
+            found = manifest_rows.find_tagged_manifest(tx, repository, Tag("1"))
             assert found is not None
             untag(tx, NOBODY, repository, Tag("1"), found.id, now)
             release.drop(tx, repository, found.id, now)
@@ -144,8 +144,8 @@ class LargeRemovals(RemovalTestCase):
         with self.site.database.write() as tx:
             for number in range(5000):
                 content = json.dumps({**referrer, "annotations": {"number": str(number)}}).encode()
-                row = queries.save_manifest(tx, Digest(digest_of(content)), content, "", "{}")
-                queries.add_manifest(tx, 1, row, OCI_INDEX, Digest(subject.digest), self.site.now)
+                row = manifest_rows.save_manifest(tx, Digest(digest_of(content)), content, "", "{}")
+                manifest_rows.add_manifest(tx, 1, row, OCI_INDEX, Digest(subject.digest), self.site.now)
         spent = self.remove_tag(checked=False)
         self.assertGreater(len(spent), 20)
         self.assertLess(max(spent), _PIECE_SECONDS)

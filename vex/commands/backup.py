@@ -22,7 +22,7 @@ from vex.commands.check import each_blob
 from vex.errors import DISK_FULL, INTERNAL, Failure, RegistryError
 from vex.names import ALGORITHMS, Digest
 from vex.progress import Progress, mebibytes
-from vex.storage import queries
+from vex.storage import blob_rows
 from vex.storage.blobs import COPY, BlobFiles, make_directory, sync_directory
 from vex.storage.copying import Copier, Damaged, Removed, blob_folders, hash_of_file, put_file
 from vex.storage.database import Database, DatabaseFault, fold_log
@@ -147,7 +147,7 @@ class _Backup:
         sync_directory(self._directory)
         with contextlib.closing(Database(self._directory / _DATABASE, oldest=1)) as database, database.read() as tx:
             for file in self._target.files():
-                if queries.find_blob(tx, file.digest) is None:
+                if blob_rows.find_blob(tx, file.digest) is None:
                     os.unlink(self._target.path(file.digest))
                     self._dropped += 1
 

@@ -22,7 +22,7 @@ from vex.errors import INTERNAL, Failure, RegistryError
 from vex.formats.manifest import parse_stored
 from vex.names import Digest
 from vex.progress import Progress, mebibytes
-from vex.storage import faults, queries
+from vex.storage import blob_rows, faults, manifest_rows
 from vex.storage.blobs import REMOVED_PREFIX, BlobFiles
 from vex.storage.database import Database, DatabaseFault, Transaction
 from vex.storage.directory import locked, open_data, registry_in
@@ -74,12 +74,12 @@ class _Litter(NamedTuple):
     identity: _Found
 
 
-def each_blob(database: Database) -> Iterator[queries.BlobRow]:
+def each_blob(database: Database) -> Iterator[blob_rows.BlobRow]:
     """Walk over the rows of all blobs, with the lock free in between."""
     last = 0
     while True:
         with database.read() as tx:
-            blobs = queries.blobs_after(tx, last, _BATCH)
+            blobs = blob_rows.blobs_after(tx, last, _BATCH)
         if not blobs:
             return
         yield from blobs
@@ -198,12 +198,12 @@ class _Check:
         for row, digest in blobs:
             if self._options.repair:
                 with self._database.write() as tx:
-                    queries.delete_unheld_blob(tx, row)
+                    blob_rows.delete_unheld_blob(tx, row)
             self.found(f"blob {digest} is in no repository", remedy)
         for row, digest in manifests:
             if self._options.repair:
                 with self._database.write() as tx:
-                    queries.delete_unheld_manifest(tx, row)
+                    manifest_rows.delete_unheld_manifest(tx, row)
             self.found(f"manifest {digest} is in no repository", remedy)
 
     # Rows against files
@@ -219,7 +219,7 @@ class _Check:
             if fault or blob.damaged:
                 self._confirm(blob, identity, fault)
 
-    def _blob_fault(self, blob: queries.BlobRow, identity: _Found) -> str:
+    def _blob_fault(self, blob: blob_rows.BlobRow, identity: _Found) -> str:
         if identity is None:
             return "its file is missing"
         if identity.size != blob.size:
@@ -247,17 +247,17 @@ class _Check:
             if self._due > now:
                 self._wait(self._due - now)
 
-    def _confirm(self, blob: queries.BlobRow, identity: _Found, fault: str) -> None:
+    def _confirm(self, blob: blob_rows.BlobRow, identity: _Found, fault: str) -> None:
         """Tell about a blob, and repair its row, unless it was removed or pushed again since it was looked at."""
         repaired = self._options.repair
         with self._database.write() as tx:
-            if queries.find_blob(tx, blob.digest) != blob or self._identity(blob.digest) != identity:
+            if blob_rows.find_blob(tx, blob.digest) != blob or self._identity(blob.digest) != identity:
                 return
             repositories = faults.blob_repositories(tx, blob.id, _NAMED)
             if fault and repaired:
-                queries.mark_damaged(tx, blob.digest)
+                blob_rows.mark_damaged(tx, blob.digest)
             elif repaired and self._options.hashing:
-                queries.save_blob(tx, blob.digest, blob.size, int(time.time()))
+                blob_rows.save_blob(tx, blob.digest, blob.size, int(time.time()))
         name = f"blob {blob.digest}{f' in {_listed(repositories)}' if repositories else ''}"
         if fault:
             self.found(
@@ -295,7 +295,7 @@ class _Check:
         files = size = 0
         while batch := list(itertools.islice(walk, _BATCH)):
             with self._database.read() as tx:
-                unknown = [file for file in batch if queries.find_blob(tx, file.digest) is None]
+                unknown = [file for file in batch if blob_rows.find_blob(tx, file.digest) is None]
             for file in unknown:
                 if self._options.repair:
                     self._files.drop_set_aside(file.digest)
@@ -345,7 +345,7 @@ class _Check:
         found: list[_Litter] = []
         while batch := list(itertools.islice(walk, _BATCH)):
             with self._database.read() as tx:
-                without_row = [file for file in batch if queries.find_blob(tx, file.digest) is None]
+                without_row = [file for file in batch if blob_rows.find_blob(tx, file.digest) is None]
             found += [file._replace(identity=_identity(file.path)) for file in without_row]
         return found
 
@@ -379,7 +379,7 @@ def _manifest_fault(tx: Transaction, held: faults.HeldManifest) -> str:
     """
     if not faults.can_be_fetched(tx, held):
         return ""
-    content = queries.manifest_content(tx, held.manifest)
+    content = manifest_rows.manifest_content(tx, held.manifest)
     if Digest.of(content, held.digest.algorithm) != held.digest:
         return "its bytes do not have this digest"
     try:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from vex.errors import REFERENCED, RegistryError
 from vex.names import RepositoryName, Tag
 from vex.registry.references import Release, drop_unheld_blobs, untag
-from vex.storage import queries
+from vex.storage import blob_rows, manifest_rows, repository_rows
 from vex.storage.audit import BLOB, Actor, Told, log_removals
 from vex.storage.database import Transaction
 
@@ -30,11 +30,11 @@ def delete_manifest(
     """Delete a manifest, with its tags if `delete_untags` allows that; raises REFERENCED while an index or a tag needs
     it.
     """
-    parents = queries.manifest_parents(tx, repository, manifest, _NAMED)
+    parents = manifest_rows.manifest_parents(tx, repository, manifest, _NAMED)
     if parents:
         message = f"the manifest is part of {_named('index', 'indexes', parents)}; delete that first"
         raise RegistryError(REFERENCED, message, detail={"indexes": parents})
-    tags = queries.tags_of_manifest(tx, repository, manifest, -1 if delete_untags == "yes" else _NAMED)
+    tags = manifest_rows.tags_of_manifest(tx, repository, manifest, -1 if delete_untags == "yes" else _NAMED)
     if tags and delete_untags != "yes" and (delete_untags == "no" or len(tags) > 1):
         raise RegistryError(REFERENCED, _still_tagged(name, tags), detail={"tags": tags})
     for tag in tags:
@@ -48,18 +48,18 @@ def delete_blob(
     actor: Actor,
     name: RepositoryName,
     repository: int,
-    blob: queries.BlobRow,
+    blob: blob_rows.BlobRow,
     now: int,
 ) -> None:
     """Let go of a blob that was uploaded and not used; raises REFERENCED while a manifest needs it."""
-    manifests = queries.referencing_manifests(tx, repository, blob.id, _NAMED)
+    manifests = blob_rows.referencing_manifests(tx, repository, blob.id, _NAMED)
     if manifests:
         message = (
             f"the blob is part of {_named('manifest', 'manifests', manifests)}; it goes away with the last of them"
         )
         raise RegistryError(REFERENCED, message, detail={"manifests": manifests})
-    queries.drop_leases(tx, repository, [blob.id])
-    queries.mark_if_empty(tx, repository, now)
+    blob_rows.drop_leases(tx, repository, [blob.id])
+    repository_rows.mark_if_empty(tx, repository, now)
     gone = drop_unheld_blobs(tx, {blob.id})
     release.gone += gone
     if not gone:

@@ -21,7 +21,7 @@ from vex.registry.references import Release, expire_leases
 from vex.registry.registry import Registry, Rules
 from vex.registry.storage import Storage
 from vex.registry.summaries import fill_in
-from vex.storage import audit, queries, removal
+from vex.storage import audit, blob_rows, removal, repository_rows
 from vex.storage.database import Transaction
 from vex.storage.timekeeping import TimeOfDay
 
@@ -130,7 +130,7 @@ class Housekeeping:
         walk = self._files.files()
         while (names := [file.digest for file in itertools.islice(walk, _BATCH)]) and not self._stop.is_set():
             with self._database.read() as tx:
-                litter = [digest for digest in names if queries.find_blob(tx, digest) is None]
+                litter = [digest for digest in names if blob_rows.find_blob(tx, digest) is None]
             yield len(names), litter
 
     def _remove_litter(self, suspicious: bool) -> None:
@@ -163,7 +163,7 @@ class Housekeeping:
 
     def _check_rows_after(self, last: int) -> int:
         with self._database.read() as tx:
-            blobs = queries.blobs_after(tx, last, _BATCH)
+            blobs = blob_rows.blobs_after(tx, last, _BATCH)
         for blob in blobs:
             if self._files.size(blob.digest) != blob.size:
                 self._registry.reconciler.note_damage(blob)
@@ -172,7 +172,7 @@ class Housekeeping:
     def _expire_leases(self) -> None:
         now = int(self._clock())
         self._remove_due(
-            lambda tx: queries.expired_leases(tx, now, 1), lambda tx: expire_leases(tx, now, _BATCH, self._pulls)
+            lambda tx: blob_rows.expired_leases(tx, now, 1), lambda tx: expire_leases(tx, now, _BATCH, self._pulls)
         )
 
     def _expire_manifests(self) -> None:
@@ -257,11 +257,11 @@ def _interval(step: Step) -> float:
 
 
 def _empty_repositories(tx: Transaction, now: int, uploading: frozenset[RepositoryName]) -> list[int]:
-    found = queries.empty_repositories(tx, now - _DAY, _BATCH + len(uploading))
+    found = repository_rows.empty_repositories(tx, now - _DAY, _BATCH + len(uploading))
     return [repository for repository, name in found if name not in uploading]
 
 
 def _remove_empty_repositories(tx: Transaction, now: int, uploading: frozenset[RepositoryName]) -> list[audit.Told]:
     for repository in _empty_repositories(tx, now, uploading):
-        queries.delete_repository(tx, repository)
+        repository_rows.delete_repository(tx, repository)
     return []

@@ -12,7 +12,7 @@ from typing import Callable, NamedTuple
 from vex.errors import NAME_UNKNOWN, RegistryError
 from vex.names import Digest, RepositoryName
 from vex.progress import UNHURRIED, Work
-from vex.storage import listings, queries
+from vex.storage import listings, manifest_rows, repository_rows
 from vex.storage.database import Database, Transaction
 from vex.storage.listings import NAME, RepositoryEntry, View
 from vex.storage.referrers import ReferrerRow, list_referrers
@@ -45,12 +45,12 @@ class Lists:
     def repositories(self, last: str, limit: int) -> list[str]:
         """Return the names of repositories that hold a manifest, in ASCII order, after `last`."""
         with self._database.browse() as tx:
-            return queries.list_repositories(tx, last, limit)
+            return repository_rows.list_repositories(tx, last, limit)
 
     def tags(self, name: RepositoryName, last: str, limit: int) -> list[str]:
         """Return the tags of a repository in ASCII order, after `last`; raises NAME_UNKNOWN."""
         with self._database.browse() as tx:
-            return queries.list_tags(tx, _find(tx, name), last, limit)
+            return manifest_rows.list_tags(tx, _find(tx, name), last, limit)
 
     def repositories_extent(self, last: str, max_bytes: int, work: Work = UNHURRIED) -> Extent:
         """Tell how far the list of repositories goes in so many bytes."""
@@ -73,7 +73,7 @@ class Lists:
         is in the repository, by the rule for references, and so is found here by its own `subject`.
         """
         with self._database.browse() as tx:
-            repository = queries.find_repository(tx, name)
+            repository = repository_rows.find_repository(tx, name)
             if repository is None:
                 return [], False
             return list_referrers(tx, repository, subject, artifact_type, last, limit, _REFERRERS_BYTES)
@@ -95,7 +95,7 @@ def pieces(load: Names, last: str, end: str) -> Iterator[list[str]]:
 
 
 def _find(tx: Transaction, name: RepositoryName) -> int:
-    repository = queries.find_repository(tx, name)
+    repository = repository_rows.find_repository(tx, name)
     if repository is None:
         raise RegistryError(NAME_UNKNOWN)
     return repository

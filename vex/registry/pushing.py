@@ -14,7 +14,7 @@ from vex.names import Digest
 from vex.registry.pulls import Pulls
 from vex.registry.references import blob_in_repository
 from vex.registry.summaries import read_summary
-from vex.storage import listings, queries, removal
+from vex.storage import blob_rows, listings, manifest_rows, removal
 from vex.storage.blobs import BlobFiles
 from vex.storage.database import Transaction
 
@@ -62,18 +62,18 @@ def save_manifest(tx: Transaction, push: Push, digest: Digest, content: bytes, c
     MANIFEST_INVALID.
     """
     manifest, repository, subject = checked.manifest, push.repository, checked.subject
-    row = queries.save_manifest(tx, digest, content, manifest.artifact_type, checked.annotations)
+    row = manifest_rows.save_manifest(tx, digest, content, manifest.artifact_type, checked.annotations)
     blobs, children = _resolve(tx, push, manifest)
     waits = subject is not None and not removal.has_subject(tx, repository, subject)
-    queries.add_manifest(
+    manifest_rows.add_manifest(
         tx, repository, row, manifest.media_type, subject, push.now, push.now + push.wait if waits else None
     )
-    queries.add_references(tx, repository, row, blobs, children)
+    manifest_rows.add_references(tx, repository, row, blobs, children)
     for child in children:
         removal.revive(tx, repository, child)
     removal.keep_waiting_referrers(tx, repository, digest)
     listings.save_summary(tx, repository, row, checked.summary)
-    queries.drop_leases(tx, repository, blobs)
+    blob_rows.drop_leases(tx, repository, blobs)
     return row
 
 
@@ -100,13 +100,15 @@ def _resolve(tx: Transaction, push: Push, manifest: Manifest) -> tuple[set[int],
         if descriptor.required or descriptor.digest not in needed:
             needed[descriptor.digest] = descriptor
     for descriptor in needed.values():
-        child = queries.find_child(tx, push.repository, descriptor.digest, push.now) if manifest.is_index else None
+        child = (
+            manifest_rows.find_child(tx, push.repository, descriptor.digest, push.now) if manifest.is_index else None
+        )
         if child is not None:
             _check_size(descriptor, child.size)
             children.add(child.id)
             continue
         # BuildKit's cache images are indexes of layers: a child that is no manifest may be a blob.
-        blob = queries.find_blob(tx, descriptor.digest)
+        blob = blob_rows.find_blob(tx, descriptor.digest)
         if (
             blob is not None
             and not blob.damaged

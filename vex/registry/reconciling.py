@@ -14,7 +14,7 @@ from typing import Callable
 
 from vex.names import Digest
 from vex.registry.storage import Storage
-from vex.storage import queries
+from vex.storage import blob_rows
 from vex.storage.blobs import Count
 
 _log = logging.getLogger("vex")
@@ -46,17 +46,17 @@ class Reconciler:
         """Try again to remove the files that could not be removed before."""
         self._files.remove_left(lock=self._rows)
 
-    def note_damage(self, blob: queries.BlobRow) -> None:
+    def note_damage(self, blob: blob_rows.BlobRow) -> None:
         """Record and log that the file of a blob is missing or short, after a second look: it may have been removed or
         pushed since the first.
         """
         if blob.damaged:
             return
         with self._database.write() as tx:
-            if queries.find_blob(tx, blob.digest) != blob or self._files.size(blob.digest) == blob.size:
+            if blob_rows.find_blob(tx, blob.digest) != blob or self._files.size(blob.digest) == blob.size:
                 return
             tx.after_commit(self._revisions.all_changed)
-            queries.mark_damaged(tx, blob.digest)
+            blob_rows.mark_damaged(tx, blob.digest)
         _log.error(
             "the file of blob %s is missing or does not have %d bytes; push it again to heal it", blob.digest, blob.size
         )
@@ -64,4 +64,4 @@ class Reconciler:
     @contextlib.contextmanager
     def _rows(self) -> Iterator[Callable[[Digest], bool]]:
         with self._database.read() as tx:
-            yield lambda digest: queries.find_blob(tx, digest) is not None
+            yield lambda digest: blob_rows.find_blob(tx, digest) is not None

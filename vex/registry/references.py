@@ -14,7 +14,7 @@ import time
 
 from vex.names import Digest, Tag
 from vex.registry.pulls import Pulls
-from vex.storage import queries, removal
+from vex.storage import blob_rows, manifest_rows, removal, repository_rows
 from vex.storage.audit import BLOB, Actor, Told, manifest_told, tag_changed
 from vex.storage.database import Transaction
 
@@ -96,7 +96,7 @@ class Release:
             if time.thread_time() >= end:
                 break
         for repository in self._touched:
-            queries.mark_if_empty(tx, repository, now)
+            repository_rows.mark_if_empty(tx, repository, now)
         self._touched.clear()
 
     def work_on_due(self, tx: Transaction, now: int, limit: int) -> list[Told]:
@@ -158,7 +158,7 @@ class Release:
         if children or blobs:
             return False
         self._looked.pop((repository, manifest), None)
-        queries.delete_manifest(tx, repository, manifest)
+        manifest_rows.delete_manifest(tx, repository, manifest)
         return True
 
     def _drop_referrers(self, tx: Transaction, repository: int, manifest: int, digest: Digest, now: int) -> bool:
@@ -176,7 +176,7 @@ class Release:
         """
         for tag, target in removal.signature_tags(tx, repository, digest):
             if not all(
-                map(_SIGNATURE_TAG.fullmatch, queries.tags_of_manifest(tx, repository, target, _TAGS_LOOKED_AT))
+                map(_SIGNATURE_TAG.fullmatch, manifest_rows.tags_of_manifest(tx, repository, target, _TAGS_LOOKED_AT))
             ):
                 continue
             untag(tx, self._actor, repository, tag, target, now)
@@ -193,29 +193,29 @@ class Release:
     def _let_go(self, tx: Transaction, repository: int, blob: int, digest: Digest) -> None:
         until = self._pulls.hold_blob(repository, digest)
         if until:
-            queries.take_lease(tx, repository, blob, until)
+            blob_rows.take_lease(tx, repository, blob, until)
             return
         self.gone += drop_unheld_blobs(tx, {blob})
 
 
-def blob_in_repository(tx: Transaction, pulls: Pulls, repository: int, blob: queries.BlobRow, now: int) -> bool:
+def blob_in_repository(tx: Transaction, pulls: Pulls, repository: int, blob: blob_rows.BlobRow, now: int) -> bool:
     """Tell whether a blob is in a repository: a manifest references it, or a lease holds it, or held it until somebody
     was told of it.
     """
-    if queries.blob_in_repository(tx, repository, blob.id, now):
+    if blob_rows.blob_in_repository(tx, repository, blob.id, now):
         return True
-    return pulls.hold_blob(repository, blob.digest) > now and queries.blob_in_repository(tx, repository, blob.id, 0)
+    return pulls.hold_blob(repository, blob.digest) > now and blob_rows.blob_in_repository(tx, repository, blob.id, 0)
 
 
 def drop_unheld_blobs(tx: Transaction, blobs: set[int]) -> list[Told]:
     """Delete those blobs that nothing references and nothing holds; returns them."""
-    gone = (queries.delete_unheld_blob(tx, blob) for blob in sorted(blobs))
+    gone = (blob_rows.delete_unheld_blob(tx, blob) for blob in sorted(blobs))
     return [Told(BLOB, *found) for found in gone if found is not None]
 
 
 def untag(tx: Transaction, actor: Actor, repository: int, tag: Tag, manifest: int, now: int) -> None:
     """Delete a tag of a manifest."""
-    queries.delete_tag(tx, repository, tag)
+    manifest_rows.delete_tag(tx, repository, tag)
     tag_changed(tx, actor, repository, tag, manifest, None, now)
 
 
@@ -231,8 +231,8 @@ def point_tag(
     keep_replaced: int,
 ) -> None:
     """Point a tag at a manifest; what it pointed to before is released, or kept for `keep_replaced` seconds."""
-    replaced = queries.tag_target(tx, repository, tag)
-    queries.set_tag(tx, repository, tag, manifest, now)
+    replaced = manifest_rows.tag_target(tx, repository, tag)
+    manifest_rows.set_tag(tx, repository, tag, manifest, now)
     if replaced == manifest:
         return
     tag_changed(tx, actor, repository, tag, replaced, manifest, now)
@@ -246,14 +246,14 @@ def point_tag(
 
 def expire_leases(tx: Transaction, now: int, limit: int, pulls: Pulls) -> list[Told]:
     """Drop expired leases, at most `limit`, unless somebody relies on them; returns the blobs that are gone."""
-    leases = queries.expired_leases(tx, now, limit)
+    leases = blob_rows.expired_leases(tx, now, limit)
     dropped = set()
     for repository, blob, digest in leases:
         until = pulls.hold_blob(repository, digest)
         if until > now:
-            queries.take_lease(tx, repository, blob, until)
+            blob_rows.take_lease(tx, repository, blob, until)
             continue
-        queries.drop_leases(tx, repository, [blob])
-        queries.mark_if_empty(tx, repository, now)
+        blob_rows.drop_leases(tx, repository, [blob])
+        repository_rows.mark_if_empty(tx, repository, now)
         dropped.add(blob)
     return drop_unheld_blobs(tx, dropped)

@@ -26,7 +26,7 @@ from vex.registry.reconciling import Reconciler
 from vex.registry.references import Release, blob_in_repository, point_tag, untag
 from vex.registry.storage import Storage
 from vex.registry.writing import Writer
-from vex.storage import queries, removal
+from vex.storage import blob_rows, manifest_rows, removal, repository_rows
 from vex.storage.audit import Actor, manifest_pushed
 from vex.storage.database import Transaction
 from vex.storage.upload_files import Upload
@@ -71,7 +71,7 @@ class StoredBlob(NamedTuple):
 class ReadManifest(NamedTuple):
     """A manifest with its bytes; `note` remembers one more fetch of it."""
 
-    row: queries.ManifestRow
+    row: manifest_rows.ManifestRow
     content: bytes
     note: Callable[[], None]
 
@@ -97,7 +97,7 @@ class Registry:
 
     # Reading
 
-    def find_manifest(self, name: RepositoryName, reference: Reference) -> queries.ManifestRow:
+    def find_manifest(self, name: RepositoryName, reference: Reference) -> manifest_rows.ManifestRow:
         """Return what is known of a manifest without its bytes; raises MANIFEST_UNKNOWN."""
         with self._database.read() as tx:
             return _find_manifest(tx, name, reference)[1]
@@ -110,7 +110,7 @@ class Registry:
         """
         with self._database.read() as tx:
             repository, row = _find_manifest(tx, name, reference)
-            found = queries.manifest_content(tx, row.id) if content else b""
+            found = manifest_rows.manifest_content(tx, row.id) if content else b""
             note = self._pulls.noting(repository, row.digest, pushing=pushing)
             # While the lock is held: a removal that comes next must find the note.
             note()
@@ -149,22 +149,24 @@ class Registry:
         """
         now = int(self._clock())
         with self._database.read() as tx:
-            blob = queries.find_blob(tx, digest)
+            blob = blob_rows.find_blob(tx, digest)
             if blob is None or not _may_pull_blob(tx, blob.id, now, may_pull, leased=False):
                 raise RegistryError(BLOB_UNKNOWN)
         if blob.damaged or self._files.size(digest) != blob.size:
             raise self._damaged(blob)
         with self._database.write() as tx:
-            if queries.find_blob(tx, digest) != blob or not _may_pull_blob(tx, blob.id, now, may_pull, leased=False):
+            if blob_rows.find_blob(tx, digest) != blob or not _may_pull_blob(tx, blob.id, now, may_pull, leased=False):
                 raise RegistryError(BLOB_UNKNOWN)
-            self._take_lease(tx, queries.ensure_repository(tx, name, now), blob.id, digest, now, _HEAD_LEASE_SECONDS)
+            self._take_lease(
+                tx, repository_rows.ensure_repository(tx, name, now), blob.id, digest, now, _HEAD_LEASE_SECONDS
+            )
         return blob.size
 
-    def totals(self) -> queries.Totals:
+    def totals(self) -> repository_rows.Totals:
         """Count what the registry holds."""
         # Counting takes as long as there are many; pulls and pushes do not wait for it.
         with self._database.browse() as tx:
-            return queries.totals(tx)
+            return repository_rows.totals(tx)
 
     # Pushing
 
@@ -176,7 +178,7 @@ class Registry:
         """
         now = int(self._clock())
         with self._database.write() as tx:
-            blob = queries.find_blob(tx, digest)
+            blob = blob_rows.find_blob(tx, digest)
             if (
                 blob is None
                 or blob.damaged
@@ -185,7 +187,7 @@ class Registry:
             ):
                 return False
             self._take_lease(
-                tx, queries.ensure_repository(tx, name, now), blob.id, digest, now, self._rules.upload_lease
+                tx, repository_rows.ensure_repository(tx, name, now), blob.id, digest, now, self._rules.upload_lease
             )
         return True
 
@@ -199,8 +201,8 @@ class Registry:
             with self._files.publishing(digest):
                 self._files.publish(upload.path, digest)
                 with self._database.write() as tx:
-                    blob = queries.save_blob(tx, digest, upload.offset, now)
-                    repository = queries.ensure_repository(tx, upload.repository, now)
+                    blob = blob_rows.save_blob(tx, digest, upload.offset, now)
+                    repository = repository_rows.ensure_repository(tx, upload.repository, now)
                     self._take_lease(tx, repository, blob, digest, now, self._rules.upload_lease)
         except Exception:
             # Where the outcome of the commit is unknown, nothing can be looked up, and so nothing is removed.
@@ -246,7 +248,7 @@ class Registry:
         all_tags = tuple(dict.fromkeys([*([] if isinstance(reference, Digest) else [reference]), *tags]))
         with self._writer.writing(name, actor) as (tx, release):
             now = int(self._clock())
-            repository = queries.ensure_repository(tx, name, now)
+            repository = repository_rows.ensure_repository(tx, name, now)
             before = [_digest(tx, repository, written) for written in (reference, *tags)] if condition else []
             if removal.waits_for_parent(tx, repository, digest):
                 # Another push relies on it too, and what takes it up first may be gone before the second comes.
@@ -283,8 +285,8 @@ class Registry:
         """
 
         def delete(tx: Transaction, release: Release) -> None:
-            repository = queries.find_repository(tx, name)
-            row = None if repository is None else queries.find_manifest(tx, repository, digest)
+            repository = repository_rows.find_repository(tx, name)
+            row = None if repository is None else manifest_rows.find_manifest(tx, repository, digest)
             if repository is None or (row is None and not self._pulls.take_lost(repository, digest)):
                 raise RegistryError(MANIFEST_UNKNOWN)
             if row is not None:
@@ -301,8 +303,8 @@ class Registry:
 
         def delete(tx: Transaction, release: Release) -> None:
             now = int(self._clock())
-            repository = queries.find_repository(tx, name)
-            blob = queries.find_blob(tx, digest)
+            repository = repository_rows.find_repository(tx, name)
+            blob = blob_rows.find_blob(tx, digest)
             if repository is None or blob is None or not blob_in_repository(tx, self._pulls, repository, blob, now):
                 raise RegistryError(BLOB_UNKNOWN)
             deleting.delete_blob(tx, release, actor, name, repository, blob, now)
@@ -316,44 +318,46 @@ class Registry:
         Where another push has a lease on it already, whose manifest may come first and be gone before the second: then
         that finds a note.
         """
-        if queries.is_leased(tx, repository, blob, now):
+        if blob_rows.is_leased(tx, repository, blob, now):
             self._pulls.note_blob(repository, digest)
-        queries.take_lease(tx, repository, blob, now + seconds)
+        blob_rows.take_lease(tx, repository, blob, now + seconds)
 
-    def _damaged(self, blob: queries.BlobRow) -> RegistryError:
+    def _damaged(self, blob: blob_rows.BlobRow) -> RegistryError:
         self.reconciler.note_damage(blob)
         return RegistryError(BLOB_UNKNOWN, "the file of this blob is damaged; push it again")
 
     def _locate_blob(
         self, name: RepositoryName, digest: Digest, *, pushing: bool
-    ) -> tuple[queries.BlobRow | None, bytes]:
+    ) -> tuple[blob_rows.BlobRow | None, bytes]:
         """Find a blob of a repository, or the bytes of a manifest with this digest, and note what is relied on; raises
         BLOB_UNKNOWN.
         """
         with self._database.read() as tx:
-            repository = queries.find_repository(tx, name)
+            repository = repository_rows.find_repository(tx, name)
             if repository is not None:
-                blob = queries.find_blob(tx, digest)
+                blob = blob_rows.find_blob(tx, digest)
                 if blob is not None and blob_in_repository(tx, self._pulls, repository, blob, int(self._clock())):
                     if pushing:
                         self._pulls.note_blob(repository, digest)
                     return blob, b""
-                manifest = queries.find_manifest(tx, repository, digest)
+                manifest = manifest_rows.find_manifest(tx, repository, digest)
                 if manifest is not None:
                     self._pulls.note(repository, digest, pushing=pushing)
-                    return None, queries.manifest_content(tx, manifest.id)
+                    return None, manifest_rows.manifest_content(tx, manifest.id)
         raise RegistryError(BLOB_UNKNOWN)
 
 
-def _find_manifest(tx: Transaction, name: RepositoryName, reference: Reference) -> tuple[int, queries.ManifestRow]:
+def _find_manifest(
+    tx: Transaction, name: RepositoryName, reference: Reference
+) -> tuple[int, manifest_rows.ManifestRow]:
     """Return the ids of repository and manifest with what is known of it; raises MANIFEST_UNKNOWN."""
-    repository = queries.find_repository(tx, name)
+    repository = repository_rows.find_repository(tx, name)
     if repository is not None:
         by_digest = isinstance(reference, Digest)
         row = (
-            queries.find_manifest(tx, repository, Digest(reference))
+            manifest_rows.find_manifest(tx, repository, Digest(reference))
             if by_digest
-            else queries.find_tagged_manifest(tx, repository, Tag(reference))
+            else manifest_rows.find_tagged_manifest(tx, repository, Tag(reference))
         )
         if row is not None:
             return repository, row
@@ -362,9 +366,9 @@ def _find_manifest(tx: Transaction, name: RepositoryName, reference: Reference) 
 
 def _digest(tx: Transaction, repository: int, reference: Reference) -> Digest | None:
     row = (
-        queries.find_manifest(tx, repository, reference)
+        manifest_rows.find_manifest(tx, repository, reference)
         if isinstance(reference, Digest)
-        else queries.find_tagged_manifest(tx, repository, reference)
+        else manifest_rows.find_tagged_manifest(tx, repository, reference)
     )
     return row and row.digest
 
@@ -373,5 +377,5 @@ def _may_pull_blob(tx: Transaction, blob: int, now: int, may_pull: MayPull, *, l
     """Tell whether a client may pull from a repository whose manifests reference a blob, or, if leases count, that
     holds one on it.
     """
-    holders = queries.holding_repositories(tx, blob, now, _MOST_LOOKED_AT)
+    holders = blob_rows.holding_repositories(tx, blob, now, _MOST_LOOKED_AT)
     return any(may_pull(name) for name, referenced in holders if referenced or leased)

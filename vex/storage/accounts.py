@@ -1,4 +1,4 @@
-"""Every query of users and of machines' tokens; as in `queries.py`, which has those of the registry's contents."""
+"""Every query of users and of machines' tokens."""
 
 from __future__ import annotations
 

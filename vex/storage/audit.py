@@ -2,7 +2,7 @@
 of tags.
 
 A change of a tag is written to the trail in the transaction that makes it; what was removed, and that line of the log,
-is told once that is committed. As in `queries.py`, functions take the transaction that they run in, and never commit.
+is told once that is committed.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NoReturn
 
 from vex.names import ALGORITHMS, Digest
-from vex.storage import queries
+from vex.storage import blob_rows
 from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database
 from vex.storage.folders import Draft, Folder, Unsafe
@@ -42,7 +42,7 @@ class Copier:
         self._files = files
         self.linked = self.copied = self.bytes = 0
 
-    def copy(self, blob: queries.BlobRow, draft: Draft, folder: Folder, *, compared: bool) -> None:
+    def copy(self, blob: blob_rows.BlobRow, draft: Draft, folder: Folder, *, compared: bool) -> None:
         """Give a folder the file of a blob; one that is linked may be compared with its digest too. Raises Removed and
         Damaged.
         """
@@ -63,11 +63,11 @@ class Copier:
         self.copied += 1
         self.bytes += blob.size
 
-    def _explain_absence(self, blob: queries.BlobRow) -> NoReturn:
+    def _explain_absence(self, blob: blob_rows.BlobRow) -> NoReturn:
         """Tell a file that was removed, with its row, from one that is damaged; raises the one or the other."""
         with self._database.write() as tx:
             # While the write lock is held, a row means a file.
-            row = queries.find_blob(tx, blob.digest)
+            row = blob_rows.find_blob(tx, blob.digest)
             size = self._files.size(blob.digest)
         if row is None or (size == row.size and not row.damaged):
             raise Removed

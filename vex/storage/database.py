@@ -11,7 +11,7 @@ it in the same group, which becomes durable with it or not at all; one that fail
 holds the lock next and is no writer ends the group first: a read sees nothing that is not durable. What a crash can
 find: before the commit nothing of the group, after it all of it, and nobody was answered before.
 
-The queries are not here: see `queries.py`; nor the migrations: see `schema.py`.
+The queries are not here: see `__init__.py`; nor the migrations: see `schema.py`.
 """
 
 from __future__ import annotations

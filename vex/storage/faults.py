@@ -1,7 +1,4 @@
-"""The queries of `vex check`, which look for what must not be there.
-
-As in `queries.py`: functions take the transaction that they run in, never commit, and decide nothing.
-"""
+"""The queries of `vex check`, which look for what must not be there."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The queries of the web interface; what they show and sort by is stored at push time (`sql/002-web.sql`,
 `sql/003-totals.sql`).
 
-Like `queries.py`, whose functions also serve here: functions take the transaction that they run in, never commit, and
-decide nothing. No query parses a manifest or reads a blob, and each has an index for its order.
+No query parses a manifest or reads a blob, and each has an index for its order.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 from vex.formats.image import INDEX, Summary
 from vex.names import Digest, RepositoryName, Tag
-from vex.storage import queries
+from vex.storage import manifest_rows, repository_rows
 from vex.storage.database import Transaction
 
 NAME, PUSHED, SIZE = "name", "pushed", "size"
@@ -107,13 +106,13 @@ def repository_entry(tx: Transaction, name: RepositoryName) -> tuple[int, Reposi
 
 
 def measure_repositories(tx: Transaction, last: str, limit: int) -> Measure:
-    """Measure what `queries.list_repositories` returns."""
-    return _measure(tx, queries.REPOSITORIES, (last, limit))
+    """Measure what `repository_rows.list_repositories` returns."""
+    return _measure(tx, repository_rows.REPOSITORIES, (last, limit))
 
 
 def measure_tags(tx: Transaction, repository: int, last: str, limit: int) -> Measure:
-    """Measure what `queries.list_tags` returns."""
-    return _measure(tx, queries.TAGS, (repository, last, limit))
+    """Measure what `manifest_rows.list_tags` returns."""
+    return _measure(tx, manifest_rows.TAGS, (repository, last, limit))
 
 
 def _measure(tx: Transaction, names: str, parameters: Sequence[object]) -> Measure:

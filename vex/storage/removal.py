@@ -9,8 +9,7 @@ at a time.
 | GONE | nobody | nothing | keeps all that it references until `expires`; then lets go of it, a part in each transaction
 |
 
-So what can be fetched has what it references at every moment, and a crash in between leaves rows that are due. As in
-`queries.py`: functions take the transaction that they run in, never commit, and decide nothing.
+So what can be fetched has what it references at every moment, and a crash in between leaves rows that are due.
 """
 
 from __future__ import annotations

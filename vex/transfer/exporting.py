@@ -22,7 +22,7 @@ from vex.formats.manifest import OCI_INDEX, Descriptor, parse_stored
 from vex.http.forwarded import addressable
 from vex.names import Digest, RepositoryName, Tag, parse_image
 from vex.progress import Progress, mebibytes
-from vex.storage import listings, queries
+from vex.storage import blob_rows, listings, manifest_rows, repository_rows
 from vex.storage.blobs import BlobFiles, make_directory
 from vex.storage.copying import Copier, Damaged, Removed, blob_folders, has_content, put_file
 from vex.storage.database import Database
@@ -158,8 +158,8 @@ class _Export:
             self._row(self._tag)
             return [self._tag]
         with self._database.read() as tx:
-            repository = self._id(queries.find_repository(tx, self._repository))
-            tags = queries.list_tags(tx, repository, "", -1)
+            repository = self._id(repository_rows.find_repository(tx, self._repository))
+            tags = manifest_rows.list_tags(tx, repository, "", -1)
             return [*map(Tag, tags), *(entry.digest for entry in listings.list_unheld(tx, repository, 0, -1))]
 
     def run(self, references: Sequence[Tag | Digest]) -> str:
@@ -217,21 +217,21 @@ class _Export:
             f"{self._repository} {reference} is pushed and removed all the while; run this again when less is going on"
         )
 
-    def _row(self, reference: Tag | Digest) -> tuple[int, queries.ManifestRow | None]:
+    def _row(self, reference: Tag | Digest) -> tuple[int, manifest_rows.ManifestRow | None]:
         """Find a manifest; raises Failure when it is the tag that was asked for, and not there."""
         with self._database.read() as tx:
-            repository = self._id(queries.find_repository(tx, self._repository))
+            repository = self._id(repository_rows.find_repository(tx, self._repository))
             by_tag = isinstance(reference, Tag)
             row = (
-                queries.find_tagged_manifest(tx, repository, Tag(reference))
+                manifest_rows.find_tagged_manifest(tx, repository, Tag(reference))
                 if by_tag
-                else queries.find_manifest(tx, repository, Digest(reference))
+                else manifest_rows.find_manifest(tx, repository, Digest(reference))
             )
         if row is None and self._tag:
             raise Failure(f"there is no tag {reference} in {self._repository}; check the name")
         return repository, row
 
-    def _with_referrers(self, repository: int, row: queries.ManifestRow, reference: Tag | Digest) -> list[_Entry]:
+    def _with_referrers(self, repository: int, row: manifest_rows.ManifestRow, reference: Tag | Digest) -> list[_Entry]:
         entry: _Entry = {"mediaType": row.media_type, "digest": row.digest, "size": row.size}
         if isinstance(reference, Tag):
             entry["annotations"] = {IMAGE_NAME: f"{self._host}/{self._repository}:{reference}", REF_NAME: reference}
@@ -266,9 +266,9 @@ class _Export:
     def _manifest(self, repository: int, digest: Digest, subjects: deque[Digest]) -> None:
         """Write a manifest, and before it all that it needs; raises Removed and Damaged."""
         with self._database.read() as tx:
-            row = queries.find_manifest(tx, repository, digest)
+            row = manifest_rows.find_manifest(tx, repository, digest)
             # Another process may have removed it between the two queries.
-            content: bytes | None = None if row is None else queries.manifest_content(tx, row.id)
+            content: bytes | None = None if row is None else manifest_rows.manifest_content(tx, row.id)
         if row is None or content is None:
             raise Removed
         manifest = parse_stored(content, row.media_type)
@@ -306,14 +306,14 @@ class _Export:
 
     def _is_manifest(self, repository: int, digest: Digest) -> bool:
         with self._database.read() as tx:
-            return queries.find_manifest(tx, repository, digest) is not None
+            return manifest_rows.find_manifest(tx, repository, digest) is not None
 
     def _blob(self, digest: Digest) -> None:
         """Write a blob, unless it is there; raises Removed and Damaged."""
         if digest in self._done:
             return
         with self._database.read() as tx:
-            blob = queries.find_blob(tx, digest)
+            blob = blob_rows.find_blob(tx, digest)
         if blob is None:
             raise Removed
         if self._layout.has(digest, blob.size):

@@ -24,7 +24,7 @@ from vex.http.turns import Turns
 from vex.names import Digest, RepositoryName, Tag
 from vex.progress import UNHURRIED, Work
 from vex.registry.registry import Registry
-from vex.storage import audit, listings, queries
+from vex.storage import audit, listings, manifest_rows, repository_rows
 from vex.storage.database import Database, Transaction
 from vex.storage.listings import ManifestEntry, RepositoryEntry, View
 from vex.storage.referrers import ReferrerRow, list_referrers
@@ -141,7 +141,8 @@ class Browsing:
             )
             manifests = {entry.manifest for entry in listing.entries}
             return listing, {
-                manifest: queries.tags_of_manifest(tx, repository, manifest, _NAMED_IN_LIST) for manifest in manifests
+                manifest: manifest_rows.tags_of_manifest(tx, repository, manifest, _NAMED_IN_LIST)
+                for manifest in manifests
             }
 
     def unheld(self, name: RepositoryName, offset: int, limit: int) -> Listing[ManifestEntry]:
@@ -155,15 +156,15 @@ class Browsing:
     def manifest(self, name: RepositoryName, digest: Digest) -> ManifestView:
         """Return a manifest with everything around it; raises MANIFEST_UNKNOWN."""
         with self._database.browse(self._work) as tx:
-            repository = queries.find_repository(tx, name)
+            repository = repository_rows.find_repository(tx, name)
             entry = listings.manifest_entry(tx, repository, digest) if repository is not None else None
-            row = queries.find_manifest(tx, repository, digest) if repository is not None else None
+            row = manifest_rows.find_manifest(tx, repository, digest) if repository is not None else None
             if repository is None or entry is None or row is None:
                 raise RegistryError(MANIFEST_UNKNOWN)
-            tags = queries.tags_of_manifest(tx, repository, row.id, MOST_NAMED)
+            tags = manifest_rows.tags_of_manifest(tx, repository, row.id, MOST_NAMED)
             parents = [
                 _parent(tx, repository, parent)
-                for parent in queries.manifest_parents(tx, repository, row.id, MOST_NAMED)
+                for parent in manifest_rows.manifest_parents(tx, repository, row.id, MOST_NAMED)
             ]
             referrers, more = list_referrers(tx, repository, digest, "", "", MOST_NAMED, _REFERRERS_BYTES)
             # cosign 2 attaches signatures, attestations and SBOMs by tag.
@@ -194,8 +195,8 @@ class Browsing:
         raises MANIFEST_UNKNOWN.
         """
         with self._database.browse(self._work) as tx:
-            repository = queries.find_repository(tx, name)
-            row = queries.find_manifest(tx, repository, digest) if repository is not None else None
+            repository = repository_rows.find_repository(tx, name)
+            row = manifest_rows.find_manifest(tx, repository, digest) if repository is not None else None
         if row is None:
             raise RegistryError(MANIFEST_UNKNOWN)
         pieces, left = [], _MAX_DOCUMENT
@@ -219,18 +220,20 @@ class Browsing:
             total = audit.count_changes(tx, name, tag)
             offset = _last_offset(offset, limit, total)
             changes = audit.latest_changes(tx, name, tag, offset, limit)
-            repository = queries.find_repository(tx, name)
+            repository = repository_rows.find_repository(tx, name)
             digests = {digest for change in changes for digest in (change.before, change.after) if digest}
             held = {
-                digest for digest in digests if repository is not None and queries.find_manifest(tx, repository, digest)
+                digest
+                for digest in digests
+                if repository is not None and manifest_rows.find_manifest(tx, repository, digest)
             }
         return Listing(changes, offset, total), held
 
     def resolve(self, name: RepositoryName, tag: Tag) -> Digest:
         """Return the digest of the manifest that a tag points to; raises MANIFEST_UNKNOWN."""
         with self._database.browse(self._work) as tx:
-            repository = queries.find_repository(tx, name)
-            row = queries.find_tagged_manifest(tx, repository, tag) if repository is not None else None
+            repository = repository_rows.find_repository(tx, name)
+            row = manifest_rows.find_tagged_manifest(tx, repository, tag) if repository is not None else None
         if row is None:
             raise RegistryError(MANIFEST_UNKNOWN)
         return row.digest
@@ -271,13 +274,13 @@ class Browsing:
 
         return self._layers.get(layer, make, self._work)
 
-    def _reading(self, row: queries.ManifestRow) -> contextlib.AbstractContextManager[object]:
+    def _reading(self, row: manifest_rows.ManifestRow) -> contextlib.AbstractContextManager[object]:
         """Wait until a manifest can be read: one that is large alone; raises BUSY."""
         return self._large.take(self._work.left) if row.size > _LARGE else contextlib.nullcontext()
 
-    def _content(self, row: queries.ManifestRow) -> bytes:
+    def _content(self, row: manifest_rows.ManifestRow) -> bytes:
         with self._database.browse(self._work) as tx:
-            content: bytes | None = queries.manifest_content(tx, row.id)
+            content: bytes | None = manifest_rows.manifest_content(tx, row.id)
         if content is None:
             # Deleted a moment ago.
             raise RegistryError(MANIFEST_UNKNOWN)
@@ -314,8 +317,8 @@ def _find(tx: Transaction, name: RepositoryName) -> tuple[int, RepositoryEntry]:
 
 
 def _parent(tx: Transaction, repository: int, digest: Digest) -> Parent:
-    row = queries.find_manifest(tx, repository, digest)
-    return Parent(digest, queries.tags_of_manifest(tx, repository, row.id, _NAMED_IN_LIST) if row else ())
+    row = manifest_rows.find_manifest(tx, repository, digest)
+    return Parent(digest, manifest_rows.tags_of_manifest(tx, repository, row.id, _NAMED_IN_LIST) if row else ())
 
 
 def _listing(view: View, count: Callable[[], int], load: Callable[[View], Sequence[Entry]]) -> Listing[Entry]:

@@ -1,0 +1,93 @@
+"""The queries of repositories, and of the totals of all of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vex.names import RepositoryName
+from vex.storage.database import Transaction
+
+# Names after one, so many of them; `listings.py` measures them too.
+REPOSITORIES = "SELECT name FROM repository WHERE emptied IS NULL AND name > ? ORDER BY name LIMIT ?"
+
+
+class Totals(NamedTuple):
+    """What the registry holds; `blob_bytes` counts each blob once."""
+
+    repositories: int
+    tags: int
+    manifests: int
+    blobs: int
+    blob_bytes: int
+    damaged_blobs: int
+    leases: int
+
+
+def find_repository(tx: Transaction, name: RepositoryName) -> int | None:
+    """Return the id of a repository."""
+    found: int | None = tx.value("SELECT id FROM repository WHERE name = ?", (name,))
+    return found
+
+
+def ensure_repository(tx: Transaction, name: RepositoryName, now: int) -> int:
+    """Return the id of a repository; one that is new is empty."""
+    found = find_repository(tx, name)
+    return (
+        found if found is not None else tx.insert("INSERT INTO repository (name, emptied) VALUES (?, ?)", (name, now))
+    )
+
+
+def list_repositories(tx: Transaction, last: str, limit: int) -> list[str]:
+    """Return the names of repositories that hold a manifest, in ASCII order, after `last`."""
+    return [row[0] for row in tx.rows(REPOSITORIES, (last, limit))]
+
+
+def mark_filled(tx: Transaction, repository: int) -> None:
+    """Note that the repository holds a manifest."""
+    tx.execute("UPDATE repository SET emptied = NULL WHERE id = ? AND emptied IS NOT NULL", (repository,))
+
+
+def mark_if_empty(tx: Transaction, repository: int, now: int) -> None:
+    """Start the time after which a repository is removed, if it holds no manifest but those that are only held."""
+    tx.execute(
+        "UPDATE repository SET emptied = ? WHERE id = ? AND NOT EXISTS (SELECT 1 FROM tag WHERE repository ="
+        " repository.id)"
+        # All that has neither a tag nor an index above it, but referrers, which hang on their subjects; and those that
+        # wait for one.
+        " AND NOT EXISTS (SELECT 1 FROM repository_manifest INDEXED BY repository_manifest_root"
+        " WHERE repository = repository.id AND holders = 0 AND state < 2 AND subject IS NULL)"
+        " AND NOT EXISTS (SELECT 1 FROM repository_manifest INDEXED BY repository_manifest_waiting"
+        " WHERE repository = repository.id AND holders = 0 AND state < 2 AND subject IS NOT NULL AND expires IS NOT"
+        " NULL)",
+        (now, repository),
+    )
+
+
+def empty_repositories(tx: Transaction, emptied_before: int, limit: int) -> list[tuple[int, RepositoryName]]:
+    """Return repositories that have held neither manifest nor lease since before then."""
+    rows = tx.rows(
+        "SELECT id, name FROM repository WHERE emptied <= ? AND NOT EXISTS (SELECT 1 FROM lease WHERE repository ="
+        " repository.id)"
+        " AND NOT EXISTS (SELECT 1 FROM repository_manifest WHERE repository = repository.id) LIMIT ?",
+        (emptied_before, limit),
+    )
+    return [(row[0], RepositoryName(row[1])) for row in rows]
+
+
+def delete_repository(tx: Transaction, repository: int) -> None:
+    """Delete a repository that nothing hangs on."""
+    tx.execute("DELETE FROM repository WHERE id = ?", (repository,))
+
+
+def totals(tx: Transaction) -> Totals:
+    """Count what the registry holds."""
+    blobs, blob_bytes = tx.row("SELECT count(*), coalesce(sum(size), 0) FROM blob") or (0, 0)
+    return Totals(
+        repositories=tx.value("SELECT repositories FROM total"),
+        tags=tx.value("SELECT count(*) FROM tag"),
+        manifests=tx.value("SELECT count(*) FROM manifest"),
+        blobs=blobs,
+        blob_bytes=blob_bytes,
+        damaged_blobs=tx.value("SELECT count(*) FROM blob WHERE damaged"),
+        leases=tx.value("SELECT count(*) FROM lease"),
+    )
