@@ -7,6 +7,7 @@ import fcntl
 import os
 import sqlite3
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
@@ -57,6 +58,23 @@ class Reads(unittest.TestCase):
         self.add_user_elsewhere("alice")
         with self.database.write() as tx:
             self.assertEqual(tx.value("SELECT count(*) FROM user"), 1)
+
+    def test_a_glance_waits_for_nobody_and_sees_what_was_committed_last(self) -> None:
+        def names() -> list[str]:
+            return self.database.glance(lambda tx: [row[0] for row in tx.rows("SELECT name FROM user ORDER BY name")])
+
+        self.add_user_elsewhere("alice")
+        self.assertEqual(names(), ["alice"])
+        with self.database.write() as tx:
+            tx.execute("INSERT INTO user VALUES ('bob', x'00', x'00', 1, 1)")
+            seen: list[list[str]] = []
+            other = threading.Thread(target=lambda: seen.append(names()))
+            other.start()
+            other.join(20)
+            self.assertEqual(seen, [["alice"]])
+        self.assertEqual(names(), ["alice", "bob"])
+        self.add_user_elsewhere("carol")
+        self.assertEqual(names(), ["alice", "bob", "carol"])
 
 
 class Refused(unittest.TestCase):

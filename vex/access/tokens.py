@@ -95,8 +95,7 @@ class Tokens:
         """Return whose token this is, None if it is no token; raises UNAUTHORIZED if it has expired."""
         if not password.startswith(PREFIX):
             return None
-        with self._database.read() as tx:
-            token = accounts.find_token(tx, name)
+        token = self._database.glance(lambda tx: accounts.find_token(tx, name))
         if token is None or not hmac.compare_digest(token.hash, _hash(password)):
             return None
         if reason := self._refusal(token):
@@ -105,8 +104,7 @@ class Tokens:
 
     def find(self, name: str, version: int) -> Identity | None:
         """Return the identity of a token that has not expired, and has had this version all the time."""
-        with self._database.read() as tx:
-            token = accounts.find_token(tx, name)
+        token = self._database.glance(lambda tx: accounts.find_token(tx, name))
         return None if token is None or _version(token) != version or self._refusal(token) else self._used(token)
 
     def save_uses(self, *, at_once: bool = False) -> None:

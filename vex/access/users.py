@@ -132,8 +132,8 @@ class Users:
 
     def version(self, name: str) -> int | None:
         """Return the version of a user, None if there is no such user."""
-        with self._database.read() as tx:
-            return accounts.user_version(tx, name)
+        # At each request: it must not wait for those who push.
+        return self._database.glance(lambda tx: accounts.user_version(tx, name))
 
     def check(self, name: str, password: str, address: str) -> int:
         """Check that the password is that of the user, and return the user's version; raises UNAUTHORIZED, and
@@ -174,8 +174,7 @@ class Users:
                     del self._verifying[key]
 
     def _verify(self, name: str, password: str, address: str, fingerprint: bytes) -> int:
-        with self._database.read() as tx:
-            user = accounts.find_user(tx, name)
+        user = self._database.glance(lambda tx: accounts.find_user(tx, name))
         with self._lock:
             verified = self._verified.get(fingerprint)
         if user and verified and verified.version == user.version:

@@ -29,7 +29,7 @@ from vex.metrics import Buckets
 from vex.progress import UNHURRIED, Work
 from vex.storage.files import sync
 from vex.storage.groups import JOIN_SECONDS, Group, Lock
-from vex.storage.readers import BUSY_SECONDS, Readers, is_full, translated
+from vex.storage.readers import BUSY_SECONDS, Readers, T, is_full, translated
 from vex.storage.schema import settle, version_of
 
 # What queries raise on a file that is damaged, or no database, without a translation.
@@ -199,6 +199,17 @@ class Database:
         with translated(), self._readers.reading(work) as connection:
             self._refuse_after_failure()
             yield Transaction(connection)
+
+    def glance(self, query: Callable[[Transaction], T]) -> T:
+        """Run one query by a key on what was committed last, without the lock: no write keeps it waiting, not even its
+        commit.
+        """
+        self._refuse_after_failure()
+        try:
+            return self._readers.glance(lambda connection: query(Transaction(connection)))
+        except sqlite3.Error:
+            with translated():
+                raise
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Callable, TypeVar
 
 from vex.errors import DISK_FULL, INTERNAL, UNAVAILABLE, RegistryError, VexError
 from vex.progress import Work
@@ -28,13 +29,18 @@ _BROWSE_SECONDS = 2.0
 _LOOK_SECONDS = 0.2
 # A piece, some 0.5 ms: so many steps of SQLite's machine.
 _STEPS = 20_000
+T = TypeVar("T")
 
 
 class Readers:
-    """The connections, opened as they are needed; any thread may ask for one."""
+    """The connections, opened as they are needed; any thread may ask for one. One is for glances, which take
+    microseconds, and wait neither for a page nor for a write.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._glancing = threading.Lock()
+        self._glances: sqlite3.Connection | None = None
         self._idle: list[sqlite3.Connection] = []
         self._turns = threading.Semaphore(_READERS)
 
@@ -51,8 +57,18 @@ class Readers:
                 finally:
                     connection.execute("ROLLBACK")
 
+    def glance(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run one short query, which sees what was committed last: there is no transaction around it."""
+        with self._glancing:
+            if self._glances is None:
+                self._glances = _connect(self._path)
+            return query(self._glances)
+
     def close(self) -> None:
         """Close the connections, once those in use are free, and give out no more."""
+        with self._glancing:
+            if self._glances is not None:
+                self._glances.close()
         for _ in range(_READERS):
             self._turns.acquire(timeout=_BROWSE_SECONDS)
         while self._idle:

@@ -16,14 +16,14 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-KILL, SKIP = "kill", "skip"
+KILL, SKIP, HOLD = "kill", "skip", "hold"
 _SIZE = 4096
 _ARMED, _COUNTS, _TRAP = 0, struct.Struct("<qq"), 32
 
 
 class Trap(NamedTuple):
-    """What happens at the `nth` passing of a point, and `forever` or once; `action` is KILL, SKIP, or the name of an
-    errno.
+    """What happens at the `nth` passing of a point, and `forever` or once; `action` is KILL, SKIP, the name of an
+    errno, or HOLD, which delays the call until another trap is set, or none.
 
     `after` says that the call itself is done first: with an errno, a call that worked and says that it failed.
     """
@@ -77,8 +77,7 @@ class Points:
         with self._lock:
             if not self.armed:
                 return None
-            text = bytes(self._memory[_TRAP:]).partition(b"\n")[0]
-            trap = Trap(*json.loads(text))
+            trap = self._trap()
             if not fnmatch.fnmatchcase(point, trap.point):
                 return None
             passed, sprung = self._load()
@@ -86,6 +85,13 @@ class Points:
             due = passed == trap.nth or (trap.forever and passed > trap.nth)
             self._store(passed, sprung + due)
             return trap if due else None
+
+    def holds(self, trap: Trap) -> bool:
+        """Whether a trap is still the one that is set."""
+        return self.armed and self._trap() == trap
+
+    def _trap(self) -> Trap:
+        return Trap(*json.loads(bytes(self._memory[_TRAP:]).partition(b"\n")[0]))
 
     def _load(self) -> tuple[int, int]:
         passed, sprung = _COUNTS.unpack_from(self._memory, 8)

@@ -17,14 +17,16 @@ import signal
 import socket
 import sqlite3
 import sys
+import time
 from pathlib import Path
 from typing import Any, Callable
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent.parent.parent)
 
-from tests.proof.crash.points import KILL, SKIP, Points, Trap  # noqa: E402 -- the path of the checkout comes first
+from tests.proof.crash.points import HOLD, KILL, SKIP, Points, Trap  # noqa: E402 -- the path of the checkout comes first
 
 _PLACES = ("uploads", "blobs")
+_LOOK_SECONDS = 0.001
 # As SQLite, through the sqlite3 module, reports these: SQLITE_FULL, SQLITE_IOERR, SQLITE_CANTOPEN.
 _SQLITE_SAYS = {
     "ENOSPC": sqlite3.OperationalError("database or disk is full"),
@@ -109,6 +111,10 @@ class Layer:
             return call()
         if trap.action == SKIP:
             return instead()
+        if trap.action == HOLD:
+            while self._points.holds(trap):
+                time.sleep(_LOOK_SECONDS)
+            return call()
         if trap.after:
             # That it failed by itself, as the removal of a file that is gone does, changes nothing.
             with contextlib.suppress(Exception):

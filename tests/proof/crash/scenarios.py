@@ -30,9 +30,10 @@ class Hanging(Exception):
 class Session:
     """A client of a server, which writes down what was acknowledged."""
 
-    def __init__(self, server: Server, journal: Journal, seconds: float = 20) -> None:
-        """Requests that take more than `seconds` are hanging."""
+    def __init__(self, server: Server, journal: Journal, seconds: float = 20, name: str = "client") -> None:
+        """Requests that take more than `seconds` are hanging; `name` tells clients at work at the same time apart."""
         self.server = server
+        self.name = name
         self.journal = journal
         self.blobs: list[str] = []
         self._auth = Client(server.addresses["auth"], USER, timeout=seconds)
@@ -51,17 +52,22 @@ class Session:
     def change_tag(self, tag: str, seed: str | None, status: int) -> None:
         """Point a tag at an image whose blobs are there, or delete it."""
         path = f"{_PATH}/manifests/{tag}"
-        self.journal.add("intend", "client", f"{REPOSITORY}:{tag}", seed)
+        self.journal.add("intend", self.name, f"{REPOSITORY}:{tag}", seed)
         if seed is None:
             _ask(self._auth, (status, 404), "DELETE", path)
         else:
             self.write(status, "PUT", path, image_of(seed).manifest, OCI_MANIFEST)
-        self.journal.add("done", "client")
+        self.journal.add("done", self.name)
 
     def push(self, seed: str) -> None:
         """Push an image under a tag of its own name."""
-        _push_blobs(self, seed)
+        self.push_blobs(seed)
         self.change_tag(seed.replace(" ", "-"), seed, 201)
+
+    def push_blobs(self, seed: str) -> None:
+        """Push the config and the layers of an image."""
+        for content in image_of(seed).blobs:
+            self.write(201, "POST", f"{_PATH}/blobs/uploads/?digest={digest_of(content)}", content)
 
 
 def _ask(
@@ -96,20 +102,15 @@ def _patch(session: Session, seed: str) -> None:
     session.blobs.append(seed)
 
 
-def _push_blobs(session: Session, seed: str) -> None:
-    for content in image_of(seed).blobs:
-        session.write(201, "POST", f"{_PATH}/blobs/uploads/?digest={digest_of(content)}", content)
-
-
 def _push(session: Session, seed: str) -> None:
-    _push_blobs(session, seed)
+    session.push_blobs(seed)
     session.change_tag("moving", seed, 201)
 
 
 def _two(session: Session, seed: str) -> None:
     """Have an image that the tag points at, so that it is replaced, and the blobs of another."""
     _push(session, f"{seed} before")
-    _push_blobs(session, seed)
+    session.push_blobs(seed)
 
 
 def _manifest(session: Session, seed: str) -> None:
