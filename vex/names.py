@@ -1,13 +1,15 @@
-"""Value types of the registry's names: RepositoryName, Tag and Digest.
+"""Value types of the registry's names: RepositoryName, Tag and Digest, and patterns for them.
 
-Each is a `str` that has been checked once, at the edge, with `parse`; inside, nothing checks a name again. The grammars
-are those of the OCI distribution specification 1.1, "Pulling manifests", and of the image specification, "Digests".
+Each name is a `str` that has been checked once, at the edge, with `parse`; inside, nothing checks a name again. The
+grammars are those of the OCI distribution specification 1.1, "Pulling manifests", and of the image specification,
+"Digests". In patterns, `*` stands for any number of any characters, slashes included.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from fnmatch import fnmatchcase
 
 from vex.errors import DIGEST_INVALID, NAME_INVALID, TAG_INVALID, RegistryError
 
@@ -15,6 +17,10 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _HEX = re.compile(r"[0-9a-f]+")
+# Characters of names, and *.
+_REPOSITORY_PATTERN = re.compile(r"[a-z0-9._/*-]{1,255}")
+_TAG_PATTERN = re.compile(r"[a-zA-Z0-9_.*-]{1,128}")
+_EXCEPT = "!"
 
 # Clients limit host, "/" and name together to 255 characters.
 MAX_REPOSITORY_NAME = 255
@@ -80,6 +86,40 @@ class Digest(str):
     def encoded(self) -> str:
         """The hex digits."""
         return self.partition(":")[2]
+
+
+class TagPatterns(tuple[str, ...]):
+    """A list of patterns of tags, such as `v*, !*-rc*`: `!` leaves out again what those before it cover."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> TagPatterns:
+        """Read patterns with commas between them, none of "". Raises ValueError."""
+        patterns = cls(pattern.strip() for pattern in text.split(",")) if text else cls()
+        # A list that begins with an exception would cover nothing.
+        if not all(map(_is_tag_pattern, patterns)) or text.startswith(_EXCEPT):
+            raise ValueError(text)
+        return patterns
+
+    def covers(self, tag: str) -> bool:
+        """Tell whether a tag is one of these: the last pattern that it matches decides."""
+        for pattern in reversed(self):
+            if fnmatchcase(tag, pattern.lstrip(_EXCEPT)):
+                return not pattern.startswith(_EXCEPT)
+        return False
+
+    def __str__(self) -> str:
+        return ", ".join(self)
+
+
+def _is_tag_pattern(text: str) -> bool:
+    return _TAG_PATTERN.fullmatch(text[1:] if text.startswith(_EXCEPT) else text) is not None
+
+
+def is_repository_pattern(text: str) -> bool:
+    """Tell whether a text can be a pattern of names of repositories."""
+    return _REPOSITORY_PATTERN.fullmatch(text) is not None
 
 
 def parse_algorithm(text: str) -> str:

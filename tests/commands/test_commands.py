@@ -126,7 +126,7 @@ class CommandLines(CommandCase):
     def test_serve_has_a_flag_for_every_key_that_describe_shows(self) -> None:
         keys = {
             line.lstrip("#").partition(" =")[0]
-            for line in self.run_vex("describe").stdout.splitlines()
+            for line in self.run_vex("describe").stdout.partition("\n#[")[0].splitlines()
             if " =" in line and not line.startswith("# ")
         }
         self.assertGreater(len(keys), 20)
@@ -168,6 +168,16 @@ class CommandLines(CommandCase):
         ):
             with self.subTest(content):
                 self.assert_failed(self.run_vex("testconfig", self.write("wrong.conf", content)), *words)
+
+    def test_testconfig_lists_every_mistake_a_line_each(self) -> None:
+        content = "nonsense = 1\n[repositories team/*]\nimutable = v*\nquota = \x1b[2J\n"
+        result = self.run_vex("testconfig", self.write("wrong.conf", content))
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+        lines = result.stderr.splitlines()
+        self.assertEqual(len(lines), 3, lines)
+        for line, words in zip(lines, ("line 1: nonsense", "line 3: imutable", "line 4: quota")):
+            self.assertRegex(line, rf"\Avex: .*wrong\.conf, {words}: ")
+            self.assertNotIn("\x1b", line)
 
     def test_testconfig_of_what_is_no_file_fails(self) -> None:
         self.assert_failed(self.run_vex("testconfig", "nowhere.conf"), "nowhere.conf")

@@ -470,8 +470,9 @@ class DescribeTest(ConfigTestCase):
         self.assertEqual(self.load(describe(), data_dir="data"), load(None, {}))
 
     def test_it_loads_to_the_defaults_with_every_key_uncommented(self) -> None:
-        uncommented = re.sub(r"^#(?=[a-z])", "", describe(), flags=re.MULTILINE)
-        self.assertNotEqual(uncommented, describe())
+        keys = describe().partition("\n#[")[0]
+        uncommented = re.sub(r"^#(?=[a-z])", "", keys, flags=re.MULTILINE)
+        self.assertNotEqual(uncommented, keys)
         self.assertEqual(self.load(uncommented, data_dir="data"), load(None, {}))
 
     def test_every_key_has_a_comment_and_its_default(self) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from vex.errors import Failure, RegistryError
 from vex.http.message import Request
-from vex.names import RepositoryName
+from vex.names import RepositoryName, is_repository_pattern
 
 PULL, PUSH, DELETE = "pull", "push", "delete"
 _ACTIONS = {PULL: (PULL,), PUSH: (PUSH,), DELETE: (DELETE,), "*": (PULL, PUSH, DELETE)}
@@ -22,8 +22,6 @@ EVERYTHING = "*"
 # Clocks of machines differ. What was issued further ahead than this was issued by a clock that was wrong, or is looked
 # at by one that is.
 CLOCK_SECONDS = 60
-# Characters of repository names, and *, which stands for any number of them, slashes included.
-_PATTERN = re.compile(r"[a-z0-9._/*-]{1,255}")
 # Docker's "Token Scope Documentation"; the class in parentheses is sent for plugins.
 _SCOPE = re.compile(r"repository(?:\([a-z0-9-]{1,64}\))?:([^:]{1,255}):([a-z,*]{1,64})")
 
@@ -94,7 +92,7 @@ def identity_of(request: Request) -> Identity:
 
 def check_pattern(pattern: str) -> None:
     """Check a pattern for names of repositories; raises Failure."""
-    if not _PATTERN.fullmatch(pattern):
+    if not is_repository_pattern(pattern):
         raise Failure(
             f"{pattern!r} is not a pattern for repositories: use a name such as team/app, with * for any characters,"
             " such as team/*"

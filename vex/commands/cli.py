@@ -20,7 +20,7 @@ from vex.errors import VexError
 from vex.logs import escaped, log_to_standard_error
 from vex.service.serve import serve
 from vex.settings.config import KEYS, Config, Key
-from vex.settings.file import default_path, describe, load
+from vex.settings.file import Mistakes, default_path, describe, load
 from vex.settings.values import DURATION, SIZE
 from vex.storage.directory import registry_in, registry_made_in
 from vex.storage.schema import WITH_TOKENS
@@ -442,7 +442,12 @@ def _describe(options: argparse.Namespace) -> int:
 
 
 def _testconfig(options: argparse.Namespace) -> int:
-    load(options.file, {})
+    try:
+        load(options.file, {})
+    except Mistakes as mistakes:
+        for mistake in mistakes.all:
+            print(f"vex: {escaped(mistake)}", file=sys.stderr)
+        return 1
     print(f"{options.file}: OK")
     return 0
 

@@ -67,7 +67,7 @@ class Housekeeping:
         time_of_day: TimeOfDay | None = None,
     ) -> None:
         self._storage = storage
-        self._database, self._files, self._uploads, pulls, self._revisions, self._clock = storage
+        self._database, self._files, self._uploads, pulls, self._revisions, _, self._clock = storage
         self._pulls = pulls
         self._registry = registry
         self._audit_keep = rules.audit_keep

@@ -88,7 +88,7 @@ class Registry:
     """The registry; any thread may use it. Counts the uploads that became a blob, and their bytes."""
 
     def __init__(self, storage: Storage, rules: Rules) -> None:
-        self._database, self._files, self._uploads, self._pulls, _, self._clock = storage
+        self._database, self._files, self._uploads, self._pulls, _, self._policies, self._clock = storage
         self._rules = rules
         self.reconciler = Reconciler(storage)
         self._writer = Writer(storage, self.reconciler)

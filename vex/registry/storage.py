@@ -6,6 +6,7 @@ import time
 from typing import Callable, NamedTuple, Protocol
 
 from vex.errors import DISK_FULL, RegistryError
+from vex.registry.policies import Policies
 from vex.registry.pulls import Pulls
 from vex.registry.uploads import Uploads
 from vex.storage.blobs import BlobFiles
@@ -23,8 +24,8 @@ class Revised(Protocol):
 
 
 class Storage(NamedTuple):
-    """Rows, files and uploads; what clients were told a short while ago, in memory alone; who is told of changes; and
-    the time of day.
+    """Rows, files and uploads; what clients were told a short while ago, in memory alone; who is told of changes; what
+    the operator wants of each repository; and the time of day.
     """
 
     database: Database
@@ -32,6 +33,7 @@ class Storage(NamedTuple):
     uploads: Uploads
     pulls: Pulls
     revisions: Revised
+    policies: Policies
     clock: Callable[[], float] = time.time
 
     def delete(self, work: Callable[[], None]) -> None:

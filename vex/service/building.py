@@ -34,6 +34,7 @@ from vex.http.sockets import Sockets, listen, passed, port_of
 from vex.http.turns import HeavyWork
 from vex.logs import AccessLog
 from vex.registry.listing import Lists
+from vex.registry.policies import Clause, Policies
 from vex.registry.pulls import Pulls
 from vex.registry.registry import Registry, Rules
 from vex.registry.storage import Storage
@@ -41,6 +42,7 @@ from vex.registry.uploads import UploadLimits, Uploads
 from vex.service.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
 from vex.service.observations import Observations
 from vex.settings.config import Config
+from vex.settings.sections import REPOSITORIES
 from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database
 
@@ -58,7 +60,7 @@ def build_storage(
     files = BlobFiles(config.data_dir)
     uploads = Uploads(files, upload_limits(config), owners=owners, clock=clock)
     pulls = Pulls(int(config.pull_grace), clock=clock, steady=steady)
-    return Storage(database, files, uploads, pulls, revisions, clock)
+    return Storage(database, files, uploads, pulls, revisions, Policies(clauses_of(config)), clock)
 
 
 def build_registry(storage: Storage, rules: Rules) -> Registry:
@@ -168,6 +170,15 @@ def rules_of(config: Config) -> Rules:
         config.manifest_depth_limit,
         config.audit_keep,
     )
+
+
+def clauses_of(config: Config) -> list[Clause]:
+    """Return what the sections of the configuration say of repositories."""
+    return [
+        Clause(section.argument, section.place, section.values)
+        for section in config.sections
+        if section.kind == REPOSITORIES.word
+    ]
 
 
 def upload_limits(config: Config) -> UploadLimits:

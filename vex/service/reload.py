@@ -1,7 +1,8 @@
 """SIGHUP: reads the configuration and the certificates again, while every connection goes on.
 
-What is wrong is logged, and changes nothing. Of the configuration, the keys that are `reloaded` count at once: one
-assignment replaces all of them, so that no thread sees half. Others are built into what runs, and are named in the log.
+What is wrong is logged, and changes nothing. Of the configuration, the keys that are `reloaded`, and all sections,
+count at once: one assignment replaces all of them, so that no thread sees half. Others are built into what runs, and
+are named in the log.
 """
 
 from __future__ import annotations
@@ -37,10 +38,13 @@ def _apply(config: Config, found: Config, limit: Callable[[Config], None]) -> tu
     current = config._replace(
         **{key.attribute: getattr(found, key.attribute) for key in changed if _is_reloaded(key, config, found)}
     )
+    current = current._replace(sections=found.sections)
     limit(current)
+    if found.sections != config.sections:
+        _log.info("the sections of the configuration are read again: %s", ", ".join(map(str, found.sections)) or "none")
     for key in changed:
         _tell(key, getattr(config, key.attribute), getattr(found, key.attribute), getattr(current, key.attribute))
-    return current, bool(changed)
+    return current, bool(changed) or found.sections != config.sections
 
 
 def _is_reloaded(key: Key, config: Config, found: Config) -> bool:

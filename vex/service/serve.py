@@ -29,6 +29,7 @@ from vex.service.building import (
     build_listeners,
     build_registry,
     build_storage,
+    clauses_of,
     head_limits,
     open_sockets,
     push_port_of,
@@ -228,6 +229,7 @@ class _Service:
     def _limit(self, config: Config) -> None:
         self._users.limit_failures(config.failed_logins)
         self._storage.uploads.limits = upload_limits(config)
+        self._storage.policies.replace(clauses_of(config))
         self._server.shutdown_seconds = config.shutdown_timeout
         for listener in self._server.listeners:
             listener.limit(head_limits(config), timeouts(config))

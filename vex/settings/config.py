@@ -7,6 +7,7 @@ changes. Nothing is opened here: that certificates and directories can be used i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -73,6 +74,25 @@ class Key(NamedTuple):
         ):
             raise ValueError(text)
         return value
+
+
+class Section(NamedTuple):
+    """A section of the file: the two words of its header, such as `repositories` and `team/*`, the line of that, and
+    its values by the names of attributes.
+    """
+
+    kind: str
+    argument: str
+    line: int
+    values: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"[{self.kind} {self.argument}]"
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return f"{self}, line {self.line} of the configuration"
 
 
 _rows: list[tuple[str, Kind[Any], str, str, bool]] = []
@@ -272,6 +292,9 @@ class Config(NamedTuple):
     shutdown_timeout: float = _key(
         "30s", DURATION, "Time for requests under way to end when the server is stopped.", reloaded=True
     )
+
+    # No key: see sections.py.
+    sections: tuple[Section, ...] = ()
 
     def certificates(self) -> dict[str, tuple[Path, Path]]:
         """Return the certificate and the key of each listener that has them, by its name."""

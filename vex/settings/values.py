@@ -16,6 +16,7 @@ from vex.logs import STANDARD_ERROR
 
 T = TypeVar("T")
 
+_MAX_SHOWN = 80
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
 _PORT = re.compile(r"[0-9]{1,5}")
 _MAX_PORT = 65535
@@ -189,6 +190,11 @@ TEMPLATE = Kind(
     _parse_template,
 )
 PREFIX = Kind("PATH", "a path that begins and ends with /, such as /blobs/; or nothing", _parse_prefix)
+
+
+def shown(text: str) -> str:
+    """Quote a text of the configuration, escaped, and cut where it is long."""
+    return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")
 
 
 def choice(words: tuple[str, ...]) -> Kind[str]:
