@@ -38,8 +38,8 @@ ROOMS["commands"] = {*ROOMS}
 NOT_FOR_TRANSFER = {
     f"http.{module}" for module in ("connection", "server", "sockets", "certificates", "pace", "slots", "sending")
 }
-# Who starts a server, which other commands do without.
-STARTS_THE_SERVICE = {"commands.cli"}
+# Who starts a server, or does what one does where none runs; other commands do without.
+STARTS_THE_SERVICE = {"commands.cli", "commands.acting"}
 
 # Who imports a module of Vex within a function: the list of what is loaded after `ready`, and, before that, what only
 # some configurations need. A command loads what it needs when it runs, so that the others start quickly.
@@ -58,7 +58,7 @@ RESERVED = {
     },  # cli for the version that it prints, check for the errors of a broken database
     "subprocess": set(),
     "urllib.request": set(),
-    "http.client": {"transfer.remote", "transfer.replies", "transfer.steady"},
+    "http.client": {"commands.acting", "transfer.remote", "transfer.replies", "transfer.steady"},
 }
 SQL = re.compile(
     r"\s*(SELECT\s|INSERT\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s|REPLACE\s+INTO\s|PRAGMA\s|CREATE\s+(TABLE|INDEX)\s|BEGIN\s+IMMEDIATE)"

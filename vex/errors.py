@@ -86,6 +86,8 @@ DISK_FULL = Kind(
     507,
     "the registry's disk is full; delete tags that are not needed or add space, then push again",
 )
+# A command that the running registry cannot do; the message says why.
+FAILED = Kind("FAILED", 400, "this cannot be done")
 
 
 class VexError(Exception):

@@ -148,7 +148,7 @@ class OlderDatabase(unittest.TestCase):
         log's copy.
         """
         copy = self.server.directory / "copy"
-        shutil.copytree(self.server.data, copy)
+        shutil.copytree(self.server.data, copy, ignore=shutil.ignore_patterns("control.sock"))
         self.server.kill()
         shutil.rmtree(self.server.data)
         copy.rename(self.server.data)

@@ -112,6 +112,7 @@ def _parser() -> _Parser:
             "show the changes of tags, each with its time, user, address and digests; the registry may be running",
         )
     )
+    _ls_flags(add("ls", _ls, "list repositories, or the tags of one; the registry may be running"))
     saved = add(
         "backup",
         _backup,
@@ -227,6 +228,13 @@ def _log_flags(parser: _Parser) -> None:
         type=_duration,
         default=0.0,
         help="of this last time only, such as 90m or 7d",
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON, an object a line")
+
+
+def _ls_flags(parser: _Parser) -> None:
+    parser.add_argument(
+        "repository", metavar="REPOSITORY", nargs="?", default="", help="list its tags; default: all repositories"
     )
     parser.add_argument("--json", action="store_true", help="as JSON, an object a line")
 
@@ -384,6 +392,13 @@ def _log(options: argparse.Namespace) -> int:
         print("vex: no change of a tag is recorded for this", file=sys.stderr)
     sys.stdout.flush()
     return 0
+
+
+def _ls(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.commands.inventory import ls
+
+    return ls(_config(options), options.repository, as_json=options.json)
 
 
 def _backup(options: argparse.Namespace) -> int:

@@ -145,14 +145,19 @@ def json_response(
     return Response(status, [("Content-Type", media_type), *headers], body, basis=basis)
 
 
-def error_response(error: RegistryError) -> Response:
+def error_document(error: RegistryError) -> dict[str, object]:
     """Turn an error into the document of the OCI distribution specification, "Error Codes"."""
     entry: dict[str, object] = {"code": error.kind.code, "message": error.message}
     if error.detail is not None:
         entry["detail"] = error.detail
+    return {"errors": [entry]}
+
+
+def error_response(error: RegistryError) -> Response:
+    """Answer with the document of an error."""
     response = json_response(
         error.kind.status,
-        {"errors": [entry]},
+        error_document(error),
         [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), *error.headers],
     )
     response.last = isinstance(error, MalformedRequest)

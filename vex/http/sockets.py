@@ -106,17 +106,25 @@ class _FileSocket(socket.socket):
 
 def _listen_at_path(name: str, address: UnixAddress, backlog: int) -> socket.socket:
     try:
-        listening = _FileSocket(socket.AF_UNIX)
-        with _closed_on_error(listening):
-            _bind_to_path(listening, address.path)
-            listening.made = os.lstat(address.path)
-            # Nobody connects before the mode is right: that is refused until it listens.
-            os.chmod(address.path, _SOCKET_MODE)
-            listening.listen(backlog)
+        return listen_at_path(address.path, backlog, _SOCKET_MODE)
     except OSError as error:
         raise Failure(
             f"cannot listen on {address} for {name}: {error.strerror or error}; {_path_advice(name, error)}"
         ) from error
+
+
+def listen_at_path(path: Path, backlog: int, mode: int) -> socket.socket:
+    """Bind and listen at a path, with this mode of its file; raises OSError."""
+    listening = _FileSocket(socket.AF_UNIX)
+    with _closed_on_error(listening):
+        with contextlib.suppress(OSError):
+            # The file has the right mode from the beginning where the system takes it from the socket, as Linux does.
+            os.fchmod(listening.fileno(), mode)
+        _bind_to_path(listening, path)
+        listening.made = os.lstat(path)
+        # Nobody connects before the mode is right: that is refused until it listens.
+        os.chmod(path, mode)
+        listening.listen(backlog)
     return listening
 
 

@@ -186,6 +186,9 @@ class HeavyWork:
         # Taken besides that at a page: a manifest of 4 MiB takes 100 MiB while it is read.
         self.large_manifests = Turns(at_once=1, workers=workers)
 
+        # As many as there are connections: none of them waits for a person at a terminal.
+        self.commands = Turns(at_once=16, workers=workers)
+
     def end(self) -> None:
         """End all work at its next step, and let nobody begin any more."""
         # With that of one kind, since all have the same workers.

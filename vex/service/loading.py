@@ -1,5 +1,5 @@
 """What is loaded once the registry is ready, by the housekeeping thread: the web interface, a third of the time to
-start.
+start, and what answers commands.
 
 This is the whole list: every other module that a server uses is loaded before it says `ready`. From then on nothing
 is read from the program's files any more, whatever becomes of them.
@@ -8,14 +8,18 @@ is read from the program's files any more, whatever becomes of them.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Callable
 
+from vex.http.observer import Observer
 from vex.http.turns import HeavyWork
 from vex.registry.registry import Registry
 from vex.registry.storage import Storage
+from vex.service.building import head_limits, timeouts
 from vex.settings.config import Config
 
 if TYPE_CHECKING:
+    from vex.service.control import Control
     from vex.web.pages import Pages
 
 
@@ -36,6 +40,32 @@ class LaterPages:
             with self._loading:
                 self._pages = self._pages or _build(*self._parts)
         return self._pages
+
+
+class LaterControl:
+    """The control socket, which is there from `start` on; `running` has the registry tell of itself."""
+
+    def __init__(
+        self, config: Config, storage: Storage, registry: Registry, work: HeavyWork, observer: Observer
+    ) -> None:
+        self._config = config
+        self._parts = storage, registry
+        self._work = work
+        self._observer = observer
+        self._control: Control | None = None
+
+    def start(self, running: Callable[[], Mapping[str, Any]]) -> None:
+        """Listen."""
+        from vex.registry.parts import Parts
+        from vex.service.control import Control
+
+        self._control = Control(Parts(*self._parts), running, self._work.commands, self._observer)
+        self._control.start(self._config.data_dir, head_limits(self._config), timeouts(self._config))
+
+    def stop(self) -> None:
+        """Stop, if it listens; `start` has to have ended."""
+        if self._control:
+            self._control.stop()
 
 
 def _build(config: Config, storage: Storage, registry: Registry, work: HeavyWork, push_port: int | None) -> Pages:

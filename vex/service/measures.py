@@ -76,8 +76,11 @@ _CODES = tuple(
     )
 )
 _ENDS = ("handshake", "idle", "head", "linger", "stall", "rate", "limit", "shutdown")
-_OPS = tuple(route.op for route in (*routes.REGISTRY, routes.TOKEN, routes.HEALTHZ, *routes.INTERNAL, INDEX, *PAGES))
-_LISTENER = {"listener": ("public", "auth", "internal")}
+# The listener of commands, and its one operation.
+CONTROL = "control"
+_ROUTES = (*routes.REGISTRY, routes.TOKEN, routes.HEALTHZ, *routes.INTERNAL, INDEX, *PAGES)
+_OPS = (*(route.op for route in _ROUTES), CONTROL)
+_LISTENER = {"listener": ("public", "auth", "internal", CONTROL)}
 
 
 class Measure(NamedTuple):

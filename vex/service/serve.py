@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
-from typing import Callable
+from typing import Any, Callable
 
+from vex import VERSION
 from vex.access.tokens import Tokens
 from vex.access.users import Users
 from vex.errors import Failure, RegistryError
@@ -38,7 +41,7 @@ from vex.service.building import (
     upload_limits,
 )
 from vex.service.first_user import Places, advise, make_first_user, places, wanted_name
-from vex.service.loading import LaterPages
+from vex.service.loading import LaterControl, LaterPages
 from vex.service.notify import Notifier
 from vex.service.observations import Observations
 from vex.service.reload import reload
@@ -118,6 +121,7 @@ class _Service:
         self._reread = reread
         self._notifier = Notifier(os.environ)
         self._started = self._stopping = False
+        self._since = 0.0
         self._storage_failure = ""
         self._work = HeavyWork()
         database = held.enter_context(contextlib.closing(Database(config.data_dir / "vex.db", on_failure=self._fail)))
@@ -132,6 +136,7 @@ class _Service:
         credentials, granting = build_access(config, self._users, self._tokens, observations.login_refused)
         sockets = open_sockets(config, held)
         push_port = push_port_of(sockets)
+        self._control = LaterControl(config, storage, registry, self._work, observations)
         pages = LaterPages(config, storage, registry, self._work, push_port)
         chores = self._chores(pages, give_memory_back)
         self._housekeeping = Housekeeping(storage, registry, rules, chores, TimeOfDay(config.data_dir))
@@ -157,6 +162,7 @@ class _Service:
     def _chores(self, pages: LaterPages, give_memory_back: Callable[[], None]) -> Sequence[Step]:
         """List what housekeeping does for others than the registry."""
         return (
+            Step("control", lambda: self._control.start(self._tell), once=True),
             Step("pages", pages.load, once=True),
             Step("tokens", self._tokens.save_uses),
             Step("logins", self._users.log_refusals),
@@ -193,7 +199,7 @@ class _Service:
         try:
             print(addresses, end="", flush=True)
             # Whoever reads `ready` finds it ready.
-            self._started = True
+            self._started, self._since = True, time.time()
             print("ready", flush=True)
         except OSError as error:
             raise Failure(
@@ -213,6 +219,7 @@ class _Service:
         self._work.end()
         self._server.stop()
         self._housekeeping.stop()
+        self._control.stop()
         with contextlib.suppress(RegistryError):
             self._tokens.save_uses(at_once=True)
 
@@ -237,6 +244,19 @@ class _Service:
     def _tell_ready(self) -> None:
         listeners = ", ".join(f"{listener.name} {listener.url}" for listener in self._server.listeners)
         self._notifier.send("READY=1", f"STATUS=Serving {listeners}")
+
+    def _tell(self) -> dict[str, Any]:
+        """Tell commands what nobody can see from outside; times in seconds since 1970, None where they are not
+        known.
+        """
+        expiries = self._certificates.expiries().items()
+        return {
+            "pid": os.getpid(),
+            "version": VERSION,
+            "since": int(self._since),
+            "listeners": {listener.name: listener.url for listener in self._server.listeners},
+            "certificates": {name: None if math.isnan(expiry) else int(expiry) for name, expiry in expiries},
+        }
 
     def _check(self) -> None:
         self._storage.database.check()

@@ -10,6 +10,7 @@ import fcntl
 import mmap
 import os
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,10 @@ _WHOLE = (
     "blobs/ and uploads/ have to be on one file system: move the data directory as a whole, and name it with data-dir"
 )
 
+# How long who holds the lock briefly is waited for.
+_BRIEF_SECONDS = 10.0
+_RETRY_SECONDS = 0.02
+
 
 @contextlib.contextmanager
 def open_data(directory: Path) -> Iterator[None]:
@@ -41,22 +46,43 @@ def open_data(directory: Path) -> Iterator[None]:
         ) from error
 
 
+class InUse(Failure):
+    """Another process holds the lock of a data directory."""
+
+
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the data directory's lock, so that two servers never share it; raises Failure."""
+def locked(directory: Path, *, briefly: bool = False) -> Iterator[None]:
+    """Hold the data directory's lock, so that two servers never share it; raises InUse.
+
+    Who holds it `briefly` is waited for: a command must not keep a server from its start.
+    """
     descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     try:
+        _take(descriptor, directory)
+        # Told by the length of the file, which the next to hold the lock sets anew. Where a full disk has no room for
+        # that, commands that delete work all the same, and nobody waits for them.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 1 if briefly else 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, directory: Path) -> None:
+    deadline = time.monotonic() + _BRIEF_SECONDS
+    while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
-            raise Failure(
+            if os.fstat(descriptor).st_size and time.monotonic() < deadline:
+                time.sleep(_RETRY_SECONDS)
+                continue
+            raise InUse(
                 f"another vex uses the data directory {directory}; end it first, or choose another with --data-dir"
             ) from error
-        yield
-    finally:
-        os.close(descriptor)
+        return
 
 
 def try_out(directory: Path) -> None:
@@ -127,14 +153,19 @@ def registry_in(directory: Path, oldest: int = 1) -> Iterator[Database]:
     """Open the database of a registry that is there, running or not, as it is: with a schema from `oldest` on. Raises
     Failure.
     """
+    with contextlib.closing(Database(database_in(directory), oldest=oldest, create=False)) as database:
+        yield database
+
+
+def database_in(directory: Path) -> Path:
+    """Return the path of the database of a registry that is there; raises Failure."""
     path = directory / "vex.db"
     if not os.path.exists(path):
         raise Failure(
             f"there is no registry in {directory.resolve()}, or none that this user may read: no vex.db; name its data"
             " directory with --data-dir"
         )
-    with contextlib.closing(Database(path, oldest=oldest, create=False)) as database:
-        yield database
+    return path
 
 
 @contextlib.contextmanager

@@ -99,6 +99,15 @@ def list_repositories(tx: Transaction, prefix: str, view: View) -> list[Reposito
     return [RepositoryEntry(RepositoryName(row[0]), *row[1:]) for row in rows]
 
 
+def repositories_after(tx: Transaction, last: str, limit: int) -> list[RepositoryEntry]:
+    """Return repositories that hold a manifest, in the order of their names, after `last`."""
+    rows = tx.rows(
+        "SELECT name, tags, pushed, size FROM repository WHERE emptied IS NULL AND name > ? ORDER BY name LIMIT ?",
+        (last, limit),
+    )
+    return [RepositoryEntry(RepositoryName(row[0]), *row[1:]) for row in rows]
+
+
 def repository_entry(tx: Transaction, name: RepositoryName) -> tuple[int, RepositoryEntry] | None:
     """Return the id of a repository that holds a manifest, and what lists show of it."""
     row = tx.row("SELECT id, tags, pushed, size FROM repository WHERE name = ? AND emptied IS NULL", (name,))
@@ -160,6 +169,17 @@ def list_tags(tx: Transaction, repository: int, view: View) -> list[ManifestEntr
         " LEFT JOIN manifest_summary s ON s.manifest = t.manifest ORDER BY"
         f" {', '.join('t.' + column for column in order.split(', '))}",
         (repository, *parameters, view.limit, view.offset, repository),
+    )
+    return [_manifest_entry(row) for row in rows]
+
+
+def tags_after(tx: Transaction, repository: int, last: str, limit: int) -> list[ManifestEntry]:
+    """Return tags with what they point to, in the order of their names, after `last`."""
+    rows = tx.rows(
+        "SELECT t.name, t.manifest, m.digest, t.updated, t.size, substr(m.artifact_type, 1, 256), NULL, s.kind,"
+        " s.platforms FROM tag t CROSS JOIN manifest m ON m.id = t.manifest LEFT JOIN manifest_summary s ON s.manifest"
+        " = t.manifest WHERE t.repository = ? AND t.name > ? ORDER BY t.name LIMIT ?",
+        (repository, last, limit),
     )
     return [_manifest_entry(row) for row in rows]
 
