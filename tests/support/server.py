@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+from tests.support.commands import run_command
 from vex.commands.certificate import Certificate, create_authority, create_certificate, hosts_of
 
 _LASTING_BLOBS = """
@@ -74,15 +75,7 @@ def vex(
     *arguments: str, cwd: Path | None = None, text: str = "", timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
     """Run one Vex command to its end."""
-    return subprocess.run(
-        [sys.executable, str(TOP / "vex.py"), *arguments],
-        cwd=cwd,
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    return run_command([str(TOP / "vex.py"), *arguments], cwd or Path.cwd(), text, timeout)
 
 
 class Answer(NamedTuple):
