@@ -19,6 +19,8 @@ from pathlib import Path
 
 from tests.support.raw import basic, connected
 from tests.support.server import TOP, Client, Server, digest_of, make_certificate, running, vex
+from vex.commands.arguments import ROWS
+from vex.commands.cli import COMMANDS as FUNCTIONS
 from vex.commands.cli import main
 
 COMMANDS = (
@@ -447,6 +449,11 @@ class Starts(CommandCase):
             with self.subTest(path.name):
                 allowed = 0o750 if path.is_dir() else 0o640
                 self.assertEqual(stat.S_IMODE(path.stat().st_mode) & ~allowed, 0)
+
+
+class Rows(unittest.TestCase):
+    def test_every_command_that_the_help_shows_does_something(self) -> None:
+        self.assertEqual(list(ROWS), list(FUNCTIONS))
 
 
 class Ends(unittest.TestCase):

@@ -10,29 +10,19 @@ import os
 import sqlite3
 import sys
 import time
-from pathlib import Path
-from typing import Callable, NoReturn
+from typing import Callable
 
 from vex import VERSION
 from vex.access.users import Users, check_password, check_user
+from vex.commands.arguments import parser
 from vex.commands.passwords import known_password, new_password
 from vex.errors import VexError
 from vex.logs import escaped, log_to_standard_error
 from vex.service.serve import serve
-from vex.settings.config import KEYS, Config, Key
+from vex.settings.config import KEYS, Config
 from vex.settings.file import Mistakes, default_path, describe, load
-from vex.settings.values import DURATION, SIZE
 from vex.storage.directory import registry_in, registry_made_in
 from vex.storage.schema import WITH_TOKENS
-
-Command = Callable[[argparse.Namespace], int]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Ends with what is wrong with a command line, and where help is."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(f"{message}; see '{self.prog} --help'")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,10 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(introduction(), end="", file=sys.stderr)
         return 2
-    options = _parser().parse_args(arguments)
-    command: Command = options.command
+    options = parser().parse_args(arguments)
     try:
-        return command(options)
+        return COMMANDS[options.command](options)
     except VexError as error:
         print(f"vex: {escaped(str(error))}", file=sys.stderr)
         return 1
@@ -60,286 +49,6 @@ def main(arguments: list[str] | None = None) -> int:
         # it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-
-
-def _parser() -> _Parser:
-    parser = _Parser(prog="vex", description="A container registry in one file.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    everywhere = _Parser(add_help=False)
-    everywhere.add_argument(
-        "--config",
-        metavar="FILE",
-        type=Path,
-        help="configuration file; default: vex.conf in the current directory, if there is one",
-    )
-    everywhere.add_argument(
-        "--data-dir", metavar="DIR", dest="data-dir", help="where the registry keeps its data; default: data"
-    )
-
-    def add(name: str, command: Command, text: str) -> _Parser:
-        added = commands.add_parser(name, parents=[everywhere], help=text, description=text)
-        added.set_defaults(command=command)
-        return added
-
-    _serve_flags(add("serve", _serve, "start the registry"))
-    first = add(
-        "quickstart",
-        _quickstart,
-        "set up a registry in the current directory: configuration, certificate, service, user",
-    )
-    first.add_argument("username", metavar="USERNAME")
-    first.add_argument(
-        "hostname",
-        metavar="HOSTNAME",
-        nargs="?",
-        default="localhost",
-        help="the name that clients use for this machine; default: localhost",
-    )
-    _user_commands(commands, everywhere)
-    _token_commands(commands, everywhere)
-    _certificate_commands(commands, everywhere)
-    _check_flags(
-        add(
-            "check",
-            _check,
-            "tell what is wrong with the data, a sentence each, and exit 1 if anything is; the registry may be running",
-        )
-    )
-    _log_flags(
-        add(
-            "log",
-            _log,
-            "show the changes of tags, each with its time, user, address and digests; the registry may be running",
-        )
-    )
-    _ls_flags(add("ls", _ls, "list repositories, or the tags of one; the registry may be running"))
-    saved = add(
-        "backup",
-        _backup,
-        "copy the registry, which may be running, to a directory that is new, empty or an earlier backup",
-    )
-    saved.add_argument(
-        "directory",
-        metavar="DIR",
-        type=Path,
-        help="becomes a data directory; a backup that is there already is brought up to date",
-    )
-    _moving_flags(add("import", _import, "copy images from files or another registry into the running registry"))
-    exported = add("export", _export, "write images to an OCI image layout; the registry may be running")
-    exported.add_argument("image", metavar="REPOSITORY[:TAG]", help="an image, or all images of a repository")
-    exported.add_argument(
-        "directory", metavar="DIR", type=Path, help="the layout; one that is there already is added to"
-    )
-    _describe_flags(
-        add(
-            "describe",
-            _describe,
-            "print an annotated configuration file with every key and its default, or something else to start from",
-        )
-    )
-    add("testconfig", _testconfig, "check a configuration file").add_argument("file", metavar="FILE", type=Path)
-    add("version", _version, "print the version")
-    manual = commands.add_parser("help", help="list the subjects of the manual, or show one of them")
-    manual.add_argument("subject", metavar="SUBJECT", nargs="?", default="")
-    manual.set_defaults(command=_help)
-    return parser
-
-
-def _serve_flags(parser: _Parser) -> None:
-    parser.usage = "vex serve [--debug] [--first-user NAME] [--config FILE] [--data-dir DIR] [--KEY VALUE ...]"
-    parser.add_argument("--debug", action="store_true", help="log requests and answers")
-    first = (
-        "while there is no user, add this one, and print the password once on standard output; on a terminal that is"
-        " done without being asked for"
-    )
-    parser.add_argument("--first-user", metavar="NAME", default="", help=first)
-    for key in KEYS:
-        if key.name != "data-dir":
-            help_text = f"{key.description} Default: {key.default or 'none'}".replace("%", "%%")
-            parser.add_argument(f"--{key.name}", metavar=key.metavar, dest=key.name, type=_checked(key), help=help_text)
-
-
-def _checked(key: Key) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        try:
-            key.parse(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {key.accepts}") from None
-        return text
-
-    return check
-
-
-def _check_flags(parser: _Parser) -> None:
-    parser.add_argument(
-        "--repair",
-        action="store_true",
-        help="mark damaged blobs, so that the next push heals them; remove what belongs to nothing",
-    )
-    parser.add_argument("--hash", action="store_true", help="read every blob, and compare it with its digest")
-    parser.add_argument(
-        "--hash-rate",
-        metavar=SIZE.metavar,
-        type=_rate,
-        default=0,
-        help="as --hash, reading this much in a second at most, such as 50MiB",
-    )
-
-
-def _moving_flags(parser: _Parser) -> None:
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="an OCI image layout, an archive of it or of docker save, or a registry as https://HOST[:PORT]",
-    )
-    only = "of a registry: only these, such as {}, may be repeated; of files: {}"
-    parser.add_argument(
-        "--repository", action="append", default=[], metavar="NAME", help=only.format("'team/*'", "where they go")
-    )
-    parser.add_argument("--tag", action="append", default=[], metavar="TAG", help=only.format("'v1.*'", "the tag"))
-    asked = "its password is asked for, or read as {} line of standard input"
-    parser.add_argument(
-        "--username", metavar="NAME", required=True, help=f"a user of the running registry; {asked.format('one')}"
-    )
-    parser.add_argument(
-        "--source-username", metavar="NAME", help=f"a user of the registry to import from; {asked.format('the next')}"
-    )
-    parser.add_argument(
-        "--to", metavar="URL", default="", help="the running registry; default: auth-addr of the configuration"
-    )
-
-
-def _describe_flags(parser: _Parser) -> None:
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--grafana", action="store_true", help="print a Grafana dashboard, as JSON")
-    which.add_argument(
-        "--dockerfile", action="store_true", help="print a Dockerfile that runs the registry in a container"
-    )
-
-
-def _log_flags(parser: _Parser) -> None:
-    parser.description = f"{parser.description}. The oldest comes first, so that the newest is the last line."
-    parser.add_argument(
-        "wanted", metavar="REPOSITORY[:TAG]", nargs="?", default="", help="of this repository or tag; default: all"
-    )
-    parser.add_argument(
-        "--since",
-        metavar=DURATION.metavar,
-        type=_duration,
-        default=0.0,
-        help="of this last time only, such as 90m or 7d",
-    )
-    parser.add_argument("--json", action="store_true", help="as JSON, an object a line")
-
-
-def _ls_flags(parser: _Parser) -> None:
-    parser.add_argument(
-        "repository", metavar="REPOSITORY", nargs="?", default="", help="list its tags; default: all repositories"
-    )
-    parser.add_argument("--json", action="store_true", help="as JSON, an object a line")
-
-
-def _duration(text: str) -> float:
-    try:
-        return DURATION.parse(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {DURATION.accepts}") from None
-
-
-def _rate(text: str) -> int:
-    try:
-        rate: int = SIZE.parse(text)
-    except ValueError:
-        rate = 0
-    if not rate:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {SIZE.accepts}, of 1 or more")
-    return rate
-
-
-def _user_commands(commands: argparse._SubParsersAction[_Parser], everywhere: _Parser) -> None:
-    parser = commands.add_parser("user", help="add, change, delete and list users")
-    verbs = parser.add_subparsers(metavar="ACTION", required=True)
-    for verb, command, text in (
-        ("add", _user_add, "add a user; the password is asked for, or read as one line of standard input"),
-        (
-            "password",
-            _user_password,
-            "change a user's password; it is asked for, or read as one line of standard input",
-        ),
-        ("delete", _user_delete, "delete a user"),
-    ):
-        added = verbs.add_parser(verb, parents=[everywhere], help=text, description=text)
-        added.add_argument("name", metavar="NAME")
-        added.set_defaults(command=command)
-    verbs.add_parser("list", parents=[everywhere], help="list all users").set_defaults(command=_user_list)
-
-
-def _token_commands(commands: argparse._SubParsersAction[_Parser], everywhere: _Parser) -> None:
-    parser = commands.add_parser("token", help="make, list and withdraw tokens: passwords of machines")
-    verbs = parser.add_subparsers(metavar="ACTION", required=True)
-    for verb, text in (
-        ("add", "make a token, and print it: it works as the password of the user NAME, and is not shown again"),
-        ("delete", "withdraw a token, from the next request on"),
-        ("list", "list all tokens, with their last use"),
-        (
-            "rotate-key",
-            (
-                "make a new key for the tokens that the registry itself gives to docker and others: whoever logged in"
-                " with docker logs in again"
-            ),
-        ),
-    ):
-        added = verbs.add_parser(verb, parents=[everywhere], help=text, description=text)
-        added.set_defaults(command=_token, verb=verb)
-        if verb in ("add", "delete"):
-            added.add_argument("name", metavar="NAME")
-        if verb == "add":
-            added.add_argument(
-                "--expires",
-                metavar=DURATION.metavar,
-                type=_lifetime,
-                help="how long it is valid, such as 90d; default: until it is withdrawn",
-            )
-            added.add_argument(
-                "--repository",
-                metavar="PATTERN",
-                default="*",
-                help="the repositories that it is for: a name, * in it being any characters",
-            )
-            added.add_argument("--read-only", action="store_true", help="it pulls, and does not push or delete")
-
-
-def _certificate_commands(commands: argparse._SubParsersAction[_Parser], everywhere: _Parser) -> None:
-    parser = commands.add_parser(
-        "certificate", help="renew the certificate that quickstart made, or give an older one an authority"
-    )
-    verbs = parser.add_subparsers(metavar="ACTION", required=True)
-    for verb, text in (
-        (
-            "renew",
-            "make a new certificate, with the key of the old one, that clients who trust ca.crt.pem trust already",
-        ),
-        (
-            "authority",
-            (
-                "make ca.crt.pem and ca.key.pem beside a certificate that has none, so that clients can be told to"
-                " trust it before renew uses it"
-            ),
-        ),
-    ):
-        verbs.add_parser(verb, parents=[everywhere], help=text, description=text).set_defaults(
-            command=_certificate, verb=verb
-        )
-
-
-def _lifetime(text: str) -> float:
-    try:
-        lifetime: float = DURATION.parse(text)
-    except ValueError:
-        lifetime = 0
-    if not 1 <= lifetime <= DURATION.parse(DURATION.most):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {DURATION.accepts}, at least 1s, at most {DURATION.most}")
-    return lifetime
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -524,3 +233,29 @@ def _token(options: argparse.Namespace) -> int:
 
     run(options, _config(options).data_dir)
     return 0
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "serve": _serve,
+    "quickstart": _quickstart,
+    "user add": _user_add,
+    "user password": _user_password,
+    "user delete": _user_delete,
+    "user list": _user_list,
+    "token add": _token,
+    "token delete": _token,
+    "token list": _token,
+    "token rotate-key": _token,
+    "certificate renew": _certificate,
+    "certificate authority": _certificate,
+    "check": _check,
+    "log": _log,
+    "ls": _ls,
+    "backup": _backup,
+    "import": _import,
+    "export": _export,
+    "describe": _describe,
+    "testconfig": _testconfig,
+    "version": _version,
+    "help": _help,
+}
