@@ -8,7 +8,7 @@ top=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 exec "${PYTHON:-python3}" -I - "$top" "${1:-$top/vex.pyz}" <<'END'
 import io, os, pathlib, sys, tempfile, tokenize, zipfile
 
-KINDS = {".py", ".sql", ".html", ".css", ".js", ".svg", ".md"}
+KINDS = {".py", ".sql", ".html", ".css", ".js", ".svg", ".md", ".conf", ".service", ".txt"}
 # What Python makes, and the pictures of the manual, which the program does not show.
 LEFT_OUT = {".pyc", ".png"}
 ENDS = (tokenize.NEWLINE, tokenize.COMMENT)

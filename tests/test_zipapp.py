@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-KINDS = {".py", ".sql", ".html", ".css", ".js", ".svg", ".md"}
+KINDS = {".py", ".sql", ".html", ".css", ".js", ".svg", ".md", ".conf", ".service", ".txt"}
 
 
 # What a place in the archive could be got wrong for

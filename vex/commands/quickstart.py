@@ -10,6 +10,7 @@ import contextlib
 import getpass
 import ipaddress
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -39,119 +40,6 @@ _UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@+,=-]+")
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
-_CONFIGURATION = string.Template("""\
-# Configuration of Vex; `$vex describe` shows every key with its meaning and default.
-public-addr = $host:$public
-public-tls-cert = $certificate
-public-tls-key = $key
-auth-addr = $host:$auth
-auth-tls-cert = $certificate
-auth-tls-key = $key
-internal-addr = localhost:$internal
-data-dir = $data
-""")
-
-_SERVICE = string.Template("""\
-[Unit]
-Description=Vex container registry
-After=network-online.target
-Wants=network-online.target
-
-[Service]
-Type=notify
-User=$user
-WorkingDirectory=$directory
-ExecStart=$command
-ExecReload=kill -HUP $$MAINPID
-Restart=on-failure
-RestartSec=5
-WatchdogSec=2min
-TimeoutStartSec=infinity
-TimeoutStopSec=45
-LimitNOFILE=65536
-UMask=0027
-RuntimeDirectory=vex
-LogsDirectory=vex
-ReadWritePaths=$data
-InaccessiblePaths=$authority_key
-ProtectSystem=strict
-ProtectHome=$home
-PrivateTmp=$tmp
-PrivateDevices=yes
-PrivateIPC=yes
-PrivateMounts=yes
-PrivateUsers=yes
-DevicePolicy=closed
-ProtectHostname=yes
-ProtectClock=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectKernelLogs=yes
-ProtectControlGroups=yes
-ProtectProc=invisible
-ProcSubset=pid
-NoNewPrivileges=yes
-CapabilityBoundingSet=
-AmbientCapabilities=
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-MemoryDenyWriteExecute=yes
-RemoveIPC=yes
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
-SystemCallErrorNumber=EPERM
-
-[Install]
-WantedBy=multi-user.target
-""")
-
-_NEXT_STEPS = string.Template("""\
-Set up in $directory:
-  $written
-
-Start the registry:
-  $vex serve --config $config
-
-Or have systemd run it, now and after each start of this machine:
-  sudo cp $service /etc/systemd/system/vex.service
-  sudo systemctl daemon-reload
-  sudo systemctl enable --now vex
-
-Make docker trust the certificate. On other machines, copy $authority there first; they
-must know $name as a name of this machine:
-  sudo mkdir -p /etc/docker/certs.d/$name:$public /etc/docker/certs.d/$name:$auth
-  sudo cp $authority /etc/docker/certs.d/$name:$public/ca.crt
-  sudo cp $authority /etc/docker/certs.d/$name:$auth/ca.crt
-
-Make podman, buildah and skopeo trust it:
-  sudo mkdir -p /etc/containers/certs.d/$name:$public /etc/containers/certs.d/$name:$auth
-  sudo cp $authority /etc/containers/certs.d/$name:$public/ca.crt
-  sudo cp $authority /etc/containers/certs.d/$name:$auth/ca.crt
-
-Renew the certificate once a year or so; it is valid for two, and clients trust the next one already:
-  $vex certificate renew --config $config
-  sudo systemctl reload vex
-
-Log in, push a small image, and pull it, as anyone can:
-  docker login --username $username $name:$auth
-  tar -cC $directory vex.conf | docker import - $name:$auth/hello:v1
-  docker push $name:$auth/hello:v1
-  docker pull $name:$public/hello:v1
-
-The same with podman:
-  podman login --username $username $name:$auth
-  tar -cC $directory vex.conf | podman import - $name:$auth/hello:v2
-  podman push $name:$auth/hello:v2
-  podman pull $name:$public/hello:v2
-
-Look at it:
-  curl --cacert $authority https://$name:$public/v2/_catalog
-""")
-
 
 def quickstart(username: str, hostname: str, read_password: Callable[[], str]) -> int:
     """Set up a registry in the current directory; returns the exit code. Raises Failure."""
@@ -170,8 +58,8 @@ def quickstart(username: str, hostname: str, read_password: Callable[[], str]) -
     made = create_certificate(hosts, authority, now=time.time())
     values = _values(username, hosts[0], program)
     files = {
-        "vex.conf": (_CONFIGURATION.substitute(values, certificate=certificate, key=key, data="data"), FILE_MODE),
-        "vex.service": (_SERVICE.substitute(_unit(directory, program)), FILE_MODE),
+        "vex.conf": (_filled("vex.conf", {**values, "certificate": certificate, "key": key}), FILE_MODE),
+        "vex.service": (_filled("vex.service", _unit(directory, program)), FILE_MODE),
         AUTHORITY: (authority.certificate_pem, CERTIFICATE_MODE),
         AUTHORITY_KEY: (authority.key_pem, KEY_MODE),
         certificate: (made.certificate_pem, CERTIFICATE_MODE),
@@ -180,6 +68,14 @@ def quickstart(username: str, hostname: str, read_password: Callable[[], str]) -
     _make(directory, files, username, password)
     print(_next_steps(directory, files, values), end="")
     return 0
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    """Fill in a file of `vex/commands/templates`."""
+    content = pkgutil.get_data("vex.commands", f"templates/{template}")
+    if content is None:
+        raise FileNotFoundError(template)
+    return string.Template(content.decode()).substitute(values)
 
 
 def _check_paths(*paths: str) -> None:
@@ -242,7 +138,7 @@ def _next_steps(directory: Path, files: Mapping[str, object], values: Mapping[st
         for name, path in (("config", "vex.conf"), ("service", "vex.service"), ("authority", AUTHORITY))
     }
     written = "  ".join([*files, "data/vex.db"])
-    return _NEXT_STEPS.substitute({**values, **paths, "directory": _shell(str(directory)), "written": written})
+    return _filled("next-steps.txt", {**values, **paths, "directory": _shell(str(directory)), "written": written})
 
 
 def _is_loopback(hostname: str) -> bool:
