@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import unittest
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -154,7 +154,7 @@ def read_holdings(rows: Callable[[str], Iterable[tuple[Any, ...]]], directory: P
         tags={(names[row[0]], row[1]): manifests[row[2]] for row in rows("SELECT repository, name, manifest FROM tag")},
         leases={(names[row[0]], blobs[row[1]]): row[2] for row in rows("SELECT repository, blob, expires FROM lease")},
         blobs=set(blobs.values()),
-        files={f"{path.parent.name}:{path.name}" for path in (directory / "blobs").glob("*/*")},
+        files=set(_files(directory / "blobs")),
         contents=set(manifests.values()),
         listed=next(iter(rows("SELECT repositories FROM total")))[0],
         states={
@@ -162,6 +162,12 @@ def read_holdings(rows: Callable[[str], Iterable[tuple[Any, ...]]], directory: P
             for row in rows("SELECT repository, manifest, state FROM repository_manifest")
         },
     )
+
+
+def _files(blobs: Path) -> Iterator[str]:
+    # Path.glob takes a third of the time of all that is read here, after each of thousands of operations.
+    for algorithm in os.scandir(blobs):
+        yield from (f"{algorithm.name}:{name}" for name in os.listdir(algorithm))
 
 
 class InProcessTestCase(unittest.TestCase):
