@@ -20,14 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.programs import require
-from vex.commands.certificate import (
-    VALIDITY,
-    Certificate,
-    canonical_host,
-    create_authority,
-    create_certificate,
-    hosts_of,
-)
+from vex.commands.certificate import VALIDITY, PemPair, canonical_host, create_authority, create_certificate, hosts_of
 from vex.commands.p256 import public_point, sign
 from vex.errors import Failure
 from vex.http.x509 import read_certificate
@@ -92,8 +85,8 @@ def counting_bytes(count: int) -> bytes:
 class Made(NamedTuple):
     """An authority, and a certificate that it signed."""
 
-    authority: Certificate
-    certificate: Certificate
+    authority: PemPair
+    certificate: PemPair
 
 
 def make(host: str, now: float | None = None, **options: Any) -> Made:
@@ -103,7 +96,7 @@ def make(host: str, now: float | None = None, **options: Any) -> Made:
     return Made(authority, create_certificate(hosts, authority, now=moment, **options))
 
 
-def decode(certificate: Certificate) -> dict[str, Any]:
+def decode(certificate: PemPair) -> dict[str, Any]:
     """Return the fields of the first certificate as Python's ssl reads them."""
     with files(certificate) as (path, _):
         # What `getpeercert` returns, without a connection.
@@ -112,7 +105,7 @@ def decode(certificate: Certificate) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def files(certificate: Certificate) -> Iterator[tuple[str, str]]:
+def files(certificate: PemPair) -> Iterator[tuple[str, str]]:
     """Write certificate and key to a directory of their own: `ca.crt`, which is what docker and skopeo call it, and
     `key.pem`.
     """
@@ -123,7 +116,7 @@ def files(certificate: Certificate) -> Iterator[tuple[str, str]]:
         yield str(certificate_path), str(key_path)
 
 
-def server_context(certificate: Certificate) -> ssl.SSLContext:
+def server_context(certificate: PemPair) -> ssl.SSLContext:
     """Load certificate and key as a server does; fails if they do not belong together."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with files(certificate) as (certificate_path, key_path):

@@ -13,24 +13,15 @@ from collections.abc import Iterator
 from tests.support.tars import archive, member
 from vex.formats.layer import DELETED, DEVICE, DIRECTORY, FILE, LINK, OPAQUE, SYMLINK, Entry, Limits, list_files
 from vex.formats.tar_headers import Incomplete
+from vex.progress import UNHURRIED
 
 HAS_ZSTD = importlib.util.find_spec("compression") is not None
 # The frame of `printf '' | zstd`: magic, an empty block, the checksum (RFC 8878, section 3.1.1).
 _EMPTY_ZSTD = bytes.fromhex("28b52ffd2400010000" + "99e9d851")
 
 
-class Unhurried:
-    """Works without a rest."""
-
-    def step(self) -> None:
-        """Go on."""
-
-    def resume(self) -> None:
-        """Go on."""
-
-
 def listed(content: bytes, limits: Limits | None = None) -> list[Entry]:
-    return list(list_files(io.BytesIO(content), limits or Limits(), Unhurried()))
+    return list(list_files(io.BytesIO(content), limits or Limits(), UNHURRIED))
 
 
 def with_sum(block: bytearray) -> bytes:
@@ -49,7 +40,7 @@ def cut(content: bytes, limits: Limits | None = None, clock: Iterator[float] | N
     count = 0
     ticks = clock or itertools.repeat(0.0)
     try:
-        for _ in list_files(io.BytesIO(content), limits or Limits(), Unhurried(), clock=lambda: next(ticks)):
+        for _ in list_files(io.BytesIO(content), limits or Limits(), UNHURRIED, clock=lambda: next(ticks)):
             count += 1
     except Incomplete as error:
         return count, str(error)

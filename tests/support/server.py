@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from tests.support.commands import run_command
-from vex.commands.certificate import Certificate, create_authority, create_certificate, hosts_of
+from vex.commands.certificate import PemPair, create_authority, create_certificate, hosts_of
 
 _LASTING_BLOBS = """
 WITH RECURSIVE live (repository, manifest) AS (
@@ -193,7 +193,7 @@ def index(children: Sequence[tuple[str, int]], **fields: Any) -> dict[str, Any]:
     return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed, **fields}
 
 
-def make_certificate(host: str, *, now: float) -> Certificate:
+def make_certificate(host: str, *, now: float) -> PemPair:
     """Make a certificate for a server with that of a new authority behind it, so that who trusts the file trusts the
     server.
     """

@@ -15,7 +15,7 @@ import time
 import unittest
 from pathlib import Path
 
-from tests.formats.test_layers import HAS_ZSTD, Unhurried
+from tests.formats.test_layers import HAS_ZSTD
 from tests.support.in_process import InProcess
 from tests.support.page import Page, PagesTestCase
 from tests.support.server import OCI_CONFIG, OCI_MANIFEST, Server, ServerTestCase, descriptor, digest_of
@@ -23,6 +23,7 @@ from tests.support.tars import archive, member
 from vex.formats.layer import Entry, Limits
 from vex.http.message import Response
 from vex.names import Digest
+from vex.progress import UNHURRIED, Work
 from vex.web.layer_lists import LayerList, LayerLists, make_list
 
 MIB = 1024 * 1024
@@ -135,12 +136,12 @@ class Keeping(LayerPagesTestCase):
 
     def test_a_list_that_ends_because_time_was_up_may_be_another_next_time(self) -> None:
         content = archive(member("a"))
-        self.assertFalse(make_list(io.BytesIO(content), Limits(seconds=-1), Unhurried(), 100).certain)
-        self.assertTrue(make_list(io.BytesIO(content), Limits(headers=0), Unhurried(), 100).certain)
+        self.assertFalse(make_list(io.BytesIO(content), Limits(seconds=-1), UNHURRIED, 100).certain)
+        self.assertTrue(make_list(io.BytesIO(content), Limits(headers=0), UNHURRIED, 100).certain)
 
     def test_a_list_takes_so_much_memory_and_no_more(self) -> None:
         content = archive(*(member(f"{number}-{digest_of(b'%d' % number)}") for number in range(1000)))
-        listed = make_list(io.BytesIO(content), Limits(), Unhurried(), 100, most_bytes=20_000)
+        listed = make_list(io.BytesIO(content), Limits(), UNHURRIED, 100, most_bytes=20_000)
         self.assertLess(listed.bytes, 30_000)
         self.assertTrue(0 < listed.entries < 1000)
         self.assertIn("This list is cut: the names in the layer take more than", listed.problem)
@@ -156,7 +157,7 @@ class Keeping(LayerPagesTestCase):
                 made.append(layer)
                 return LayerList([bytes(150)], 1, 0, "", True)
 
-            self.assertEqual(lists.get(layer, make, Unhurried()).entries, 1)
+            self.assertEqual(lists.get(layer, make, UNHURRIED).entries, 1)
 
         for number in (0, 1, 0, 2, 0, 3, 0, 1):
             get(number)
@@ -167,7 +168,7 @@ class Keeping(LayerPagesTestCase):
         made: list[int] = []
         begun, others = threading.Event(), threading.Event()
 
-        class Waits(Unhurried):
+        class Waits(Work):
             def step(self) -> None:
                 others.set()
 
@@ -177,7 +178,7 @@ class Keeping(LayerPagesTestCase):
             others.wait(10)
             return LayerList([], 0, 0, "", True)
 
-        first = threading.Thread(target=lists.get, args=(_LAYER, make, Unhurried()))
+        first = threading.Thread(target=lists.get, args=(_LAYER, make, UNHURRIED))
         first.start()
         self.assertTrue(begun.wait(10))
         lists.get(_LAYER, make, Waits())
@@ -191,14 +192,14 @@ class Keeping(LayerPagesTestCase):
             raise ConnectionError
 
         with contextlib.suppress(ConnectionError):
-            lists.get(_LAYER, leave, Unhurried())
-        self.assertEqual(lists.get(_LAYER, lambda: LayerList([], 7, 0, "", True), Unhurried()).entries, 7)
+            lists.get(_LAYER, leave, UNHURRIED)
+        self.assertEqual(lists.get(_LAYER, lambda: LayerList([], 7, 0, "", True), UNHURRIED).entries, 7)
 
     def test_entries_come_back_as_they_were(self) -> None:
         listed = make_list(
             io.BytesIO(archive(member("größe/日本\x01", content=b"x"), member("l", tarfile.SYMTYPE, linkname="t"))),
             Limits(),
-            Unhurried(),
+            UNHURRIED,
             1,
         )
         self.assertEqual(listed.page(0), [Entry("file", "größe/日本\x01", 1, "-rw-r--r--", "0:0", "")])
@@ -275,7 +276,7 @@ class Hostile(ServerTestCase):
     def test_many_small_records_are_read_in_one_pass(self) -> None:
         content = archive(*[member("x", tarfile.XHDTYPE, b"6 a=b\n" * 40_000)] * 10)
         started = time.process_time()
-        self.assertEqual(make_list(io.BytesIO(content), Limits(), Unhurried(), 100).entries, 0)
+        self.assertEqual(make_list(io.BytesIO(content), Limits(), UNHURRIED, 100).entries, 0)
         self.assertLess(time.process_time() - started, 3)
 
     def begin(self, server: Server, target: str) -> socket.socket:

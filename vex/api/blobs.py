@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vex.access.identity import identity_of
-from vex.api.headers import FOREVER, NOSNIFF, REVALIDATE, content_headers, etag, not_modified
+from vex.api.headers import FOREVER, REVALIDATE, content_headers, etag, not_modified
 from vex.api.requests import actor_of, may_pull
 from vex.api.routes import PathFields
 from vex.errors import BLOB_UNKNOWN, RegistryError
 from vex.http.answers import Revisions
 from vex.http.byteranges import Range, content_range, multipart, parse_ranges
 from vex.http.fields import if_range_matches
-from vex.http.message import Request, Response
+from vex.http.message import NOSNIFF, Request, Response
 from vex.names import Digest, RepositoryName
 from vex.registry.registry import Registry, StoredBlob
 

@@ -6,7 +6,6 @@ from vex.http.fields import etag_matches
 from vex.http.message import Request
 from vex.names import Digest
 
-NOSNIFF = ("X-Content-Type-Options", "nosniff")
 FOREVER = ("Cache-Control", "public, max-age=31536000, immutable")
 REVALIDATE = ("Cache-Control", "no-cache")
 

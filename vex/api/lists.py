@@ -14,11 +14,12 @@ from typing import Callable, NamedTuple
 from urllib.parse import quote
 
 from vex.api import routes
+from vex.api.headers import REVALIDATE
 from vex.api.routes import PathFields
 from vex.errors import PAGINATION_NUMBER_INVALID, Disconnected, RegistryError
 from vex.formats.manifest import OCI_INDEX
 from vex.http.answers import Basis, Revisions
-from vex.http.message import JSON, Request, Response, json_response
+from vex.http.message import JSON, NOSNIFF, Request, Response, json_response
 from vex.http.turns import HeavyWork, Turn
 from vex.names import Digest, RepositoryName
 from vex.progress import Work
@@ -27,7 +28,7 @@ from vex.storage.referrers import ReferrerRow
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 # A list changes with the next push.
-_HEADERS = (("Cache-Control", "no-cache"), ("X-Content-Type-Options", "nosniff"))
+_HEADERS = (REVALIDATE, NOSNIFF)
 _LIST_BYTES = 8 * 1024 * 1024
 # What is not longer is sent at once, with its length, and may be given again; some thousand names.
 _SHORT_LIST_BYTES = 64 * 1024

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from vex.access.identity import identity_of
 from vex.api import routes
-from vex.api.headers import FOREVER, NOSNIFF, REVALIDATE, content_headers, not_modified
+from vex.api.headers import FOREVER, REVALIDATE, content_headers, not_modified
 from vex.api.locations import Locations
 from vex.api.manifest_bodies import ManifestBodies
 from vex.api.requests import actor_of, condition_of, reference_of
 from vex.api.routes import PathFields
 from vex.http.answers import Revisions
-from vex.http.message import Request, Response
+from vex.http.message import NOSNIFF, Request, Response
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry.registry import PushedManifest, Registry
 

@@ -16,10 +16,10 @@ from vex.access.identity import ANYONE, Identity, granted, identify, identity_of
 from vex.api import routes
 from vex.errors import BAD_REQUEST, RegistryError
 from vex.http.fields import parse_query
-from vex.http.message import Request, Response, json_response
+from vex.http.message import NOSNIFF, Request, Response, json_response
 
 _MAX_FORM = 16 * 1024
-_HEADERS = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+_HEADERS = (("Cache-Control", "no-store"), NOSNIFF)
 _Form = dict[str, list[str]]
 
 

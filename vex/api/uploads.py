@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 from vex.access.identity import identity_of
 from vex.api import routes
-from vex.api.headers import NOSNIFF
 from vex.api.locations import Locations
 from vex.api.requests import digest_parameter, may_pull, sent_range
 from vex.api.routes import PathFields
 from vex.errors import BLOB_UPLOAD_UNKNOWN, RegistryError
-from vex.http.message import Request, Response
+from vex.http.message import NOSNIFF, Request, Response
 from vex.names import ALGORITHMS, Digest, RepositoryName, parse_algorithm
 from vex.registry.registry import Registry
 from vex.registry.uploads import OutOfOrder, Uploads, received_range

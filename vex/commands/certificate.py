@@ -44,7 +44,7 @@ MAX_COMMON_NAME = 64
 TokenBytes = Callable[[int], bytes]
 
 
-class Certificate(NamedTuple):
+class PemPair(NamedTuple):
     """A certificate, with that of its authority behind it if it has one, and its private key (PKCS#8), both PEM."""
 
     certificate_pem: str
@@ -61,7 +61,7 @@ class _Body(NamedTuple):
     extensions: Sequence[bytes]
 
 
-def create_authority(hosts: Sequence[str], *, now: float, token_bytes: TokenBytes = secrets.token_bytes) -> Certificate:
+def create_authority(hosts: Sequence[str], *, now: float, token_bytes: TokenBytes = secrets.token_bytes) -> PemPair:
     """Make a key and a certificate of an authority for the names of a server, see `hosts_of`; `now` in seconds since
     1970.
     """
@@ -79,17 +79,17 @@ def create_authority(hosts: Sequence[str], *, now: float, token_bytes: TokenByte
         _authority_key(key),
     )
     body = _Body(name, name, key, _moment(now) + AUTHORITY_VALIDITY, extensions)
-    return Certificate(_signed(body, key, _moment(now), token_bytes), _key_pem(key))
+    return PemPair(_signed(body, key, _moment(now), token_bytes), _key_pem(key))
 
 
 def create_certificate(
     hosts: Sequence[str],
-    authority: Certificate,
+    authority: PemPair,
     *,
     now: float,
     key_pem: str = "",
     token_bytes: TokenBytes = secrets.token_bytes,
-) -> Certificate:
+) -> PemPair:
     """Make a certificate of a server for its names, and a key unless there is one; raises ValueError if this is no
     authority or no key.
 
@@ -110,7 +110,7 @@ def create_certificate(
     )
     end = min(_moment(now) + VALIDITY, _moment(issuer.not_after))
     body = _Body(issuer.subject, _name(_common_name(hosts[0])), key, end, extensions)
-    return Certificate(_signed(body, issuer_key, _moment(now), token_bytes) + authority.certificate_pem, _key_pem(key))
+    return PemPair(_signed(body, issuer_key, _moment(now), token_bytes) + authority.certificate_pem, _key_pem(key))
 
 
 def hosts_of(host: str) -> list[str]:

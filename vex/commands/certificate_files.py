@@ -19,10 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vex.commands.certificate import Certificate, create_authority, create_certificate
+from vex.commands.certificate import PemPair, create_authority, create_certificate
 from vex.errors import Failure
-from vex.http.x509 import Certificate as Contents
-from vex.http.x509 import read_certificate
+from vex.http.x509 import Certificate, read_certificate
 from vex.settings.config import Config
 from vex.storage.blobs import sync_directory
 from vex.storage.files import sync
@@ -40,7 +39,7 @@ class _Files(NamedTuple):
 
     certificate: Path
     key: Path
-    contents: Contents
+    contents: Certificate
 
 
 def renew(config: Config, now: float) -> Iterator[str]:
@@ -133,7 +132,7 @@ def _all(config: Config) -> list[_Files]:
     return [_Files(certificate, key, _contents(certificate)) for certificate, key in pairs]
 
 
-def _contents(path: Path) -> Contents:
+def _contents(path: Path) -> Certificate:
     contents = _read(path)
     authority = path.with_name(AUTHORITY)
     signed_here = contents.subject == contents.issuer or (
@@ -145,7 +144,7 @@ def _contents(path: Path) -> Contents:
     return contents
 
 
-def _read(path: Path) -> Contents:
+def _read(path: Path) -> Certificate:
     try:
         return read_certificate(_text(path).encode())
     except ValueError as error:
@@ -154,14 +153,14 @@ def _read(path: Path) -> Contents:
         ) from None
 
 
-def _authority_of(found: _Files) -> Certificate:
+def _authority_of(found: _Files) -> PemPair:
     certificate, key = (found.certificate.with_name(name) for name in (AUTHORITY, AUTHORITY_KEY))
     if not certificate.exists() and found.contents.is_authority:
         raise Failure(
             f"{found.certificate} is its own authority, so clients would not trust another; begin with `vex certificate"
             " authority`"
         )
-    return Certificate(_text(certificate), _text(key))
+    return PemPair(_text(certificate), _text(key))
 
 
 def _text(path: Path) -> str:

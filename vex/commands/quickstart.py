@@ -115,7 +115,7 @@ def _make(directory: Path, files: Mapping[str, tuple[str, int]], username: str, 
     """
     data = directory / "data"
     with contextlib.ExitStack() as undo:
-        undo.callback(_remove_database, data, is_new=not data.exists())
+        undo.callback(_take_back, data, is_new=not data.exists())
         with open_data(data):
             with contextlib.closing(Database(data / "vex.db")) as database:
                 Users(database).add(username, password)
@@ -125,7 +125,7 @@ def _make(directory: Path, files: Mapping[str, tuple[str, int]], username: str, 
         undo.pop_all()
 
 
-def _remove_database(data: Path, *, is_new: bool) -> None:
+def _take_back(data: Path, *, is_new: bool) -> None:
     if is_new:
         shutil.rmtree(data, ignore_errors=True)
     for path in data.glob("vex.db*"):

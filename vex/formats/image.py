@@ -47,7 +47,7 @@ class Summary(NamedTuple):
     platforms: tuple[str, ...]
 
 
-class Step(NamedTuple):
+class BuildStep(NamedTuple):
     """A step of the history that made an image; an empty one left no layer."""
 
     command: str
@@ -68,7 +68,7 @@ class ImageConfig(NamedTuple):
     fields: tuple[tuple[str, str], ...]
     env: tuple[tuple[str, str], ...]
     labels: tuple[tuple[str, str], ...]
-    history: tuple[Step, ...]
+    history: tuple[BuildStep, ...]
 
 
 def read_config(content: bytes) -> ImageConfig | None:
@@ -313,8 +313,8 @@ _FIELDS: tuple[_Field, ...] = (
 )
 
 
-def _step(item: Mapping[str, object]) -> Step:
-    return Step(
+def _step(item: Mapping[str, object]) -> BuildStep:
+    return BuildStep(
         _text(item.get("created_by")),
         _text(item.get("created")),
         _text(item.get("comment")),

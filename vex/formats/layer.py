@@ -11,10 +11,11 @@ import stat
 import tarfile
 import time
 from collections.abc import Iterator
-from typing import BinaryIO, Callable, NamedTuple, Protocol
+from typing import BinaryIO, Callable, NamedTuple
 
 from vex.formats.tar_headers import Header, Incomplete, Meter, headers
 from vex.formats.unpacking import Unreadable, unpack
+from vex.progress import Work
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
@@ -54,20 +55,10 @@ class TooSlow(Incomplete):
     """The list ends because the time was up: another time it may end later."""
 
 
-class Pace(Protocol):
-    """What is told of each small piece of work; whatever it raises ends the list."""
-
-    def step(self) -> None:
-        """Note a piece of work."""
-
-    def resume(self) -> None:
-        """Note a piece of work during which others could work: data was read or unpacked."""
-
-
 class _Meter(Meter):
-    def __init__(self, limits: Limits, pace: Pace, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: Limits, work: Work, clock: Callable[[], float]) -> None:
         self._limits = limits
-        self._pace = pace
+        self._work = work
         self._clock = clock
         self._deadline = clock() + limits.seconds
         self._headers = self._unpacked = 0
@@ -79,13 +70,13 @@ class _Meter(Meter):
         self.look()
 
     def look(self) -> None:
-        self._pace.step()
+        self._work.step()
         if self._clock() > self._deadline:
             raise TooSlow(f"reading the layer took more than {self._limits.seconds:g} seconds")
 
     def unpacked(self, count: int) -> None:
         """Note that a piece was unpacked; raises Incomplete."""
-        self._pace.resume()
+        self._work.resume()
         self._unpacked += count
         if self._unpacked > self._limits.unpacked:
             raise Incomplete(f"the layer unpacks to more than {self._limits.unpacked >> 20:,} MiB")
@@ -93,10 +84,10 @@ class _Meter(Meter):
 
 
 def list_files(
-    file: BinaryIO, limits: Limits, pace: Pace, *, clock: Callable[[], float] = time.monotonic
+    file: BinaryIO, limits: Limits, work: Work, *, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Entry]:
     """List the files of a layer in their order in it; raises Incomplete at the end of what could be listed."""
-    meter = _Meter(limits, pace, clock)
+    meter = _Meter(limits, work, clock)
     return filter(None, map(_entry, headers(_Stream(_pieces(file, meter)), meter)))
 
 

@@ -14,6 +14,8 @@ from vex.http.fields import parse_query
 from vex.http.heads import Head
 
 JSON = "application/json"
+NOSNIFF = ("X-Content-Type-Options", "nosniff")
+PLAIN_TEXT = (("Content-Type", "text/plain; charset=utf-8"), NOSNIFF)
 
 
 def _stays() -> bool:
@@ -158,7 +160,7 @@ def error_response(error: RegistryError) -> Response:
     response = json_response(
         error.kind.status,
         error_document(error),
-        [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), *error.headers],
+        [("Cache-Control", "no-store"), NOSNIFF, *error.headers],
     )
     response.last = isinstance(error, MalformedRequest)
     return response
@@ -168,8 +170,7 @@ def in_clear_response(address: str) -> Response:
     """Answer a request without TLS at a port that has it; `address` is where it belongs, "" where that is not known."""
     text = f"this port serves HTTPS, and the request was not encrypted; ask {address or 'with https:// in place of http://'}\n"
     headers = [
-        ("Content-Type", "text/plain; charset=utf-8"),
-        ("X-Content-Type-Options", "nosniff"),
+        *PLAIN_TEXT,
         ("Cache-Control", "no-store"),
     ]
     return Response(400, headers, text.encode("ascii"))

@@ -31,7 +31,7 @@ from vex.errors import (
 )
 from vex.http.forwarded import HOST
 from vex.http.large import LargeAnswers
-from vex.http.message import Request, Response, error_response, in_clear_response
+from vex.http.message import PLAIN_TEXT, Request, Response, error_response, in_clear_response
 from vex.service.observations import Observations
 from vex.storage.disk import FULL
 from vex.web.addresses import INDEX, PAGES, STATIC
@@ -46,7 +46,6 @@ OPTIONS = "OPTIONS"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", OPTIONS})
 _NO_STORE = ("Cache-Control", "no-store")
 _API_VERSION = ("Docker-Distribution-Api-Version", "registry/2.0")
-_PLAIN = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
 _CROSS_ORIGIN = [
     ("Access-Control-Allow-Origin", "*"),
     (
@@ -253,7 +252,7 @@ class App:
         except Exception:  # whatever it is, whoever asks is answered
             self._observations.panic()
             _log.exception("%s %s: the page of an error failed", request.method, request.path)
-            return Response(error.kind.status, [*_PLAIN, *error.headers], f"{error.message}\n".encode())
+            return Response(error.kind.status, [*PLAIN_TEXT, *error.headers], f"{error.message}\n".encode())
 
     def _unexpected(self, request: Request, error: Exception) -> RegistryError:
         number = error.errno if isinstance(error, OSError) else None

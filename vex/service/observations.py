@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from vex import VERSION
 from vex.errors import Kind
 from vex.http.certificates import Certificates
-from vex.http.message import Response
+from vex.http.message import NOSNIFF, Response
 from vex.http.server import Listener
 from vex.metrics import Buckets, Collector, Family, Metrics, Sample, Value, process_metrics
 from vex.registry.housekeeping import Housekeeping
@@ -108,9 +108,7 @@ class Observations:
 
     def response(self) -> Response:
         """Answer with all metrics."""
-        return Response(
-            200, [("Content-Type", _TEXT), ("X-Content-Type-Options", "nosniff")], self._metrics.render().encode()
-        )
+        return Response(200, [("Content-Type", _TEXT), NOSNIFF], self._metrics.render().encode())
 
     def _counter(self, name: str) -> Family[Value]:
         measure = BY_NAME[name]

@@ -20,7 +20,7 @@ from vex.access.users import Users
 from vex.errors import Failure, RegistryError
 from vex.http.answers import Revisions
 from vex.http.certificates import Certificates
-from vex.http.message import Response
+from vex.http.message import PLAIN_TEXT, Response
 from vex.http.server import Server
 from vex.http.turns import HeavyWork
 from vex.logs import AccessLog
@@ -61,7 +61,6 @@ _ENDINGS = {signal.SIGTERM, signal.SIGINT}
 # How long the end may take beyond the shutdown timeout.
 _END_SECONDS = 15
 _ELSEWHERE = " (and all other addresses of this machine)"
-_TEXT = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
 
 
 def serve(config: Config, reread: Callable[[], Config], first_user: str = "") -> int:
@@ -268,7 +267,7 @@ class _Service:
 
     def _ready(self) -> Response:
         reason = self._unready()
-        return Response(503, _TEXT, f"{reason}\n".encode()) if reason else Response(200, _TEXT, b"ready\n")
+        return Response(503, PLAIN_TEXT, f"{reason}\n".encode()) if reason else Response(200, PLAIN_TEXT, b"ready\n")
 
     def _unready(self) -> str:
         """Say why requests should not come here; "" when they may."""

@@ -13,11 +13,11 @@ from typing import Callable
 from vex.errors import Refused
 from vex.names import Digest, RepositoryName
 from vex.transfer.endpoints import Endpoints
+from vex.transfer.remote import PAUSES
 from vex.transfer.replies import Broken, Unreachable
 from vex.transfer.sources import Source
 
 _AT_ONCE = 4
-_PAUSES = (0.5, 2.0, 5.0)
 
 
 class BlobCopies:
@@ -64,7 +64,7 @@ class BlobCopies:
             except Broken as broken:
                 # The pause comes first: until the registry notes that the connection has ended, it does not count what
                 # arrived.
-                if failures == len(_PAUSES) or self._stopped.wait(_PAUSES[failures]):
+                if failures == len(PAUSES) or self._stopped.wait(PAUSES[failures]):
                     raise Unreachable(f"blob {digest} of {repository}: {broken}") from broken
                 arrived = self._target.upload_offset(location) if location else -1
                 failures = 0 if arrived > offset else failures + 1
@@ -76,7 +76,7 @@ class BlobCopies:
 
     def _cancel(self, location: str) -> None:
         """End an upload, once the registry has noted that its connection has ended."""
-        for pause in (0, *_PAUSES) if location else ():
+        for pause in (0, *PAUSES) if location else ():
             if self._stopped.wait(pause) or self._target.cancel_upload(location):
                 return
 

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Callable, Protocol, cast
 from vex.errors import Failure, Refused
 from vex.formats.compression import BZIP2, GZIP, HEAD_BYTES, XZ, ZSTD, compression_of
 from vex.formats.tar_headers import Header, Incomplete, headers
+from vex.formats.unpacking import Unreadable
 from vex.storage.folders import Folder, Unsafe, parse_path
 
 _MAX_ENTRIES = 100_000
@@ -41,10 +42,6 @@ _CONTENT_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
 class Missing(Refused):
     """A file is not there."""
-
-
-class Damaged(Exception):
-    """What is compressed cannot be unpacked; the text says why."""
 
 
 class Files(Protocol):
@@ -95,7 +92,7 @@ class ArchiveFiles:
                     self._add(header, file.tell())
         except Incomplete as error:
             raise Failure(f"cannot read {path}: it is damaged, or no tar archive of images ({error.reason})") from error
-        except (Damaged, *READ_ERRORS) as error:
+        except (Unreadable, *READ_ERRORS) as error:
             raise Failure(f"cannot read {path}: {reason(error)}") from error
 
     def _add(self, header: Header, position: int) -> None:
@@ -136,7 +133,7 @@ class ArchiveFiles:
         return self._contents.get(name, (0, -1))
 
     def _open_archive(self) -> BinaryIO:
-        """Open the archive, unpacked; raises Damaged where that cannot be read here."""
+        """Open the archive, unpacked; raises Unreadable where that cannot be read here."""
         with open(self._path, "rb") as file:
             compression = compression_of(file.read(HEAD_BYTES))
         if compression == GZIP:
@@ -216,7 +213,7 @@ class _Unpacked(io.RawIOBase):
         try:
             return bytes(self._stream.decompress(self._rest, count))
         except self._error as error:
-            raise Damaged(
+            raise Unreadable(
                 f"its compression is damaged, or needs more than {_UNPACKING_BYTES >> 20} MiB of memory; unpack it"
                 " first"
             ) from error
@@ -227,7 +224,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def _decompressor(compression: str) -> tuple[Callable[[], Any], type[Exception]]:
-    """Find what unpacks a kind of compression, and what it raises; raises Damaged where this Python has nothing."""
+    """Find what unpacks a kind of compression, and what it raises; raises Unreadable where this Python has nothing."""
     try:
         if compression == XZ:
             lzma: Any = importlib.import_module("lzma")
@@ -240,7 +237,7 @@ def _decompressor(compression: str) -> tuple[Callable[[], Any], type[Exception]]
         return lambda: zstd.ZstdDecompressor(options=options), zstd.ZstdError
     except ImportError:
         newer = "; Python 3.14 and newer can" if compression == ZSTD else ""
-        raise Damaged(
+        raise Unreadable(
             f"it is compressed with {compression}, which this Python cannot read{newer}; unpack it first, with"
             f" {compression} -d"
         ) from None
@@ -251,7 +248,7 @@ READ_ERRORS = (OSError, EOFError, zlib.error)
 
 def reason(error: Exception) -> str:
     """Say in words what went wrong where a file was read."""
-    if isinstance(error, Damaged):
+    if isinstance(error, Unreadable):
         return str(error)
     if isinstance(error, EOFError):
         return "it ends early"
@@ -264,7 +261,7 @@ def pieces_of_file(file: BinaryIO, count: int) -> Iterator[bytes]:
     while count:
         try:
             piece = file.read(min(_PIECE_BYTES, count))
-        except (Damaged, *READ_ERRORS) as error:
+        except (Unreadable, *READ_ERRORS) as error:
             raise Refused(0, f"its file cannot be read: {reason(error)}") from error
         if not piece:
             raise Refused(0, "its file ends early")

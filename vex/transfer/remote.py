@@ -28,7 +28,7 @@ from vex import VERSION
 from vex.errors import Refused
 from vex.formats.foreign_json import Fields, Malformed, load_json
 from vex.transfer.origins import Origin, resolved, split
-from vex.transfer.replies import MAX_DOCUMENT, Broken, Reply, Unreachable, read_whole, translated
+from vex.transfer.replies import MAX_DOCUMENT, Broken, Reply, Unreachable, failures_of, read_whole
 from vex.transfer.steady import SteadyResponse
 
 _MAX_ERROR = 64 * 1024
@@ -36,7 +36,7 @@ _MAX_ERROR = 64 * 1024
 _MAX_AUTHORIZATIONS = 16
 # For each piece of an answer, and for all of a document.
 _SILENCE_SECONDS = 60.0
-_PAUSES = (0.5, 2.0, 5.0)
+PAUSES = (0.5, 2.0, 5.0)
 _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PUT_OFF = {429, 502, 503, 504}
@@ -113,7 +113,7 @@ class Remote:
         """Send a request, again if it fails on the way, and read the answer; raises Unreachable, and Refused for one
         over the limit.
         """
-        for pause in (*_PAUSES, None):
+        for pause in (*PAUSES, None):
             reply = None
             try:
                 with self.open(method, target, headers, body) as response:
@@ -131,7 +131,7 @@ class Remote:
     def reach(self) -> None:
         """Find out whether anything answers, a demand for a password or not; raises Unreachable."""
         try:
-            with translated(self.origin):
+            with failures_of(self.origin):
                 self._discard(self._send("GET", "/v2/", None, b"", ""))
         except Broken as broken:
             raise Unreachable(f"{self.origin} does not answer: {broken}") from broken
@@ -147,14 +147,14 @@ class Remote:
         """
         match = _REPOSITORY.match(target)
         key = match[1] if match else ""
-        with translated(self.origin):
+        with failures_of(self.origin):
             response = self._send(method, target, headers, body, key)
             if response.status == 401 and isinstance(body, bytes) and self._meet_challenge(response, key):
                 self._discard(response)
                 response = self._send(method, target, headers, body, key)
             if response.status in _REDIRECTS and method in ("GET", "HEAD"):
                 self._discard(response)
-                with self._follow(method, target, headers, response) as followed, translated(self.origin):
+                with self._follow(method, target, headers, response) as followed, failures_of(self.origin):
                     yield followed
                 return
             try:

@@ -68,7 +68,7 @@ def pieces_of(response: HTTPResponse, count: int) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def translated(origin: Origin) -> Iterator[None]:
+def failures_of(origin: Origin) -> Iterator[None]:
     """Raise what goes wrong in talking with a registry as Broken or Unreachable."""
     try:
         yield

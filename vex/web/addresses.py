@@ -8,7 +8,7 @@ from vex.api.routes import route
 
 FRONT = route("front", "/", GET="", HEAD="")
 REPOSITORY = route("repository", "/r/<name>/", GET="", HEAD="")
-MANIFEST = route("manifest-page", "/r/<name>/m/<manifest>/", GET="", HEAD="")
+MANIFEST_PAGE = route("manifest-page", "/r/<name>/m/<manifest>/", GET="", HEAD="")
 DOCUMENT = route("document", "/r/<name>/m/<manifest>/json/", GET="", HEAD="")
 LAYER = route("layer", "/r/<name>/m/<manifest>/layer/<layer>/", GET="", HEAD="")
 ARCHIVE = route("archive", "/r/<name>/m/<manifest>/image.tar", GET="", HEAD="")
@@ -22,4 +22,4 @@ STATIC = route("static", "/static/<file>", GET="", HEAD="")
 INDEX = route("index", "/", GET="", HEAD="")
 
 # Tried in this order.
-PAGES = (FRONT, ROBOTS, STATIC, LAYER, ARCHIVE, DOCUMENT, MANIFEST, DIFF, HISTORY, REPOSITORY, HELP, HELP_PAGE)
+PAGES = (FRONT, ROBOTS, STATIC, LAYER, ARCHIVE, DOCUMENT, MANIFEST_PAGE, DIFF, HISTORY, REPOSITORY, HELP, HELP_PAGE)

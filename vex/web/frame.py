@@ -7,12 +7,11 @@ import pkgutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vex.http.message import Response
+from vex.http.message import NOSNIFF, PLAIN_TEXT, Response
 from vex.web.addresses import STATIC
 from vex.web.markup import EMPTY, Markup, Templates, Url, join, local
 from vex.web.visit import Visit
 
-NOSNIFF = ("X-Content-Type-Options", "nosniff")
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
     " frame-ancestors 'none'; base-uri 'none'"
@@ -74,7 +73,7 @@ def page(
 
 def redirect(url: Url) -> Response:
     """Send the browser to another page of this registry."""
-    return Response(307, [("Location", url.text), NOSNIFF, ("Content-Type", "text/plain; charset=utf-8")])
+    return Response(307, [("Location", url.text), *PLAIN_TEXT])
 
 
 def section(title: str, identifier: str, body: Markup) -> Markup:

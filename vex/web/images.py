@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from vex.formats.image import ImageConfig, Step
+from vex.formats.image import BuildStep, ImageConfig
 from vex.formats.manifest import Descriptor
 from vex.names import RepositoryName
 from vex.web.addresses import LAYER
@@ -70,13 +70,13 @@ def _about(seen: Visit, name: RepositoryName, view: ManifestView, config: ImageC
     )
 
 
-def _layers(seen: Visit, name: RepositoryName, view: ManifestView, history: Sequence[Step]) -> Markup:
+def _layers(seen: Visit, name: RepositoryName, view: ManifestView, history: Sequence[BuildStep]) -> Markup:
     rows = list(seen.paced(itertools.islice(_layer_rows(name, view, history), MOST_PARTS)))
     steps = sum(step.empty for step in _fitting(view.manifest.layers, history)) + len(view.manifest.layers)
     return _image("layers", rows=join(rows), more=and_more(steps - len(rows)))
 
 
-def _layer_rows(name: RepositoryName, view: ManifestView, history: Sequence[Step]) -> Iterator[Markup]:
+def _layer_rows(name: RepositoryName, view: ManifestView, history: Sequence[BuildStep]) -> Iterator[Markup]:
     """Show the layers in order, each with the step of the history that made it, and the steps without a layer in
     between.
     """
@@ -92,13 +92,13 @@ def _layer_rows(name: RepositoryName, view: ManifestView, history: Sequence[Step
         yield _layer(name, view, layer, command, largest)
 
 
-def layer_steps(layers: Sequence[Descriptor], history: Sequence[Step]) -> list[str]:
+def layer_steps(layers: Sequence[Descriptor], history: Sequence[BuildStep]) -> list[str]:
     """Return for each layer the step that made it, as far as the history tells."""
     told = [readable_step(step) for step in _fitting(layers, history) if not step.empty]
     return told + ["no history"] * (len(layers) - len(told))
 
 
-def _fitting(layers: Sequence[Descriptor], history: Sequence[Step]) -> Sequence[Step]:
+def _fitting(layers: Sequence[Descriptor], history: Sequence[BuildStep]) -> Sequence[BuildStep]:
     """Return the history, unless it has steps for more layers than there are: then it would tell of the wrong ones."""
     return history if sum(not step.empty for step in history) <= len(layers) else ()
 
@@ -117,7 +117,7 @@ def _layer(name: RepositoryName, view: ManifestView, layer: Descriptor, command:
     )
 
 
-def readable_step(step: Step) -> str:
+def readable_step(step: BuildStep) -> str:
     """Write a step as in a Dockerfile, without what the classic builder puts around it."""
     command = " ".join(step.command.split())
     if command.startswith(_SHELL):

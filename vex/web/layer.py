@@ -11,12 +11,12 @@ from vex.formats.image import is_image, matches_platform
 from vex.formats.layer import DELETED, FILE, OPAQUE, Entry
 from vex.formats.manifest import Descriptor
 from vex.http.fields import etag_matches
-from vex.http.message import Response
+from vex.http.message import NOSNIFF, Response
 from vex.names import Digest, RepositoryName
 from vex.web.archive import archive_image, image_archive
 from vex.web.browsing import ManifestView
 from vex.web.facts import copy_digest, facts, short_digest, short_type, shorten, size, size_text
-from vex.web.frame import NOSNIFF, page, warning
+from vex.web.frame import page, warning
 from vex.web.images import layer_steps
 from vex.web.layer_lists import LayerList
 from vex.web.links import blob_url, crumbs, link, manifest_url

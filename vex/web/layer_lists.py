@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Sequence
 from typing import BinaryIO, Callable, NamedTuple
 
-from vex.formats.layer import Entry, Limits, Pace, TooSlow, list_files
+from vex.formats.layer import Entry, Limits, TooSlow, list_files
 from vex.formats.tar_headers import Incomplete
 from vex.names import Digest
+from vex.progress import Work
 
 _LIST_BYTES = 8 * 1024 * 1024
 _ALL_BYTES = 16 * 1024 * 1024
@@ -49,19 +50,19 @@ class LayerList(NamedTuple):
         return sum(map(len, self.pages)) + _PAGE_BYTES * (len(self.pages) + 1)
 
 
-def make_list(file: BinaryIO, limits: Limits, pace: Pace, rows: int, most_bytes: int = _LIST_BYTES) -> LayerList:
+def make_list(file: BinaryIO, limits: Limits, work: Work, rows: int, most_bytes: int = _LIST_BYTES) -> LayerList:
     """Read a layer, and list its files, so many rows a page."""
     pages: list[bytes] = []
     page: list[Entry] = []
     count = unpacked = size = 0
     problem, certain = "", True
     try:
-        for entry in list_files(file, limits, pace):
+        for entry in list_files(file, limits, work):
             if len(page) == rows:
                 pages.append(_pack(page))
                 size += len(pages[-1]) + _PAGE_BYTES
                 page.clear()
-                pace.resume()
+                work.resume()
                 if size > most_bytes:
                     raise Incomplete(f"the names in the layer take more than {most_bytes >> 20} MiB, packed")
             page.append(_cut(entry, _NAME))
@@ -83,7 +84,7 @@ class LayerLists:
         self._made: dict[Digest, threading.Event] = {}
         self._lock = threading.Lock()
 
-    def get(self, layer: Digest, make: Callable[[], LayerList], pace: Pace) -> LayerList:
+    def get(self, layer: Digest, make: Callable[[], LayerList], work: Work) -> LayerList:
         """Return the list of a layer, made if it is not here."""
         while True:
             with self._lock:
@@ -97,7 +98,7 @@ class LayerLists:
                     made = self._made[layer] = threading.Event()
                     break
             while not made.wait(_WAIT_SECONDS):
-                pace.step()
+                work.step()
         try:
             listed = make()
             self._keep(layer, listed)

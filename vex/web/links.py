@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vex.api import routes
 from vex.names import Digest, RepositoryName
-from vex.web.addresses import MANIFEST, REPOSITORY
+from vex.web.addresses import MANIFEST_PAGE, REPOSITORY
 from vex.web.markup import Markup, Templates, Url, escape, external, join, local
 
 _links = Templates("links.html")
@@ -17,7 +17,7 @@ def repository_url(name: str) -> Url:
 
 def manifest_url(name: RepositoryName, digest: Digest, tag: str = "") -> Url:
     """Link to a manifest."""
-    return local(MANIFEST.path(name=name, manifest=digest), {"tag": tag})
+    return local(MANIFEST_PAGE.path(name=name, manifest=digest), {"tag": tag})
 
 
 def blob_url(name: RepositoryName, digest: Digest) -> Url:

@@ -9,7 +9,7 @@ from vex.formats.image import is_image
 from vex.http.message import Response
 from vex.names import Digest, RepositoryName, Tag
 from vex.storage.listings import PUSHED, View
-from vex.web.addresses import ARCHIVE, DIFF, DOCUMENT, MANIFEST
+from vex.web.addresses import ARCHIVE, DIFF, DOCUMENT
 from vex.web.artifacts import describe_artifact
 from vex.web.browsing import ManifestView
 from vex.web.facts import copy_digest, facts, pairs, pushed, short_digest, size
@@ -150,7 +150,7 @@ def _compare(seen: Visit, name: RepositoryName, view: ManifestView) -> Markup:
     if not others or not (view.manifest.is_index or is_image(view.manifest)):
         return EMPTY
     options = join(_manifest("option", tag=tag) for tag in others)
-    return _manifest("compare", action=local(MANIFEST.path(name=name, manifest=view.entry.digest)), options=options)
+    return _manifest("compare", action=manifest_url(name, view.entry.digest), options=options)
 
 
 # An image

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Callable
 
 from vex import VERSION
+from vex.api.headers import FOREVER
 from vex.api.routes import PathFields, Route
 from vex.errors import NOT_FOUND, RegistryError
-from vex.http.message import Request, Response
+from vex.http.message import NOSNIFF, PLAIN_TEXT, Request, Response
 from vex.names import Digest, RepositoryName, Tag
 from vex.web import diff, help, history, layer, lists, manifests
 from vex.web.addresses import (
@@ -25,16 +26,15 @@ from vex.web.addresses import (
     HISTORY,
     INDEX,
     LAYER,
-    MANIFEST,
+    MANIFEST_PAGE,
     REPOSITORY,
     ROBOTS,
     STATIC,
 )
-from vex.web.frame import NOSNIFF, STATIC_FILES, error_page, page, redirect
+from vex.web.frame import STATIC_FILES, error_page, page, redirect
 from vex.web.markup import Templates, local
 from vex.web.visit import Site, Visit, visit
 
-_FOREVER = ("Cache-Control", "public, max-age=31536000, immutable")
 _FOR_A_DAY = ("Cache-Control", "public, max-age=86400")
 # RFC 9309 section 2.2: what costs much to make, or is a list that other pages have already.
 _ROBOTS = b"""User-agent: *
@@ -94,9 +94,8 @@ def _repository(seen: Visit, fields: PathFields) -> Response:
 
 def _manifest(seen: Visit, fields: PathFields) -> Response:
     name, digest = _name(fields["name"]), Digest.parse(fields["manifest"])
-    return _moved(seen, MANIFEST.path(name=name, manifest=digest), seen.parameter("tag")) or manifests.manifest_page(
-        seen, name, digest
-    )
+    here = MANIFEST_PAGE.path(name=name, manifest=digest)
+    return _moved(seen, here, seen.parameter("tag")) or manifests.manifest_page(seen, name, digest)
 
 
 def _document(seen: Visit, fields: PathFields) -> Response:
@@ -138,14 +137,14 @@ def _help_page(seen: Visit, fields: PathFields) -> Response:
 
 
 def _robots(_seen: Visit, _fields: PathFields) -> Response:
-    return Response(200, [("Content-Type", "text/plain; charset=utf-8"), NOSNIFF, _FOR_A_DAY], _ROBOTS)
+    return Response(200, [*PLAIN_TEXT, _FOR_A_DAY], _ROBOTS)
 
 
 def _static(_seen: Visit, fields: PathFields) -> Response:
     file = STATIC_FILES.get(fields["file"])
     if file is None:
         raise RegistryError(NOT_FOUND)
-    return Response(200, [("Content-Type", file.media_type), NOSNIFF, _FOREVER], file.content)
+    return Response(200, [("Content-Type", file.media_type), NOSNIFF, FOREVER], file.content)
 
 
 _HANDLERS: dict[str, Callable[[Visit, PathFields], Response]] = {
@@ -160,7 +159,7 @@ _HANDLERS: dict[str, Callable[[Visit, PathFields], Response]] = {
     DIFF.op: _diff,
     HISTORY.op: _history,
     DOCUMENT.op: _document,
-    MANIFEST.op: _manifest,
+    MANIFEST_PAGE.op: _manifest,
     REPOSITORY.op: _repository,
 }
 
