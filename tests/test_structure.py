@@ -192,6 +192,11 @@ class Imports(unittest.TestCase):
                             {name_of(path), room_of(name_of(path))} & modules, f"{name_of(path)} imports {name}"
                         )
 
+    def test_what_tests_share_is_in_no_test_module(self) -> None:
+        for path in (TOP / "tests").rglob("*.py"):
+            for name in imports(ast.parse(path.read_text(encoding="utf-8"))):
+                self.assertNotRegex(name, r"^tests\.(\w+\.)?test_", path.name)
+
 
 class Contents(unittest.TestCase):
     def test_sql_is_in_storage_alone(self) -> None:

@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 from urllib.parse import urlencode
 
-from tests.service.test_listeners import AUTH_ALLOWS, PATHS, UNKNOWN_METHODS, requests
+from tests.support.operations import AUTH_ALLOWS, PATHS, UNKNOWN_METHODS, requests
 from tests.support.raw import basic, connected
 from tests.support.server import PASSWORD, USER, Answer, Client, Server, ServerTestCase, digest_of, image, running, vex
 from vex.access.bearer import LIFETIME, MAX_TOKEN, Grant, Signer

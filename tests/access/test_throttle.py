@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tests.http.test_logs import lines_of
 from tests.support.in_process import directory_in_memory
+from tests.support.logs import lines_of
 from tests.support.raw import basic
 from tests.support.server import PASSWORD, USER, Server, ServerTestCase, running
 from vex.access.attempts import Attempt, Attempts

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from tests.support.lists import walk
 from tests.support.server import (
     OCI_EMPTY,
     OCI_INDEX,
@@ -24,24 +24,7 @@ from tests.support.server import (
 ABSENT = "sha256:" + "0" * 64
 # The fields of a result besides its name ("Docker Registry API v1", Search).
 RESULT = {"description": str, "star_count": int, "is_official": bool, "is_automated": bool}
-LINK = re.compile(r'<(/v2/[^>]+)>; rel="next"')
 ARTIFACT, OTHER_ARTIFACT = "application/vnd.example.sbom.v1+json", "application/vnd.example.signature+json"
-
-
-def walk(client: Client, path: str, key: str) -> tuple[list[Any], list[int]]:
-    """Follow the links from page to page; returns all entries, and how many were on each page."""
-    entries: list[Any] = []
-    sizes: list[int] = []
-    while path:
-        answer = client.get(path)
-        assert answer.status == 200, answer
-        page = answer.json[key]
-        entries += page
-        sizes.append(len(page))
-        assert len(sizes) < 100, "the links go round"
-        match = LINK.fullmatch(answer.headers["Link"] or "")
-        path = match[1] if match else ""
-    return entries, sizes
 
 
 class PagedCase(ServerTestCase):

@@ -15,11 +15,11 @@ import time
 import unittest
 from collections.abc import Iterator
 
-from tests.api.test_discovery import LINK, walk
-from tests.proof.test_durability import authorization
-from tests.proof.test_memory import peak_bytes
 from tests.support.crowded import REPOSITORIES, TAGS, repository_name, running_crowded, tag_name
+from tests.support.lists import LINK, walk
+from tests.support.memory import peak_bytes
 from tests.support.programs import require, require_client
+from tests.support.raw import basic
 from tests.support.registries import run, temporary_directory
 from tests.support.server import Server
 
@@ -200,7 +200,7 @@ def _median_pull(connection: http.client.HTTPConnection) -> float:
     ends = time.monotonic() + 1
     while time.monotonic() < ends:
         started = time.perf_counter()
-        connection.request("GET", "/v2/hot/manifests/v1", headers={"Authorization": authorization()})
+        connection.request("GET", "/v2/hot/manifests/v1", headers={"Authorization": basic()})
         response = connection.getresponse()
         response.read()
         seconds.append(time.perf_counter() - started)

@@ -8,7 +8,7 @@ import os
 import ssl
 import tempfile
 
-from tests.http.test_byteranges import read_parts
+from tests.support.multipart import read_parts
 from tests.support.raw import connected
 from tests.support.server import USER, Answer, Client, ServerTestCase, digest_of, tls_flags, trusting, write_certificate
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import json
 
-from tests.clients.test_docker import DockerTestCase
 from tests.support.containerd import running_containerd, write_hosts
+from tests.support.docker import DockerTestCase
 from tests.support.images import SINGLE, Layout, tar_of, write_layout
 from tests.support.programs import require
 from tests.support.registries import HOST, ProgramTestCase, require_root, run, run_on_terminal

@@ -16,9 +16,9 @@ import unittest
 from pathlib import Path
 from typing import Callable
 
-from tests.http.test_byteranges import read_parts
 from tests.support.images import SINGLE, docker_archive, tar_of, write_layout
 from tests.support.machine import NAME, running_machine
+from tests.support.multipart import read_parts
 from tests.support.nginx import PROXY, replaced, start_nginx, with_accel, write_certificate
 from tests.support.page import Page
 from tests.support.programs import require

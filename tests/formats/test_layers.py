@@ -4,47 +4,21 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import io
 import itertools
 import tarfile
 import unittest
-from collections.abc import Iterator
 
+from tests.support.layers import HAS_ZSTD, cut, listed, with_sum
 from tests.support.tars import archive, member
-from vex.formats.layer import DELETED, DEVICE, DIRECTORY, FILE, LINK, OPAQUE, SYMLINK, Entry, Limits, list_files
+from vex.formats.layer import DELETED, DEVICE, DIRECTORY, FILE, LINK, OPAQUE, SYMLINK, Entry, Limits
 from vex.formats.tar_headers import Incomplete
-from vex.progress import UNHURRIED
 
-HAS_ZSTD = importlib.util.find_spec("compression") is not None
 # The frame of `printf '' | zstd`: magic, an empty block, the checksum (RFC 8878, section 3.1.1).
 _EMPTY_ZSTD = bytes.fromhex("28b52ffd2400010000" + "99e9d851")
 
 
-def listed(content: bytes, limits: Limits | None = None) -> list[Entry]:
-    return list(list_files(io.BytesIO(content), limits or Limits(), UNHURRIED))
-
-
-def with_sum(block: bytearray) -> bytes:
-    """Give a header that was changed its right sum."""
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
 def paths(content: bytes) -> list[str]:
     return [entry.path for entry in listed(content)]
-
-
-def cut(content: bytes, limits: Limits | None = None, clock: Iterator[float] | None = None) -> tuple[int, str]:
-    """Return how many entries were listed before the list was cut, and why it was."""
-    count = 0
-    ticks = clock or itertools.repeat(0.0)
-    try:
-        for _ in list_files(io.BytesIO(content), limits or Limits(), UNHURRIED, clock=lambda: next(ticks)):
-            count += 1
-    except Incomplete as error:
-        return count, str(error)
-    raise AssertionError("the list was not cut")
 
 
 class Files(unittest.TestCase):

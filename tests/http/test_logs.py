@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable
 
+from tests.support.logs import lines_of
 from tests.support.raw import basic, connected
 from tests.support.server import TOP, USER, Client, ServerTestCase, digest_of, running, vex
 from vex.errors import Failure
@@ -34,11 +35,6 @@ def wait_for(found: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.01)
     return value
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    """Read lines of JSON; a line of the command itself, as it starts, is left out."""
-    return [json.loads(line) for line in path.read_text().splitlines() if not line.startswith("vex: ")]
 
 
 class Lines(unittest.TestCase):

@@ -4,7 +4,6 @@ real program.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import os
@@ -21,35 +20,19 @@ import unittest
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable
 
 from tests.proof.crash.points import SKIP, Trap
 from tests.proof.crash.server import TrapServer
 from tests.support.in_process import InProcess, Options, directory_in_memory
 from tests.support.programs import require
-from tests.support.server import PASSWORD, USER, Client, Server, ServerTestCase, digest_of, image, running, vex
+from tests.support.raw import basic
+from tests.support.server import Client, Server, ServerTestCase, digest_of, image, running, vex
+from tests.support.uploads import MIB, UploadTestCase, received
 
-MIB = 2**20
 _CALL = re.compile(r"^(\d+) +(?:(\w+)\((.*)|<\.\.\. (\w+) resumed>(.*))$")
 
 
-class DurabilityTestCase(unittest.TestCase):
-    """Checks and waits that the tests share."""
-
-    def start(self, client: Client, repository: str = "app") -> str:
-        """Open an upload; returns its location."""
-        answer = client.request("POST", f"/v2/{repository}/blobs/uploads/")
-        self.assertEqual(answer.status, 202, answer)
-        return answer.headers["Location"]
-
-    def wait_for(self, condition: Callable[[], bool], message: str) -> None:
-        """Ask again until something is so; what is asked takes its time itself."""
-        deadline = time.monotonic() + 20
-        while not condition():
-            self.assertLess(time.monotonic(), deadline, message)
-
-
-class UploadOrderTest(DurabilityTestCase):
+class UploadOrderTest(UploadTestCase):
     """The order of system calls, without which a power cut loses what was acknowledged."""
 
     def test_an_upload_is_synced_named_and_committed_before_it_is_acknowledged(self) -> None:
@@ -94,7 +77,7 @@ class UploadOrderTest(DurabilityTestCase):
         self.assertFalse([call for call in calls[position:] if re.match(patterns[0], call)], calls)
 
 
-class SyncTest(DurabilityTestCase):
+class SyncTest(UploadTestCase):
     """Syncs of uploads, counted: what is published, and each offset that a client is told, was synced as it is."""
 
     server: TrapServer
@@ -158,7 +141,7 @@ class SyncTest(DurabilityTestCase):
         self.assertEqual(self.server.points.sprung, 1)
 
 
-class FilesTest(DurabilityTestCase):
+class FilesTest(UploadTestCase):
     """The data directory: modes, the lock, and what a start makes of what it finds."""
 
     def test_files_are_closed_to_others_whatever_the_umask_is(self) -> None:
@@ -348,7 +331,7 @@ class DamageTest(ServerTestCase):
             self.assertEqual(server.public.get(f"/v2/{repository}/blobs/{blob}").body, content)
 
 
-class RaceTest(DurabilityTestCase):
+class RaceTest(UploadTestCase):
     """Two at once."""
 
     def test_two_pushes_of_one_blob_are_both_created_and_one_file(self) -> None:
@@ -416,7 +399,7 @@ class RaceTest(DurabilityTestCase):
 
 
 @unittest.skipUnless(hasattr(resource, "prlimit"), "needs prlimit, which Linux has")
-class CommitFailureTest(DurabilityTestCase):
+class CommitFailureTest(UploadTestCase):
     """A commit whose outcome is unknown."""
 
     def test_the_server_stops_with_a_message_and_starts_again_with_all_that_was_acknowledged(self) -> None:
@@ -495,21 +478,8 @@ def half_sent(client: Client, location: str, content: bytes, sent: int) -> Itera
     """Send a chunk up to `sent` bytes, and hang up at the end of the block."""
     with contextlib.closing(http.client.HTTPConnection(*client.address, timeout=60)) as connection:
         connection.putrequest("PATCH", location)
-        for name, value in {"Authorization": authorization(), "Content-Length": str(len(content))}.items():
+        for name, value in {"Authorization": basic(), "Content-Length": str(len(content))}.items():
             connection.putheader(name, value)
         connection.endheaders(content[:sent])
         assert isinstance(connection.sock, socket.socket)
         yield connection.sock
-
-
-def received(client: Client, location: str) -> int:
-    """Ask how many bytes a session has."""
-    answer = client.get(location)
-    assert answer.status == 204, answer
-    last = int(answer.headers["Range"].partition("-")[2])
-    return last + 1 if last else 0
-
-
-def authorization() -> str:
-    """Return the credentials of USER as a header."""
-    return "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()

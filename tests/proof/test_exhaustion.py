@@ -17,10 +17,10 @@ from pathlib import Path
 
 from tests.proof.crash.points import Trap
 from tests.proof.crash.server import TrapServer
-from tests.proof.test_durability import MIB, DurabilityTestCase, received
 from tests.support.in_process import directory_in_memory
 from tests.support.raw import basic
 from tests.support.server import Answer, Server, digest_of, running
+from tests.support.uploads import MIB, UploadTestCase, received
 
 LAYER = b"layer"
 _GET = f"GET /v2/app/blobs/{digest_of(LAYER)} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
@@ -28,7 +28,7 @@ _CONNECTIONS = 40
 
 
 @unittest.skipUnless(hasattr(resource, "prlimit"), "needs prlimit, which Linux has")
-class ExhaustionTestCase(DurabilityTestCase):
+class ExhaustionTestCase(UploadTestCase):
     """A server with one image, some of whose resources are taken away."""
 
     def setUp(self) -> None:

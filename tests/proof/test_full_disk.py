@@ -15,12 +15,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.proof.test_durability import MIB, DurabilityTestCase, authorization, received
+from tests.support.raw import basic
 from tests.support.registries import require_root
 from tests.support.server import OCI_MANIFEST, Answer, Client, Server, digest_of, image
+from tests.support.uploads import MIB, UploadTestCase, received
 
 
-class SmallDiskTestCase(DurabilityTestCase):
+class SmallDiskTestCase(UploadTestCase):
     """A file system in memory, and what it takes to fill it."""
 
     directory: Path
@@ -58,7 +59,7 @@ class SmallDiskTestCase(DurabilityTestCase):
         has answered.
         """
         headers = {
-            "Authorization": authorization(),
+            "Authorization": basic(),
             **({} if isinstance(body, bytes) else {"Transfer-Encoding": "chunked"}),
         }
         with contextlib.closing(http.client.HTTPConnection(*client.address, timeout=60)) as connection:

@@ -11,7 +11,6 @@ import hashlib
 import http.client
 import os
 import random
-import re
 import time
 import tracemalloc
 import unittest
@@ -19,7 +18,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.proof.test_durability import authorization
+from tests.support.memory import peak_bytes, status_bytes
+from tests.support.raw import basic
 from tests.support.server import Client, Server, digest_of, running
 from vex.http.answers import Answer, Answers, Basis, Revisions
 
@@ -138,7 +138,7 @@ def _digest() -> str:
 def _ask_at_random(server: Server, listener: str, count: int) -> int:
     """Ask a listener for things that it does not have, of every shape, on one connection; returns how many times."""
     choose = random.Random(count)
-    headers = {"Authorization": authorization()} if listener == "auth" else {}
+    headers = {"Authorization": basic()} if listener == "auth" else {}
     with contextlib.closing(http.client.HTTPConnection(*server.addresses[listener], timeout=60)) as connection:
         for _ in range(count):
             word = f"{choose.getrandbits(64):x}"
@@ -167,17 +167,4 @@ def _series(server: Server, asked: int) -> set[str]:
 
 
 def _resident(server: Server) -> int:
-    return _bytes(server, "VmRSS")
-
-
-def peak_bytes(server: Server) -> int:
-    """Return the largest resident size that the server has had, in bytes."""
-    return _bytes(server, "VmHWM")
-
-
-def _bytes(server: Server, field: str) -> int:
-    """Read a field of proc(5), status."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
-    assert found, status
-    return int(found[1]) * 1024
+    return status_bytes(server, "VmRSS")

@@ -19,25 +19,11 @@ from pathlib import Path
 from typing import Callable
 
 from tests.support.page import Page
-from tests.support.raw import Wire, basic, connected
+from tests.support.raw import connected
 from tests.support.registries import temporary_directory
-from tests.support.server import TOP, Answer, Client, Server, digest_of, free_port, running
+from tests.support.server import TOP, Answer, Client, digest_of, free_port, running
+from tests.support.uploads import begin_upload
 from vex import VERSION
-
-UPLOAD = digest_of(b"0123456789")
-
-
-def begin_upload(server: Server) -> Wire:
-    """Send the first half of a blob, which holds up the end of the server."""
-    wire = Wire(server.addresses["auth"])
-    head = (
-        f"POST /v2/slow/blobs/uploads/?digest={UPLOAD} HTTP/1.1\r\nHost: a\r\nAuthorization: {basic()}\r\n"
-        "Content-Length: 10\r\nExpect: 100-continue\r\n\r\n"
-    )
-    wire.send(head.encode())
-    assert wire.answer().status == 100
-    wire.send(b"01234")
-    return wire
 
 
 class HealthTestCase(unittest.TestCase):

@@ -18,12 +18,12 @@ import unittest
 from pathlib import Path
 from typing import Any, Callable
 
-from tests.service.test_health import begin_upload
 from tests.support.manual import TEXT
 from tests.support.programs import require
 from tests.support.raw import connected
 from tests.support.registries import run
 from tests.support.server import USER, Client, ServerTestCase, digest_of, running, vex
+from tests.support.uploads import begin_upload
 from vex.metrics import Metrics
 from vex.service.measures import MEASURES
 from vex.storage.database import Database

@@ -6,12 +6,12 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import unittest
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from tests.support.configuration import ConfigTestCase
 from vex.errors import Failure
 from vex.settings.config import KEYS, Config
 from vex.settings.file import describe, load
@@ -242,28 +242,6 @@ REFUSED = (
     ("access-log", ('"access.log"',)),
     ("public-tls-cert", ('"cert.pem"',)),
 )
-
-
-class ConfigTestCase(unittest.TestCase):
-    def setUp(self) -> None:
-        directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
-        self.path = self.directory / "vex.conf"
-
-    def load(self, content: str | bytes, **flags: str) -> Config:
-        self.path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return load(self.path, {name.replace("_", "-"): text for name, text in flags.items()})
-
-    def refused(self, content: str | bytes, *words: str, **flags: str) -> str:
-        """Check that loading fails with one line that holds all words."""
-        with self.assertRaises(Failure) as caught:
-            self.load(content, **flags)
-        message = str(caught.exception)
-        self.assertNotIn("\n", message)
-        for word in words:
-            self.assertIn(word, message)
-        return message
 
 
 class ValuesTest(ConfigTestCase):

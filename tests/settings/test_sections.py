@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.settings.test_config import ConfigTestCase
+from tests.support.configuration import ConfigTestCase
 from vex.errors import Failure
 from vex.settings.config import KEYS
 from vex.settings.file import Mistakes, describe, load

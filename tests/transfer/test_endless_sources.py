@@ -11,8 +11,8 @@ import unittest
 from collections.abc import Iterator
 from typing import Any, Callable
 
+from tests.support.other_registries import Reply, answering, import_into
 from tests.support.server import OCI_MANIFEST, ServerTestCase, digest_of, image
-from tests.transfer.test_importing import Reply, answering, import_into
 from vex.errors import Refused
 from vex.names import RepositoryName
 from vex.progress import Progress

@@ -24,11 +24,11 @@ from typing import Any
 
 from tests.support.containerd import running_containerd
 from tests.support.images import INDEX, SINGLE, docker_archive, tar_of, write_layout
+from tests.support.layouts import LayoutTestCase
 from tests.support.programs import require, require_client
 from tests.support.registries import require_root, run
 from tests.support.server import PASSWORD, TOP, USER, Server, digest_of, running, vex
 from tests.support.tars import archive, member
-from tests.transfer.test_layouts import LayoutTestCase
 from vex.errors import Failure, Refused
 from vex.names import Digest, RepositoryName
 from vex.transfer.layout import LocalImages, open_images, parse_reference

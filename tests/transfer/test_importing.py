@@ -12,13 +12,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import unittest
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Callable, Union
+from typing import Any
 
 from tests.support.debian_registry import (
     SOURCE_PASSWORD,
@@ -30,6 +29,7 @@ from tests.support.debian_registry import (
     push_fallback_tag,
 )
 from tests.support.images import INDEX, SINGLE, write_layout
+from tests.support.other_registries import Reply, answering, import_into
 from tests.support.programs import require
 from tests.support.registries import run
 from tests.support.server import (
@@ -59,16 +59,6 @@ IMAGES = (
     (SINGLE, "v2s2", "base:1"),
 )
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
-
-
-def import_into(server: Server, source: str, *arguments: str, text: str = "", code: int = 0) -> str:
-    """Import with the password of USER, check the exit code, and return what was printed."""
-    ended = vex(
-        "import", source, *arguments, "--username", USER, "--to", server.urls["auth"], text=f"{PASSWORD}\n{text}"
-    )
-    assert ended.returncode == code, ended
-    assert "Traceback" not in ended.stderr, ended.stderr
-    return ended.stdout + ended.stderr
 
 
 def url(client: Client) -> str:
@@ -347,51 +337,6 @@ class Authentication(unittest.TestCase):
                 self.assertRegex(output, r"(?s)one: .*404.*two: .*404")
                 self.assertEqual([query["scope"] for query in asked], ["repository:one:pull", "repository:two:pull"])
                 self.assertEqual({query["service"] for query in asked}, {"test"})
-
-
-Reply = Union[tuple[int, Mapping[str, str], bytes], Callable[[http.server.BaseHTTPRequestHandler], None]]
-
-
-@contextlib.contextmanager
-def answering(replies: Mapping[str, Reply], requests: list[tuple[str, str | None]] | None = None) -> Iterator[str]:
-    """Run a server that gives these answers by path, and 404 to all else; notes path and Authorization of each
-    request.
-    """
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            if requests is not None:
-                requests.append((self.path, self.headers["Authorization"]))
-            reply = replies.get(self.path, (404, {}, b"{}"))
-            if callable(reply):
-                reply(self)
-                return
-            self.send_response(reply[0])
-            for name, value in {"Content-Length": str(len(reply[2])), **reply[1]}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(reply[2])
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    class Listening(http.server.ThreadingHTTPServer):
-        def handle_error(self, *_arguments: object) -> None:
-            """Say nothing: that clients go away is a part of the tests."""
-
-    with Listening(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.server_address[1]}"
-        finally:
-            listening.shutdown()
-            thread.join()
 
 
 @contextlib.contextmanager

@@ -17,63 +17,14 @@ import tempfile
 import threading
 import unittest
 from pathlib import Path
-from typing import Any
 
 from tests.support.containerd import running_containerd
 from tests.support.debian_registry import push_artifact
 from tests.support.images import INDEX, SINGLE, docker_archive, tar_of, write_layout
+from tests.support.layouts import LayoutTestCase
 from tests.support.programs import require
 from tests.support.registries import certificate, require_root, run, running_tls
-from tests.support.server import (
-    OCI_INDEX,
-    OCI_LAYER,
-    OCI_MANIFEST,
-    PASSWORD,
-    USER,
-    Server,
-    ServerTestCase,
-    digest_of,
-    image,
-    vex,
-)
-
-
-class LayoutTestCase(ServerTestCase):
-    """A server, and a directory for files."""
-
-    def setUp(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="vex-test-"))
-        self.addCleanup(shutil.rmtree, self.directory)
-
-    def vex(self, *arguments: str, code: int = 0) -> str:
-        """Run a command with the password of USER; returns what it printed."""
-        ended = vex(*arguments, text=PASSWORD + "\n")
-        self.assertEqual(ended.returncode, code, ended)
-        self.assertNotIn("Traceback", ended.stderr)
-        if code:
-            self.assertRegex(ended.stderr.splitlines()[-1], "^vex: ")
-        return ended.stdout + ended.stderr
-
-    def import_files(self, path: Path, *arguments: str, code: int = 0) -> str:
-        return self.vex(
-            "import", str(path), "--username", USER, "--to", self.server.urls["auth"], *arguments, code=code
-        )
-
-    def export(self, name: str, directory: Path | None = None, code: int = 0) -> str:
-        return self.vex(
-            "export", name, str(directory or self.directory / "out"), "--data-dir", str(self.server.data), code=code
-        )
-
-    def manifest(self, repository: str, reference: str) -> bytes:
-        answer = self.server.public.get(f"/v2/{repository}/manifests/{reference}")
-        self.assertEqual(answer.status, 200, answer)
-        return answer.body
-
-    def index(self, directory: Path | None = None) -> list[dict[str, Any]]:
-        entries: list[dict[str, Any]] = json.loads(((directory or self.directory / "out") / "index.json").read_text())[
-            "manifests"
-        ]
-        return entries
+from tests.support.server import OCI_INDEX, OCI_LAYER, OCI_MANIFEST, PASSWORD, USER, Server, digest_of, image, vex
 
 
 class Importing(LayoutTestCase):

@@ -14,8 +14,8 @@ import tracemalloc
 import unittest
 from pathlib import Path
 
+from tests.support.other_registries import Reply, answering
 from tests.support.server import digest_of, vex
-from tests.transfer.test_importing import Reply, answering
 from vex.errors import Failure, Refused, RegistryError
 from vex.names import Digest, RepositoryName
 from vex.progress import Progress

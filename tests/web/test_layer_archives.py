@@ -13,8 +13,8 @@ import tarfile
 import unittest
 from pathlib import Path
 
-from tests.formats.test_layers import HAS_ZSTD, cut, listed, with_sum
 from tests.support.in_process import directory_in_memory
+from tests.support.layers import HAS_ZSTD, cut, listed, with_sum
 from tests.support.programs import require
 from tests.support.registries import run
 from tests.support.tars import archive, member

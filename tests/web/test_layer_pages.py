@@ -15,8 +15,8 @@ import time
 import unittest
 from pathlib import Path
 
-from tests.formats.test_layers import HAS_ZSTD
 from tests.support.in_process import InProcess
+from tests.support.layers import HAS_ZSTD
 from tests.support.page import Page, PagesTestCase
 from tests.support.server import OCI_CONFIG, OCI_MANIFEST, Server, ServerTestCase, descriptor, digest_of
 from tests.support.tars import archive, member

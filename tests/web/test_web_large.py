@@ -10,7 +10,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.proof.test_memory import peak_bytes
+from tests.support.memory import peak_bytes
 from tests.support.page import PagesTestCase
 from tests.support.server import OCI_INDEX, OCI_MANIFEST, descriptor, image, index, running
 from vex.web.markup import external
