@@ -8,42 +8,32 @@ A connection says what it is doing (`phase`) and how far it is; the listener's r
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import re
-import select
 import socket
 import ssl
-import struct
 import time
-from email.utils import formatdate
 from socketserver import BaseRequestHandler
 from typing import Callable, Protocol
 
 from vex.errors import BODY_TIMEOUT, REQUEST_TIMEOUT, Disconnected, MalformedRequest, RegistryError
-from vex.http.answers import MAX_ANSWER_BYTES, Answer, Answers, Basis
+from vex.http.answers import Answer, Answers
 from vex.http.bodies import Body, Input, body_of
-from vex.http.forwarded import UNIX, Proxies
-from vex.http.heads import HeadLimits, encode_head, head_end, parse_head
+from vex.http.forwarded import Proxies
+from vex.http.framing import DRAIN_BYTES, date, head_of, kept_answer, last_head_of, may_follow
+from vex.http.heads import Head, HeadLimits, head_end, parse_head
 from vex.http.message import Request, Response, error_response, in_clear_response
 from vex.http.observer import Observer
 from vex.http.pace import RATE, STALL, Pace
+from vex.http.records import Records
 from vex.http.sending import JOINED_BYTES, Outgoing
 from vex.http.slots import origin_of
+from vex.http.sockets import has_left, peer_of, prepare
 
 _log = logging.getLogger("vex")
 
 _HEAD_RECV_BYTES = 16 * 1024
-_DRAIN_BYTES = 64 * 1024
-# How long one send may block before the reaper can see what it has done so far.
-_SEND_SLICE_SECONDS = 5
-_DATE, _END = b"Date: ", b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# What nginx logs for a client that did not wait for the whole answer.
-_CLIENT_LEFT = 499
-# The peer has closed its side; where that cannot be told from having sent nothing, that all of the connection has
-# ended.
-_LEFT = getattr(select, "POLLRDHUP", select.POLLHUP)
 
 # What a connection is doing, and so what the reaper holds it to.
 HANDSHAKE, IDLE, HEAD, WORKING, LINGER = "handshake", "idle", "head", "working", "linger"
@@ -60,7 +50,7 @@ class Accepting(Protocol):
     answers: Answers | None
     proxies: Proxies | None
     observer: Observer
-    access: Callable[..., None] | None
+    records: Records
     answer: Callable[[Request], Response]
     answer_in_clear: Callable[[Request], Response]
     tls_context: Callable[[], ssl.SSLContext | None]
@@ -136,15 +126,11 @@ class Connection(BaseRequestHandler):
         """Tell whether the peer has closed its side, or this one was cut: then nobody waits for an answer, as nginx
         sees it.
         """
-        poll = select.poll()
-        poll.register(self.socket, _LEFT)
-        return bool(poll.poll(0))
+        return has_left(self.socket)
 
     def _prepare(self) -> bool:
         """Set the connection up; returns whether it can be used, which one in the clear cannot where there is TLS."""
-        if self.socket.family != socket.AF_UNIX:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SLICE_SECONDS, 0))
+        prepare(self.socket)
         context = self.server.tls_context()
         if context is not None:
             if _REQUEST_BEGINS.match(self.socket.recv(1, socket.MSG_PEEK)):
@@ -173,13 +159,13 @@ class Connection(BaseRequestHandler):
             return
         request = Request(self.server.name, head, body_of(head, Input(self._receive_into)), self.client)
         response = self.server.answer_in_clear(request)
-        self._log_access(request, response.status, self._send(request, response, reusable=False), None)
+        self.server.records.in_clear(request, response.status, self._send(request, response, reusable=False))
         self._linger()
 
     def _ended(self, reason: object) -> None:
         _log.debug("%s: connection from %s ended: %s", self.server.name, self.client, reason)
         if self.unanswered:
-            self._log_access(self.unanswered, _CLIENT_LEFT, None, None)
+            self.server.records.left(self.unanswered)
 
     def _serve_one(self) -> bool:
         """Read one request, answer it; returns whether another may follow."""
@@ -199,51 +185,36 @@ class Connection(BaseRequestHandler):
         self.phase = WORKING
         source = Input(self._receive_into, self.buffer)
         self.buffer = b""
-        body = body_of(head, source)
-        request = Request(self.server.name, head, body, self.client, "https" if self.tls else "http", self.server_name)
+        if not self._respond(self._request(head, source), data, started):
+            return False
+        self.buffer = source.rest()
+        return True
+
+    def _request(self, head: Head, source: Input) -> Request:
+        """Make a request of its head and of what follows that."""
+        scheme = "https" if self.tls else "http"
+        request = Request(self.server.name, head, body_of(head, source), self.client, scheme, self.server_name)
         if self.proxies is not None:
             request.pass_on(*self.proxies.origin(head))
         request.left = self.left
         self.continue_wanted = head.expects_continue
         self.unanswered = request
-        response = self._answer(request)
-        reusable = head.keep_alive and not response.last and not self.server.draining
-        # HTTP/1.0 knows no chunks: the end of the connection is the end of a stream.
-        reusable = reusable and (response.stream is None or head.minor > 0)
-        if not body.complete:
-            # The client may never send this body (it waits for 100), or has much more of it than is worth reading.
-            reusable = reusable and not self.continue_wanted and (head.length or 0) - body.received <= _DRAIN_BYTES
+        return request
+
+    def _respond(self, request: Request, data: bytes, started: float) -> bool:
+        """Answer a request whose head came as these bytes, and tell of it; returns whether another may follow."""
+        response, answers = self._answer(request), self.server.answers
+        reusable = not self.server.draining and may_follow(request, response, continue_wanted=self.continue_wanted)
         sent = self._send(request, response, reusable)
-        if (
-            response.basis
-            and self.server.answers
-            and reusable
-            and head.minor == 1
-            and not head.has_body
-            and len(response.body) < MAX_ANSWER_BYTES
-        ):
-            self.server.answers.keep(data, _kept(request, response, response.basis))
+        kept = kept_answer(request, response) if reusable and answers else None
+        if kept and answers:
+            answers.keep(data, kept)
         self.unanswered = None
-        seconds = time.perf_counter() - started
-        self.server.observer.request_done(
-            self.server.name, request.method, request.op, response.status, seconds, body.received, sent, False
-        )
-        _log.debug(
-            "%s %s %s %s %s -> %d, %d bytes",
-            self.server.name,
-            request.client,
-            request.user or "-",
-            request.method,
-            request.path,
-            response.status,
-            sent,
-        )
-        self._log_access(request, response.status, sent, started)
-        if not body.complete and not (reusable and self._drain(body)):
-            self._linger()
-            return False
-        self.buffer = source.rest()
-        return reusable
+        self.server.records.answered(request, response.status, sent, started)
+        if request.body.complete or (reusable and self._drain(request.body)):
+            return reusable
+        self._linger()
+        return False
 
     def _answer(self, request: Request) -> Response:
         try:
@@ -258,32 +229,18 @@ class Connection(BaseRequestHandler):
     def _repeat(self, answer: Answer, data: bytes) -> None:
         """Give an answer that was given before."""
         started, server, out = time.perf_counter(), self.server, self.out
-        before_date, after_date, method, path, op, status, body_bytes, _ = answer
+        before_date, after_date, method, _, op, status, body_bytes, _ = answer
         self.phase = SENDING
         if len(after_date) > JOINED_BYTES:
-            out.send(before_date + _date(int(time.time())), after_date)
+            out.send(before_date + date(int(time.time())), after_date)
         else:
-            out.send_all(before_date + _date(int(time.time())) + after_date)
+            out.send_all(before_date + date(int(time.time())) + after_date)
         self.phase = WORKING
-        server.observer.request_done(
-            server.name, method, op, status, time.perf_counter() - started, 0, body_bytes, True
-        )
-        if _log.isEnabledFor(logging.DEBUG):
-            _log.debug(
-                "%s %s - %s %s -> %d, %d bytes", server.name, self._client_of(data), method, path, status, body_bytes
-            )
-        if server.access:
-            server.access(
-                server.name,
-                self._client_of(data),
-                "",
-                method,
-                path,
-                status,
-                0,
-                body_bytes,
-                time.perf_counter() - started,
-            )
+        # Here, and not in the records: a call more is 1 % of such an answer.
+        seconds = time.perf_counter() - started
+        server.observer.request_done(server.name, method, op, status, seconds, 0, body_bytes, True)
+        if server.records.wanted:
+            server.records.repeated(answer, seconds, self._client_of(data))
 
     def _client_of(self, data: bytes) -> str:
         # The same head may come from a trusted proxy and from anyone else, so that an answer cannot remember its
@@ -291,22 +248,6 @@ class Connection(BaseRequestHandler):
         return (
             self.proxies.origin(parse_head(data, self.server.head_limits)).client if self.proxies is not None else ""
         ) or self.client
-
-    def _log_access(self, request: Request, status: int, sent: int | None, started: float | None) -> None:
-        if self.server.access:
-            seconds = None if started is None else time.perf_counter() - started
-            received = request.body.received
-            self.server.access(
-                self.server.name,
-                request.client,
-                request.user,
-                request.method,
-                request.path,
-                status,
-                received,
-                sent,
-                seconds,
-            )
 
     def _read_head(self) -> bytes:
         """Return the next head; empty when the client has closed the connection, or has been idle for too long."""
@@ -363,8 +304,8 @@ class Connection(BaseRequestHandler):
         all of it.
         """
         self.enter(LINGER)
-        view = memoryview(bytearray(_DRAIN_BYTES))
-        limit = body.received + _DRAIN_BYTES
+        view = memoryview(bytearray(DRAIN_BYTES))
+        limit = body.received + DRAIN_BYTES
         with contextlib.suppress(MalformedRequest):
             while not body.complete and body.received < limit:
                 body.read_into(view)
@@ -373,14 +314,9 @@ class Connection(BaseRequestHandler):
     def _refuse(self, error: RegistryError, response: Response | None = None) -> None:
         self.server.observer.request_refused(self.server.name, error.kind)
         response = response or error_response(error)
-        head = encode_head(
-            response.status, [*response.headers, ("Content-Length", str(response.length)), ("Connection", "close")]
-        )
         self.phase = SENDING
-        self.out.send(head[:-2] + _DATE + _date(int(time.time())) + _END, response.body)
-        if self.server.access:
-            # What the method and the path are cannot be told.
-            self.server.access(self.server.name, self.client, "", "", "", response.status, None, response.length, None)
+        self.out.send(last_head_of(response), response.body)
+        self.server.records.unread(self.client, response.status, response.length)
         self._linger()
 
     def _linger(self) -> None:
@@ -388,63 +324,20 @@ class Connection(BaseRequestHandler):
         self.enter(LINGER)
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.socket, socket.SHUT_WR)
-            left = _DRAIN_BYTES
+            left = DRAIN_BYTES
             while left > 0 and (data := self.socket.recv(_HEAD_RECV_BYTES)):
                 left -= len(data)
 
     def _send(self, request: Request, response: Response, reusable: bool) -> int:
         """Send an answer; returns the bytes of its body that were sent."""
-        headers = response.headers
-        if response.stream is not None:
-            headers += [("Transfer-Encoding", "chunked")] if request.head.minor else []
-        elif response.status != 204 and response.status != 304:
-            headers.append(("Content-Length", str(response.length)))
-        if not reusable:
-            headers.append(("Connection", "close"))
-        elif request.head.minor == 0:
-            headers.append(("Connection", "keep-alive"))
-        head = encode_head(response.status, headers)[:-2] + _DATE + _date(int(time.time())) + _END
+        head = head_of(request, response, reusable=reusable)
         self.out.begun = self.out.sent
         self.phase = SENDING
         try:
-            return self._send_all(request, response, head)
+            return self.out.send_response(head, request, response)
         finally:
             self.phase = WORKING
             if response.file is not None:
                 response.file.close()
             if response.on_sent:
                 response.on_sent()
-
-    def _send_all(self, request: Request, response: Response, head: bytes) -> int:
-        if request.method == "HEAD":
-            self.out.send_all(head)
-            return 0
-        if response.stream is not None:
-            return self.out.send_stream(head, response.stream, chunked=request.head.minor == 1)
-        if response.file is None:
-            self.out.send(head, response.body)
-            return len(response.body)
-        if response.parts:
-            self.out.send_parts(head, response.file, response.parts)
-        else:
-            self.out.send_file(head, response.file, response.offset, response.length)
-        return response.length
-
-
-def peer_of(address: object) -> str:
-    """Return the address of a peer, as `accept` gives it, in its usual form."""
-    host = str(address[0]) if isinstance(address, tuple) else UNIX
-    return host[7:] if host.startswith("::ffff:") else host
-
-
-def _kept(request: Request, response: Response, basis: Basis) -> Answer:
-    """Prepare an answer that was just given to be given again."""
-    body = b"" if request.method == "HEAD" else response.body
-    before_date = encode_head(response.status, response.headers)[:-2] + _DATE
-    return Answer(before_date, _END + body, request.method, request.path, request.op, response.status, len(body), basis)
-
-
-@functools.lru_cache(maxsize=1)
-def _date(second: int) -> bytes:
-    """Return the value of the Date field (RFC 9110 section 6.6.1), which is made once a second."""
-    return formatdate(second, usegmt=True).encode()

@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 from vex.errors import Disconnected
 from vex.http.byteranges import Part
+from vex.http.message import Request, Response
 
 _FILE_PIECE_BYTES = 4 * 1024 * 1024
 # Over TLS, and where the system does not tell what has arrived, how far a slow reader has come shows only after each
@@ -113,6 +114,22 @@ class Outgoing:
         if chunked:
             self.send_all(b"0\r\n\r\n")
         return sent
+
+    def send_response(self, head: bytes, request: Request, response: Response) -> int:
+        """Send an answer, with its head as it was made for it; returns the bytes of its body that were sent."""
+        if request.method == "HEAD":
+            self.send_all(head)
+            return 0
+        if response.stream is not None:
+            return self.send_stream(head, response.stream, chunked=request.head.minor == 1)
+        if response.file is None:
+            self.send(head, response.body)
+            return len(response.body)
+        if response.parts:
+            self.send_parts(head, response.file, response.parts)
+        else:
+            self.send_file(head, response.file, response.offset, response.length)
+        return response.length
 
     @contextlib.contextmanager
     def _corked(self) -> Iterator[None]:

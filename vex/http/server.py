@@ -25,12 +25,13 @@ from socketserver import BaseServer
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from vex.http.answers import Answers
-from vex.http.connection import HANDSHAKE, HEAD, IDLE, LINGER, RECEIVING, SENDING, WORKING, Connection, peer_of
+from vex.http.connection import HANDSHAKE, HEAD, IDLE, LINGER, RECEIVING, SENDING, WORKING, Connection
 from vex.http.heads import HeadLimits
 from vex.http.message import Request, Response
 from vex.http.observer import Observer
+from vex.http.records import Records
 from vex.http.slots import Arrival, Slots, origin_of
-from vex.http.sockets import port_of
+from vex.http.sockets import peer_of, port_of
 
 if TYPE_CHECKING:
     from vex.http.forwarded import Proxies
@@ -103,7 +104,7 @@ class Listener(ThreadingHTTPServer):
         self.tls_context = tls_context
         self.answers = answers
         self.proxies = proxies
-        self.access = access
+        self.records = Records(name, observer, access)
         self.draining = False
         self.connections: set[Connection] = set()
         self.connections_limit = connections

@@ -1,4 +1,5 @@
-"""Listening sockets: bound to an address or to a path, or passed by a service manager (sd_listen_fds(3)).
+"""Listening sockets: bound to an address or to a path, or passed by a service manager (sd_listen_fds(3)); and what is
+asked of those that they accept.
 
 The file of a socket that a killed process left is replaced; one that somebody listens at, or that is no socket, is left
 alone. A file that was made here goes when the socket is closed; one that was passed belongs to the manager.
@@ -9,19 +10,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import stat
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vex.errors import Failure
+from vex.http.forwarded import UNIX
 from vex.settings.values import Address, Listening, UnixAddress
 
 # The owner and the group connect: connecting is writing, see unix(7).
 _SOCKET_MODE = 0o660
 _FIRST_PASSED = 3
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+# How long one send may block before the reaper can see what it has done so far.
+_SEND_SLICE_SECONDS = 5
+# The peer has closed its side; where that cannot be told from having sent nothing, that all of the connection has
+# ended.
+_LEFT = getattr(select, "POLLRDHUP", select.POLLHUP)
 
 # What listens, by the listeners' names.
 Sockets = Mapping[str, socket.socket]
@@ -71,6 +80,26 @@ def passed(environment: Mapping[str, str], wanted: Sequence[str]) -> dict[str, s
 def port_of(address: object) -> int | None:
     """Return the port of an address, as `getsockname` gives it; None for a Unix socket."""
     return int(address[1]) if isinstance(address, tuple) else None
+
+
+def peer_of(address: object) -> str:
+    """Return the address of a peer, as `accept` gives it, in its usual form."""
+    host = str(address[0]) if isinstance(address, tuple) else UNIX
+    return host[7:] if host.startswith("::ffff:") else host
+
+
+def prepare(accepted: socket.socket) -> None:
+    """Have an accepted socket send at once, and give up its thread now and then while it cannot."""
+    if accepted.family != socket.AF_UNIX:
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SLICE_SECONDS, 0))
+
+
+def has_left(accepted: socket.socket) -> bool:
+    """Tell whether the peer has closed its side, or this one was cut."""
+    poll = select.poll()
+    poll.register(accepted, _LEFT)
+    return bool(poll.poll(0))
 
 
 def _passed(name: str, descriptor: int) -> socket.socket:
