@@ -233,6 +233,10 @@ class Contents(unittest.TestCase):
                 with self.subTest(f"{path.name}: {name}"):
                     self.assertTrue(any(f"/{file}".endswith(f"/{name}") for file in there))
 
+    def test_no_two_classes_have_one_name(self) -> None:
+        classes = [node.name for _, tree in sources() for node in tree.body if isinstance(node, ast.ClassDef)]
+        self.assertEqual({name for name in classes if classes.count(name) > 1}, set())
+
     def test_no_module_is_named_for_nothing(self) -> None:
         names = {path.stem for path, _ in sources()}
         self.assertEqual(names & {"utils", "util", "helpers", "helper", "common", "manager", "misc"}, set())

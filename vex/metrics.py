@@ -1,6 +1,6 @@
 """Counters, gauges and histograms, and their text: the Prometheus text exposition format, version 0.0.4.
 
-What is counted all the time (`Value`, `Buckets`) is an object to hold on to: counting is one method call under that
+What is counted all the time (`Tally`, `Buckets`) is an object to hold on to: counting is one method call under that
 object's lock, and exact whatever threads do. What is only looked up when somebody asks is a collector: a function that
 returns samples.
 
@@ -61,7 +61,7 @@ class _Line(NamedTuple):
     value: float
 
 
-class Value:
+class Tally:
     """One series of a counter or a gauge; any thread may use it."""
 
     __slots__ = ("_lock", "_value")
@@ -148,7 +148,7 @@ class Buckets:
         return counts, total
 
 
-S = TypeVar("S", Value, Buckets)
+S = TypeVar("S", Tally, Buckets)
 
 
 class Family(Generic[S]):
@@ -192,23 +192,23 @@ class Metrics:
     """All metrics, each name once; rendered in the order in which they were made, then those of collectors."""
 
     def __init__(self) -> None:
-        self._families: list[Family[Value] | Family[Buckets]] = []
+        self._families: list[Family[Tally] | Family[Buckets]] = []
         self._names: set[str] = set()
         self._collectors: list[Collector] = []
 
-    def counter(self, name: str, text: str) -> Value:
+    def counter(self, name: str, text: str) -> Tally:
         """Make a counter without labels; its name should end in `_total`."""
         return self.labelled_counter(name, text, {})()
 
-    def labelled_counter(self, name: str, text: str, labels: Labels) -> Family[Value]:
+    def labelled_counter(self, name: str, text: str, labels: Labels) -> Family[Tally]:
         """Make a counter with labels, each with the values that it can have."""
         return self._values(name, COUNTER, text, labels)
 
-    def gauge(self, name: str, text: str) -> Value:
+    def gauge(self, name: str, text: str) -> Tally:
         """Make a gauge without labels."""
         return self.labelled_gauge(name, text, {})()
 
-    def labelled_gauge(self, name: str, text: str, labels: Labels) -> Family[Value]:
+    def labelled_gauge(self, name: str, text: str, labels: Labels) -> Family[Tally]:
         """Make a gauge with labels, each with the values that it can have."""
         return self._values(name, GAUGE, text, labels)
 
@@ -243,10 +243,10 @@ class Metrics:
             blocks += _collected(collector, names)
         return "".join(blocks)
 
-    def _values(self, name: str, kind: str, text: str, labels: Labels) -> Family[Value]:
+    def _values(self, name: str, kind: str, text: str, labels: Labels) -> Family[Tally]:
         _check_names(name, [*labels])
         self._reserve(name)
-        family = Family(name, kind, text, labels, Value)
+        family = Family(name, kind, text, labels, Tally)
         self._families.append(family)
         return family
 

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 
 from tests.support.page import Page
 from tests.support.server import PASSWORD, USER, Client, Server, ServerTestCase, running
-from vex.http.forwarded import Origin, Proxies
+from vex.http.forwarded import Forwarded, Proxies
 from vex.http.heads import HeadLimits, parse_head
 from vex.settings.config import KEYS
 
 TRUSTED = next(key for key in KEYS if key.name == "trusted-proxies").parse("192.0.2.1, 10.0.0.0/8, fd00::/8, unix")
 
 
-def origin(*fields: str, trusted: str = "192.0.2.1, 10.0.0.0/8, fd00::/8") -> Origin:
+def origin(*fields: str, trusted: str = "192.0.2.1, 10.0.0.0/8, fd00::/8") -> Forwarded:
     """Tell where a request with these header fields came from."""
     networks = next(key for key in KEYS if key.name == "trusted-proxies").parse(trusted)
     head = parse_head("\r\n".join(["GET / HTTP/1.1", "Host: vex", *fields, "", ""]).encode(), HeadLimits())

@@ -8,7 +8,7 @@ import unittest
 from collections.abc import Iterable, Iterator
 
 from vex.http.pace import RATE, STALL, Pace
-from vex.http.sending import Progress
+from vex.http.sending import Reached
 
 KIB = 1024
 STALL_SECONDS, RATE_BYTES = 30.0, KIB
@@ -30,7 +30,7 @@ def ended(
     """Watch a transfer; returns why and when it was found to be too slow, or ("", 0)."""
     pace = Pace(0)
     for now, count in arrivals:
-        reason = pace.sending(Progress(5000 + count, outstanding, told, 5000), now, stall=STALL_SECONDS, rate=rate)
+        reason = pace.sending(Reached(5000 + count, outstanding, told, 5000), now, stall=STALL_SECONDS, rate=rate)
         if reason:
             return reason, now
     return "", 0.0

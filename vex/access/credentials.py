@@ -41,7 +41,7 @@ class OnePort(NamedTuple):
         return self.public_url or (f"{request.scheme}://{request.host}" if HOST.fullmatch(request.host) else "")
 
 
-class Credentials:
+class Authenticator:
     """Checks credentials; `refused` is called for each wrong or throttled login."""
 
     def __init__(self, users: Users, tokens: Tokens, one_port: OnePort | None, refused: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from vex.access.bearer import LIFETIME, MAX_TOKEN, Grant
-from vex.access.credentials import Credentials, OnePort
+from vex.access.credentials import Authenticator, OnePort
 from vex.access.identity import ANYONE, Identity, granted, identify, identity_of, scope
 from vex.api import routes
 from vex.errors import BAD_REQUEST, RegistryError
@@ -26,8 +26,8 @@ _Form = dict[str, list[str]]
 class Granting:
     """Answers requests for tokens."""
 
-    def __init__(self, credentials: Credentials, one_port: OnePort) -> None:
-        self._credentials = credentials
+    def __init__(self, authenticator: Authenticator, one_port: OnePort) -> None:
+        self._authenticator = authenticator
         self._signer = one_port.signer
         self._gives_refresh_tokens = one_port.refresh_tokens
 
@@ -35,7 +35,7 @@ class Granting:
         """Answer a request for a token; raises UNAUTHORIZED, TOOMANYREQUESTS and BAD_REQUEST."""
         if identity_of(request).access is not None:
             # A token must not prolong itself, nor widen what it is for.
-            raise self._credentials.challenge(request)
+            raise self._authenticator.challenge(request)
         if request.method == routes.POST:
             form = _read_form(request)
             identify(request, self._owner(request, form))
@@ -48,13 +48,15 @@ class Granting:
     def _owner(self, request: Request, form: _Form) -> Identity:
         kind = _one(form, "grant_type")
         if kind == "password":
-            return self._credentials.log_in(request, _one(form, "username"), _one(form, "password"))
+            return self._authenticator.log_in(request, _one(form, "username"), _one(form, "password"))
         if kind != "refresh_token":
             raise RegistryError(BAD_REQUEST, "grant_type must be password or refresh_token")
         grant = self._signer.verify(_one(form, "refresh_token"))
-        owner = None if grant is None or grant.access is not None else self._credentials.find(grant.name, grant.version)
+        owner = (
+            None if grant is None or grant.access is not None else self._authenticator.find(grant.name, grant.version)
+        )
         if owner is None:
-            raise self._credentials.challenge(request, message="the login is not valid any more; log in again")
+            raise self._authenticator.challenge(request, message="the login is not valid any more; log in again")
         return owner
 
     def _answer(self, identity: Identity, form: _Form, *, offline: bool) -> Response:

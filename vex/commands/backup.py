@@ -24,7 +24,7 @@ from vex.names import ALGORITHMS, Digest
 from vex.progress import Progress, mebibytes
 from vex.storage import blob_rows
 from vex.storage.blobs import COPY, BlobFiles, make_directory, sync_directory
-from vex.storage.copying import Copier, Damaged, Removed, blob_folders, hash_of_file, put_file
+from vex.storage.copying import Copier, DamagedFile, Removed, blob_folders, hash_of_file, put_file
 from vex.storage.database import Database, DatabaseFault, fold_log
 from vex.storage.directory import locked, registry_in
 from vex.storage.disk import FULL
@@ -133,7 +133,7 @@ class _Backup:
                     self._copier.copy(blob, self._draft, self._folders[blob.digest.algorithm], compared=False)
                 except Removed:
                     removed += 1
-                except Damaged as damaged:
+                except DamagedFile as damaged:
                     self._damaged[blob.digest] = str(damaged)
             self._progress.show(f"{blobs} blobs, of which {self._news()}")
         return blobs, removed

@@ -31,7 +31,7 @@ _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([0-9.]{7,15}))(?::[0-9]{1,5})
 _MAX_HOPS = 16
 
 
-class Origin(NamedTuple):
+class Forwarded(NamedTuple):
     """Where a request came from; "" for what nobody said."""
 
     client: str
@@ -56,14 +56,14 @@ class Proxies:
             return False
         return any(address in network for network in self._networks)
 
-    def origin(self, head: Head) -> Origin:
+    def origin(self, head: Head) -> Forwarded:
         """Tell where a request that a trusted proxy passed on came from."""
         elements = _elements(head.get("forwarded") or "")
         standard = self._select(*([element.get(name, "") for element in elements] for name in ("for", "proto", "host")))
         common = self._select(*(_listed(head.get(f"x-forwarded-{name}")) for name in ("for", "proto", "host")))
-        return Origin(*map(_agreed, standard, common))
+        return Forwarded(*map(_agreed, standard, common))
 
-    def _select(self, nodes: Sequence[str], schemes: Sequence[str], hosts: Sequence[str]) -> Origin:
+    def _select(self, nodes: Sequence[str], schemes: Sequence[str], hosts: Sequence[str]) -> Forwarded:
         """Take what the outermost trusted proxy said: it is as far from the right in each list as there are trusted
         proxies behind it.
         """
@@ -74,7 +74,7 @@ class Proxies:
                 break
             hops += 1
         scheme, host = _from_right(schemes, hops).lower(), _from_right(hosts, hops)
-        return Origin(client, scheme if scheme in _SCHEMES else "", host if HOST.fullmatch(host) else "")
+        return Forwarded(client, scheme if scheme in _SCHEMES else "", host if HOST.fullmatch(host) else "")
 
 
 def _elements(text: str) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ who has read much and stops is noticed.
 
 from __future__ import annotations
 
-from vex.http.sending import SLOW_PIECE_BYTES, Progress
+from vex.http.sending import SLOW_PIECE_BYTES, Reached
 
 STALL, RATE = "stall", "rate"
 _WINDOW_SECONDS = 60.0
@@ -45,7 +45,7 @@ class Pace:
             self._begin("in", count, now)
         return self._look(count, now, stall=max(stall, patience), window=_WINDOW_SECONDS + patience, rate=rate)
 
-    def sending(self, progress: Progress, now: float, *, stall: float, rate: int) -> str:
+    def sending(self, progress: Reached, now: float, *, stall: float, rate: int) -> str:
         """Say why a peer takes what is sent to it too slowly: `stall`, `rate`, or "" if it does not."""
         count, outstanding, told, begun = progress
         earned = count - self._count

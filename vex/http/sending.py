@@ -32,7 +32,7 @@ _TCP_INFO = struct.Struct("=24xI92xQ16xI")
 _HAS_TCP_INFO = sys.platform.startswith("linux")
 
 
-class Progress(NamedTuple):
+class Reached(NamedTuple):
     """How far an answer is: how many bytes have reached the peer's system, and whether it has yet to take more; `begun`
     is the number before it.
 
@@ -58,15 +58,15 @@ class Outgoing:
         self._local = sock.family == socket.AF_UNIX
         self.sent = self.begun = 0
 
-    def progress(self) -> Progress:
+    def progress(self) -> Reached:
         """Tell how far the answer is. Any thread may ask."""
         if _HAS_TCP_INFO and not self._local:
             with contextlib.suppress(OSError, struct.error):
                 # Closed, or an older system.
                 info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
                 unacknowledged, count, unsent = _TCP_INFO.unpack(info)
-                return Progress(count, bool(unacknowledged or unsent), True, self.begun)
-        return Progress(self.sent, True, False, self.begun)
+                return Reached(count, bool(unacknowledged or unsent), True, self.begun)
+        return Reached(self.sent, True, False, self.begun)
 
     def send(self, head: bytes, body: bytes) -> None:
         """Send a head with its body, in one piece where that costs little."""

@@ -21,13 +21,13 @@ from vex.registry.references import Release, expire_leases
 from vex.registry.registry import Registry, Rules
 from vex.registry.storage import Storage
 from vex.registry.summaries import fill_in
+from vex.registry.writing import PAUSE_SECONDS
 from vex.storage import audit, blob_rows, removal, repository_rows
 from vex.storage.database import Transaction
 from vex.storage.timekeeping import TimeOfDay
 
 _log = logging.getLogger("vex")
 _BATCH = 200
-_PAUSE_SECONDS = 0.002
 _DAY = 24 * 3600
 # More of the files than this part are no leavings of a crash.
 _MOST_LITTER = 0.1
@@ -221,7 +221,7 @@ class Housekeeping:
                     return
             self._storage.delete(work)
             # Whoever takes the lock again at once keeps everyone else from it.
-            self._stop.wait(_PAUSE_SECONDS)
+            self._stop.wait(PAUSE_SECONDS)
 
     def _run(self) -> None:
         due = dict.fromkeys(self._intervals, 0.0)

@@ -81,7 +81,7 @@ class Lists:
     def search(self, text: str, limit: int, work: Work = UNHURRIED) -> list[RepositoryEntry]:
         """Return the first repositories, by name, that hold a manifest and have the text in their name."""
         with self._database.browse(work) as tx:
-            return listings.list_repositories(tx, "", View(text, NAME, descending=False, offset=0, limit=limit))
+            return listings.repository_entries(tx, "", View(text, NAME, descending=False, offset=0, limit=limit))
 
 
 def pieces(load: Names, last: str, end: str) -> Iterator[list[str]]:
@@ -101,7 +101,7 @@ def _find(tx: Transaction, name: RepositoryName) -> int:
     return repository
 
 
-def _extent(measure: Callable[[str], listings.Measure], last: str, max_bytes: int) -> Extent:
+def _extent(measure: Callable[[str], listings.NamePiece], last: str, max_bytes: int) -> Extent:
     end, size = last, 0
     while True:
         piece = measure(end)

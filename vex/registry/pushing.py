@@ -12,13 +12,13 @@ from vex.formats.image import Summary
 from vex.formats.manifest import Descriptor, Manifest, ManifestLimits, parse_manifest
 from vex.names import Digest
 from vex.registry.pulls import Pulls
-from vex.registry.references import blob_in_repository
+from vex.registry.references import holds_blob
 from vex.registry.summaries import read_summary
 from vex.storage import blob_rows, listings, manifest_rows, removal
 from vex.storage.blobs import BlobFiles
 from vex.storage.database import Transaction
 
-__all__ = ["CheckedManifest", "ManifestLimits", "Push", "check_manifest", "save_manifest"]
+__all__ = ["CheckedManifest", "ManifestLimits", "Push", "check_manifest", "put_manifest_content"]
 
 # How many references an error names.
 _NAMED = 10
@@ -57,7 +57,7 @@ class Push(NamedTuple):
     pulls: Pulls
 
 
-def save_manifest(tx: Transaction, push: Push, digest: Digest, content: bytes, checked: CheckedManifest) -> int:
+def put_manifest_content(tx: Transaction, push: Push, digest: Digest, content: bytes, checked: CheckedManifest) -> int:
     """Store a manifest in a repository with its references; returns its row's id. Raises MANIFEST_BLOB_UNKNOWN and
     MANIFEST_INVALID.
     """
@@ -109,11 +109,7 @@ def _resolve(tx: Transaction, push: Push, manifest: Manifest) -> tuple[set[int],
             continue
         # BuildKit's cache images are indexes of layers: a child that is no manifest may be a blob.
         blob = blob_rows.find_blob(tx, descriptor.digest)
-        if (
-            blob is not None
-            and not blob.damaged
-            and blob_in_repository(tx, push.pulls, push.repository, blob, push.now)
-        ):
+        if blob is not None and not blob.damaged and holds_blob(tx, push.pulls, push.repository, blob, push.now):
             _check_size(descriptor, blob.size)
             blobs.add(blob.id)
         elif descriptor.required:

@@ -158,7 +158,7 @@ class Release:
         if children or blobs:
             return False
         self._looked.pop((repository, manifest), None)
-        manifest_rows.delete_manifest(tx, repository, manifest)
+        manifest_rows.take_out_manifest(tx, repository, manifest)
         return True
 
     def _drop_referrers(self, tx: Transaction, repository: int, manifest: int, digest: Digest, now: int) -> bool:
@@ -198,7 +198,7 @@ class Release:
         self.gone += drop_unheld_blobs(tx, {blob})
 
 
-def blob_in_repository(tx: Transaction, pulls: Pulls, repository: int, blob: blob_rows.BlobRow, now: int) -> bool:
+def holds_blob(tx: Transaction, pulls: Pulls, repository: int, blob: blob_rows.BlobRow, now: int) -> bool:
     """Tell whether a blob is in a repository: a manifest references it, or a lease holds it, or held it until somebody
     was told of it.
     """

@@ -19,11 +19,11 @@ from vex.errors import (
     PRECONDITION_FAILED,
     RegistryError,
 )
-from vex.metrics import Value
+from vex.metrics import Tally
 from vex.names import Digest, RepositoryName, Tag
 from vex.registry import deleting, pushing
 from vex.registry.reconciling import Reconciler
-from vex.registry.references import Release, blob_in_repository, point_tag, untag
+from vex.registry.references import Release, holds_blob, point_tag, untag
 from vex.registry.storage import Storage
 from vex.registry.writing import Writer
 from vex.storage import blob_rows, manifest_rows, removal, repository_rows
@@ -93,7 +93,7 @@ class Registry:
         self.reconciler = Reconciler(storage)
         self._writer = Writer(storage, self.reconciler)
         self.unfinished = self._writer.unfinished
-        self.uploaded, self.uploaded_bytes = Value(), Value()
+        self.uploaded, self.uploaded_bytes = Tally(), Tally()
 
     # Reading
 
@@ -253,7 +253,7 @@ class Registry:
             if removal.waits_for_parent(tx, repository, digest):
                 # Another push relies on it too, and what takes it up first may be gone before the second comes.
                 self._pulls.note(repository, digest, pushing=True)
-            row = pushing.save_manifest(
+            row = pushing.put_manifest_content(
                 tx, pushing.Push(repository, now, self._rules.upload_lease, self._pulls), digest, content, pushed
             )
             # Last: of a push that is refused without it too, the condition does not count (RFC 9110 section 13.2.1).
@@ -305,7 +305,7 @@ class Registry:
             now = int(self._clock())
             repository = repository_rows.find_repository(tx, name)
             blob = blob_rows.find_blob(tx, digest)
-            if repository is None or blob is None or not blob_in_repository(tx, self._pulls, repository, blob, now):
+            if repository is None or blob is None or not holds_blob(tx, self._pulls, repository, blob, now):
                 raise RegistryError(BLOB_UNKNOWN)
             deleting.delete_blob(tx, release, actor, name, repository, blob, now)
             self._pulls.forget_blob(repository, digest)
@@ -336,7 +336,7 @@ class Registry:
             repository = repository_rows.find_repository(tx, name)
             if repository is not None:
                 blob = blob_rows.find_blob(tx, digest)
-                if blob is not None and blob_in_repository(tx, self._pulls, repository, blob, int(self._clock())):
+                if blob is not None and holds_blob(tx, self._pulls, repository, blob, int(self._clock())):
                     if pushing:
                         self._pulls.note_blob(repository, digest)
                     return blob, b""

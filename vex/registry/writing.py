@@ -26,7 +26,7 @@ _log = logging.getLogger("vex")
 # So many more transactions a request spends on what it removes, with pauses in which others get their turn; the rest is
 # left to housekeeping.
 _MORE_PIECES = 50
-_PAUSE_SECONDS = 0.002
+PAUSE_SECONDS = 0.002
 
 
 class Writer:
@@ -67,7 +67,7 @@ class Writer:
         """Go on with a removal that has begun, for a while."""
         for _ in range(_MORE_PIECES):
             # The lock is not handed on in turn: whoever takes it again at once has it for ever.
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(PAUSE_SECONDS)
             try:
                 with self._changing(name) as tx:
                     release.work(tx, int(self._clock()))

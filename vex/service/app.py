@@ -10,7 +10,7 @@ import errno
 import logging
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
-from vex.access.credentials import Credentials
+from vex.access.credentials import Authenticator
 from vex.access.identity import DELETE, PULL, PUSH, identify, scope
 from vex.api import routes
 from vex.api.handlers import Api
@@ -62,7 +62,7 @@ _PREFLIGHT = [
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 
-class Policy(NamedTuple):
+class ListenerPolicy(NamedTuple):
     """What a listener serves: routes, methods, whether a user is needed for each of them, and for which operations and
     methods nobody is.
 
@@ -85,19 +85,19 @@ class Policy(NamedTuple):
 
 _PUBLIC_ROUTES = (*(route for route in routes.REGISTRY if route not in (routes.UPLOADS, routes.UPLOAD)), *PAGES)
 POLICIES = {
-    PUBLIC: Policy(
+    PUBLIC: ListenerPolicy(
         (*_PUBLIC_ROUTES, routes.HEALTHZ),
         READS,
         credentials=False,
         shared=frozenset(route.op for route in _PUBLIC_ROUTES),
     ),
-    AUTH: Policy((*routes.REGISTRY, routes.HEALTHZ), _METHODS - {OPTIONS}, credentials=True),
-    INTERNAL_LISTENER: Policy((*routes.INTERNAL, INDEX, STATIC, routes.HEALTHZ), READS, credentials=False),
+    AUTH: ListenerPolicy((*routes.REGISTRY, routes.HEALTHZ), _METHODS - {OPTIONS}, credentials=True),
+    INTERNAL_LISTENER: ListenerPolicy((*routes.INTERNAL, INDEX, STATIC, routes.HEALTHZ), READS, credentials=False),
 }
 _READABLE = (routes.MANIFEST, routes.BLOB, routes.TAGS, routes.REFERRERS, routes.CATALOG, routes.PING, routes.SEARCH)
 # The auth listener with anonymous reading. At /v2/ clients learn how to log in, so that even anyone needs a token
 # there.
-ONE_PORT = Policy(
+ONE_PORT = ListenerPolicy(
     (*routes.REGISTRY, routes.TOKEN, routes.HEALTHZ),
     _METHODS - {OPTIONS},
     credentials=True,
@@ -119,7 +119,7 @@ class App:
         self,
         api: Api,
         pages: Callable[[], Pages],
-        credentials: Credentials,
+        authenticator: Authenticator,
         granting: Callable[[Request], Response] | None,
         internal: dict[str, Callable[[], Response]],
         observations: Observations,
@@ -127,7 +127,7 @@ class App:
     ) -> None:
         self._api = api
         self._pages = pages
-        self._credentials = credentials
+        self._authenticator = authenticator
         self._granting = granting
         self._policies = {**POLICIES, AUTH: ONE_PORT} if granting else POLICIES
         self._internal = internal
@@ -174,7 +174,7 @@ class App:
         self._observations.request_refused(request.listener, BAD_REQUEST)
         return in_clear_response(address)
 
-    def _respond(self, request: Request, policy: Policy, found: tuple[Route, PathFields] | None) -> Response:
+    def _respond(self, request: Request, policy: ListenerPolicy, found: tuple[Route, PathFields] | None) -> Response:
         route, fields = self._authorize(request, policy, found)
         if route is routes.HEALTHZ:
             return Response(200, [_NO_STORE])
@@ -189,7 +189,7 @@ class App:
         return self._pages().handle(route, request, fields)
 
     def _authorize(
-        self, request: Request, policy: Policy, found: tuple[Route, PathFields] | None
+        self, request: Request, policy: ListenerPolicy, found: tuple[Route, PathFields] | None
     ) -> tuple[Route, PathFields]:
         """Allow or deny; returns the route of what is allowed. Raises what the client is told."""
         open_to_all = (
@@ -224,13 +224,13 @@ class App:
         port = None if request.proxied else self._push_port
         return f"{here}; push and delete at {'the address where users log in' if port is None else f'port {port}'}"
 
-    def _admit(self, request: Request, policy: Policy, found: tuple[Route, PathFields] | None) -> None:
+    def _admit(self, request: Request, policy: ListenerPolicy, found: tuple[Route, PathFields] | None) -> None:
         """Find out who sent a request; raises UNAUTHORIZED, TOOMANYREQUESTS and DENIED if that is nobody who may."""
         route, fields = found or (None, {})
         repository, action = fields.get("name", ""), _needed_action(request.method, route)
         # Who pushes pulls too; so clients ask for both.
         needed = scope(repository, *dict.fromkeys((PULL, action))) if action else ""
-        identity = identify(request, self._credentials.identify(request, needed))
+        identity = identify(request, self._authenticator.identify(request, needed))
         if route and (route.op, request.method) in policy.anonymous:
             return
         denial = identity.denial(repository, action) if identity.name and action else ""
@@ -238,7 +238,7 @@ class App:
             raise RegistryError(DENIED, denial)
         if not identity.has_scope(repository, action):
             error, message = "insufficient_scope" if identity.name else "", identity.shortage(repository, action)
-            raise self._credentials.challenge(request, needed, error=error, message=message)
+            raise self._authenticator.challenge(request, needed, error=error, message=message)
 
     def _error(self, request: Request, error: RegistryError) -> Response:
         self._observations.request_refused(request.listener, error.kind)

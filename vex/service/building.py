@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from typing import Callable
 
-from vex.access.credentials import Credentials, OnePort
+from vex.access.credentials import Authenticator, OnePort
 from vex.access.tokens import Tokens
 from vex.access.users import Users
 from vex.api import routes
@@ -87,12 +87,12 @@ def build_api(config: Config, storage: Storage, registry: Registry, revisions: R
 
 def build_access(
     config: Config, users: Users, tokens: Tokens, refused: Callable[[], None]
-) -> tuple[Credentials, Callable[[Request], Response] | None]:
+) -> tuple[Authenticator, Callable[[Request], Response] | None]:
     """Build what checks credentials, and with anonymous reading what answers at the token endpoint; a key that cannot
     be read or made is found out now.
     """
     if not config.anonymous_read:
-        return Credentials(users, tokens, None, refused), None
+        return Authenticator(users, tokens, None, refused), None
     # Loaded here, since a start does not need it otherwise.
     from vex.access.bearer import Signer
     from vex.api.tokens import Granting
@@ -100,8 +100,8 @@ def build_access(
     signer = Signer(config.data_dir)
     signer.key()
     one_port = OnePort(signer, config.public_url, routes.TOKEN.path(), config.identity_tokens)
-    credentials = Credentials(users, tokens, one_port, refused)
-    return credentials, Granting(credentials, one_port).handle
+    authenticator = Authenticator(users, tokens, one_port, refused)
+    return authenticator, Granting(authenticator, one_port).handle
 
 
 def open_sockets(config: Config, held: contextlib.ExitStack) -> Sockets:

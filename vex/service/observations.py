@@ -10,7 +10,7 @@ from vex.errors import Kind
 from vex.http.certificates import Certificates
 from vex.http.message import NOSNIFF, Response
 from vex.http.server import Listener
-from vex.metrics import Buckets, Collector, Family, Metrics, Sample, Value, process_metrics
+from vex.metrics import Buckets, Collector, Family, Metrics, Sample, Tally, process_metrics
 from vex.registry.housekeeping import Housekeeping
 from vex.registry.registry import Registry
 from vex.registry.storage import Storage
@@ -110,7 +110,7 @@ class Observations:
         """Answer with all metrics."""
         return Response(200, [("Content-Type", _TEXT), NOSNIFF], self._metrics.render().encode())
 
-    def _counter(self, name: str) -> Family[Value]:
+    def _counter(self, name: str) -> Family[Tally]:
         measure = BY_NAME[name]
         return self._metrics.labelled_counter(name, measure.help, measure.labels)
 

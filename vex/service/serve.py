@@ -132,7 +132,7 @@ class _Service:
         registry = build_registry(storage, rules)
         certificates = self._certificates = Certificates(config.certificates())
         observations = Observations(storage, registry, certificates)
-        credentials, granting = build_access(config, self._users, self._tokens, observations.login_refused)
+        authenticator, granting = build_access(config, self._users, self._tokens, observations.login_refused)
         sockets = open_sockets(config, held)
         push_port = push_port_of(sockets)
         self._control = LaterControl(config, storage, registry, self._work, observations)
@@ -142,7 +142,7 @@ class _Service:
         app = App(
             build_api(config, storage, registry, revisions, self._work),
             pages.load,
-            credentials,
+            authenticator,
             granting,
             {"metrics": observations.response, "readyz": self._ready},
             observations,

@@ -26,8 +26,8 @@ from vex.settings.values import (
     SWITCH,
     TEMPLATE,
     URL,
-    Kind,
     Listening,
+    ValueKind,
     choice,
 )
 
@@ -45,7 +45,7 @@ class Key(NamedTuple):
 
     name: str
     default: str
-    kind: Kind[Any]
+    kind: ValueKind[Any]
     description: str
     least: str = ""
     reloaded: bool = False
@@ -95,10 +95,10 @@ class Section(NamedTuple):
         return f"{self}, line {self.line} of the configuration"
 
 
-_rows: list[tuple[str, Kind[Any], str, str, bool]] = []
+_rows: list[tuple[str, ValueKind[Any], str, str, bool]] = []
 
 
-def _key(default: str, kind: Kind[T], description: str, least: str = "", *, reloaded: bool = False) -> T:
+def _key(default: str, kind: ValueKind[T], description: str, least: str = "", *, reloaded: bool = False) -> T:
     _rows.append((default, kind, description, least, reloaded))
     return kind.parse(default)
 

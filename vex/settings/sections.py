@@ -12,17 +12,17 @@ from typing import Callable, NamedTuple
 
 from vex.names import TagPatterns, is_repository_pattern
 from vex.settings.config import Key
-from vex.settings.values import DURATION, NUMBER, SIZE, SWITCH, Kind, shown
+from vex.settings.values import DURATION, NUMBER, SIZE, SWITCH, ValueKind, shown
 
 _HEADER = re.compile(r"\[\s*([a-zA-Z-]+)(?:\s+([^\]]*?))?\s*\]")
 
-_PATTERNS = Kind(
+_PATTERNS = ValueKind(
     "TAGS",
     "patterns of tags with commas between them, such as v*, !*-rc*: letters, digits, _ . - and * for any characters,"
     " and ! before those that are left out again, which are not the first",
     TagPatterns.parse,
 )
-_AGE = Kind(
+_AGE = ValueKind(
     DURATION.metavar,
     "a time such as 12h or 30d; leave the key out to have nothing go by its age",
     DURATION.parse,

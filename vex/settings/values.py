@@ -2,7 +2,7 @@
 written.
 
 A parser takes the text of a value and returns it, or raises ValueError; what the text must look like is said by its
-`Kind`.
+`ValueKind`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class UnixAddress(NamedTuple):
 Listening = Union[Address, UnixAddress]
 
 
-class Kind(Generic[T]):
+class ValueKind(Generic[T]):
     """A kind of values: its name in help texts, what it accepts in words, the parser, and the largest value if there is
     one.
 
@@ -166,30 +166,30 @@ def _parse_prefix(text: str) -> str:
     return text
 
 
-ADDRESS = Kind("HOST:PORT", "HOST:PORT, [IPV6]:PORT, :PORT for all interfaces, unix:PATH, or off", _parse_listener)
-FILE = Kind("FILE", "a path without quotes, or nothing", _parse_optional_path)
-DIRECTORY = Kind("DIR", "a path without quotes", _parse_path)
-DURATION = Kind("TIME", "a time such as 90s, 10m, 24h or 7d", _parse_duration, most="3650d")
-SIZE = Kind("SIZE", "a size in bytes, or such as 256KiB, 4MiB or 64GiB", _parse_size, most="1024TiB")
-NUMBER = Kind("NUMBER", "a whole number", _parse_number, most="1000000")
+ADDRESS = ValueKind("HOST:PORT", "HOST:PORT, [IPV6]:PORT, :PORT for all interfaces, unix:PATH, or off", _parse_listener)
+FILE = ValueKind("FILE", "a path without quotes, or nothing", _parse_optional_path)
+DIRECTORY = ValueKind("DIR", "a path without quotes", _parse_path)
+DURATION = ValueKind("TIME", "a time such as 90s, 10m, 24h or 7d", _parse_duration, most="3650d")
+SIZE = ValueKind("SIZE", "a size in bytes, or such as 256KiB, 4MiB or 64GiB", _parse_size, most="1024TiB")
+NUMBER = ValueKind("NUMBER", "a whole number", _parse_number, most="1000000")
 # Python's JSON parser recurses, on the small stacks of the connections' threads.
-DEPTH = Kind("NUMBER", "a whole number", _parse_number, most="500")
-SWITCH = Kind("yes|no", "yes or no", _parse_switch)
-LOG_FILE = Kind("FILE", "a path without quotes, stderr, or nothing", _parse_log)
-URL = Kind("URL", "http:// or https:// with a host and perhaps a port, and no path; or nothing", _parse_url)
+DEPTH = ValueKind("NUMBER", "a whole number", _parse_number, most="500")
+SWITCH = ValueKind("yes|no", "yes or no", _parse_switch)
+LOG_FILE = ValueKind("FILE", "a path without quotes, stderr, or nothing", _parse_log)
+URL = ValueKind("URL", "http:// or https:// with a host and perhaps a port, and no path; or nothing", _parse_url)
 
-PROXIES = Kind(
+PROXIES = ValueKind(
     "ADDRESSES",
     "addresses and networks such as 127.0.0.1, 10.0.0.0/8 and fd00::/8, or the word unix, with commas between them",
     _parse_proxies,
 )
-TEMPLATE = Kind(
+TEMPLATE = ValueKind(
     "URL",
     "http:// or https:// with a host and a path that has {digest} or {encoded} in it, and perhaps {algorithm}; or"
     " nothing",
     _parse_template,
 )
-PREFIX = Kind("PATH", "a path that begins and ends with /, such as /blobs/; or nothing", _parse_prefix)
+PREFIX = ValueKind("PATH", "a path that begins and ends with /, such as /blobs/; or nothing", _parse_prefix)
 
 
 def shown(text: str) -> str:
@@ -197,7 +197,7 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")
 
 
-def choice(words: tuple[str, ...]) -> Kind[str]:
+def choice(words: tuple[str, ...]) -> ValueKind[str]:
     """Make the kind of values that are one of these words."""
 
     def parse(text: str) -> str:
@@ -205,4 +205,4 @@ def choice(words: tuple[str, ...]) -> Kind[str]:
             raise ValueError(text)
         return text
 
-    return Kind("|".join(words), f"{', '.join(words[:-1])} or {words[-1]}", parse)
+    return ValueKind("|".join(words), f"{', '.join(words[:-1])} or {words[-1]}", parse)

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Callable, NamedTuple
 
-from vex.metrics import Value
+from vex.metrics import Tally
 from vex.names import ALGORITHMS, Digest
 from vex.storage.files import sync
 
@@ -46,7 +46,7 @@ _MAX_LEFT = 100_000
 UNKNOWN_BYTES = sys.maxsize
 
 # Tells whether a digest has a row, as long as the database's lock is held.
-Lock = Callable[[], contextlib.AbstractContextManager[Callable[[Digest], bool]]]
+RowCheck = Callable[[], contextlib.AbstractContextManager[Callable[[Digest], bool]]]
 
 
 class BlobFile(NamedTuple):
@@ -80,7 +80,7 @@ class BlobFiles:
         self._publishing: Counter[Digest] = Counter()
         self._put_off: set[Digest] = set()
         self._left: set[Path] = set()
-        self.removed, self.removed_bytes = Value(), Value()
+        self.removed, self.removed_bytes = Tally(), Tally()
 
     def open(self, digest: Digest) -> BinaryIO:
         """Open a blob for reading; raises FileNotFoundError."""
@@ -122,7 +122,7 @@ class BlobFiles:
         os.rename(upload, path)
         sync_directory(os.path.dirname(path))
 
-    def remove(self, digests: Iterable[Digest], *, lock: Lock) -> Count:
+    def remove(self, digests: Iterable[Digest], *, lock: RowCheck) -> Count:
         """Remove the files of digests that nobody wants; returns what was removed. A file that cannot be removed now is
         logged.
         """
@@ -134,7 +134,7 @@ class BlobFiles:
                 files, size = files + 1, size + removed
         return Count(files, size)
 
-    def set_aside(self, digests: Iterable[Digest], *, lock: Lock) -> Count:
+    def set_aside(self, digests: Iterable[Digest], *, lock: RowCheck) -> Count:
         """Move the files of digests that nobody wants to `set-aside/`, out of the way; returns what was moved."""
         files = size = 0
         for digest in digests:
@@ -159,7 +159,7 @@ class BlobFiles:
             if stat.S_ISREG(file.st_mode)
         ]
 
-    def put_back(self, *, lock: Lock) -> int:
+    def put_back(self, *, lock: RowCheck) -> int:
         """Put files that were set aside back where a row knows them and they are missing; returns how many. For the
         start, before anything is pushed.
         """
@@ -178,7 +178,7 @@ class BlobFiles:
     def _kept_path(self, digest: Digest) -> Path:
         return self.kept / digest.algorithm / digest.encoded
 
-    def remove_left(self, *, lock: Lock) -> None:
+    def remove_left(self, *, lock: RowCheck) -> None:
         """Try again to remove what could not be removed before."""
         with self._lock:
             digests, paths = [digest for digest in self._put_off if digest not in self._publishing], list(self._left)
@@ -260,7 +260,7 @@ class BlobFiles:
         algorithm, _, encoded = digest.partition(":")
         return f"{self._blobs}/{algorithm}/{encoded}"
 
-    def _move(self, digest: Digest, target: Path, lock: Lock) -> bool:
+    def _move(self, digest: Digest, target: Path, lock: RowCheck) -> bool:
         """Rename the file of a digest, unless somebody wants it; returns whether that is done."""
         known = digest in self._put_off
         try:

@@ -30,7 +30,7 @@ class Removed(Exception):
     """Something was removed from the registry since it was looked up."""
 
 
-class Damaged(Exception):
+class DamagedFile(Exception):
     """The file of a blob is missing, or not what it should be; the text says which."""
 
 
@@ -44,7 +44,7 @@ class Copier:
 
     def copy(self, blob: blob_rows.BlobRow, draft: Draft, folder: Folder, *, compared: bool) -> None:
         """Give a folder the file of a blob; one that is linked may be compared with its digest too. Raises Removed and
-        Damaged.
+        DamagedFile.
         """
         if blob.damaged or self._files.size(blob.digest) != blob.size:
             self._explain_absence(blob)
@@ -53,7 +53,7 @@ class Copier:
             if _link(self._files.path(blob.digest), folder, name):
                 if compared and not has_content(folder, blob.digest, blob.size):
                     folder.unlink(name)
-                    raise Damaged(_WRONG)
+                    raise DamagedFile(_WRONG)
                 self.linked += 1
                 return
             with self._files.open(blob.digest) as source:
@@ -72,8 +72,8 @@ class Copier:
         if row is None or (size == row.size and not row.damaged):
             raise Removed
         if size < 0:
-            raise Damaged("its file is missing")
-        raise Damaged(
+            raise DamagedFile("its file is missing")
+        raise DamagedFile(
             "it is marked as damaged" if size == row.size else f"its file has {size} bytes instead of {row.size}"
         )
 
@@ -127,7 +127,7 @@ def _link(source: str, folder: Folder, name: str) -> bool:
 
 
 def _copy(source: BinaryIO, draft: Draft, folder: Folder, name: str, digest: Digest) -> None:
-    """Copy a file, compare it with its digest, and give it its name when it is synced; raises Damaged."""
+    """Copy a file, compare it with its digest, and give it its name when it is synced; raises DamagedFile."""
     content_hash = hashlib.new(digest.algorithm)
     buffer = bytearray(_BUFFER_BYTES)
     with draft.of(folder, name) as file:
@@ -135,7 +135,7 @@ def _copy(source: BinaryIO, draft: Draft, folder: Folder, name: str, digest: Dig
             content_hash.update(memoryview(buffer)[:count])
             _write(file.fileno(), memoryview(buffer)[:count])
         if content_hash.hexdigest() != digest.encoded:
-            raise Damaged(_WRONG)
+            raise DamagedFile(_WRONG)
 
 
 def _write(descriptor: int, view: memoryview | bytes) -> None:

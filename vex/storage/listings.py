@@ -67,7 +67,7 @@ class ManifestEntry(NamedTuple):
     summary: Summary
 
 
-class Measure(NamedTuple):
+class NamePiece(NamedTuple):
     """A part of a list of names: how many, their characters, and the last one, "" where there is none."""
 
     names: int
@@ -86,7 +86,7 @@ def count_repositories(tx: Transaction, prefix: str, text: str) -> int:
     return count
 
 
-def list_repositories(tx: Transaction, prefix: str, view: View) -> list[RepositoryEntry]:
+def repository_entries(tx: Transaction, prefix: str, view: View) -> list[RepositoryEntry]:
     """Return repositories that hold a manifest and whose name starts with `prefix`."""
     condition, parameters = _repository_condition(prefix, view.text)
     order = _REPOSITORY_ORDER[view.order, view.descending]
@@ -114,20 +114,20 @@ def repository_entry(tx: Transaction, name: RepositoryName) -> tuple[int, Reposi
     return None if row is None else (row[0], RepositoryEntry(name, *row[1:]))
 
 
-def measure_repositories(tx: Transaction, last: str, limit: int) -> Measure:
+def measure_repositories(tx: Transaction, last: str, limit: int) -> NamePiece:
     """Measure what `repository_rows.list_repositories` returns."""
-    return _measure(tx, repository_rows.REPOSITORIES, (last, limit))
+    return _measure(tx, repository_rows.REPOSITORY_NAMES, (last, limit))
 
 
-def measure_tags(tx: Transaction, repository: int, last: str, limit: int) -> Measure:
+def measure_tags(tx: Transaction, repository: int, last: str, limit: int) -> NamePiece:
     """Measure what `manifest_rows.list_tags` returns."""
-    return _measure(tx, manifest_rows.TAGS, (repository, last, limit))
+    return _measure(tx, manifest_rows.TAG_NAMES, (repository, last, limit))
 
 
-def _measure(tx: Transaction, names: str, parameters: Sequence[object]) -> Measure:
+def _measure(tx: Transaction, names: str, parameters: Sequence[object]) -> NamePiece:
     row = tx.row(f"SELECT count(*), coalesce(sum(length(name)), 0), coalesce(max(name), '') FROM ({names})", parameters)  # noqa: S608 -- of constants only
     assert row  # noqa: S101 -- for the type checker: an aggregate always has one
-    return Measure(*row)
+    return NamePiece(*row)
 
 
 def _pattern(text: str) -> str:
@@ -157,7 +157,7 @@ def count_tags(tx: Transaction, repository: int, text: str) -> int:
     return count
 
 
-def list_tags(tx: Transaction, repository: int, view: View) -> list[ManifestEntry]:
+def tag_entries(tx: Transaction, repository: int, view: View) -> list[ManifestEntry]:
     """Return tags with what they point to."""
     condition, parameters = (f"AND {_HOLDS}", [_pattern(view.text)]) if view.text else ("", [])
     order = _TAG_ORDER[view.order, view.descending]

@@ -11,7 +11,7 @@ from vex.storage.database import Transaction
 from vex.storage.repository_rows import mark_filled
 
 # Names after one, so many of them; `listings.py` measures them too.
-TAGS = "SELECT name FROM tag WHERE repository = ? AND name > ? ORDER BY name LIMIT ?"
+TAG_NAMES = "SELECT name FROM tag WHERE repository = ? AND name > ? ORDER BY name LIMIT ?"
 
 
 class ManifestRow(NamedTuple):
@@ -127,7 +127,7 @@ def manifest_parents(tx: Transaction, repository: int, manifest: int, limit: int
     return [Digest(row[0]) for row in rows]
 
 
-def delete_manifest(tx: Transaction, repository: int, manifest: int) -> None:
+def take_out_manifest(tx: Transaction, repository: int, manifest: int) -> None:
     """Take a manifest out of a repository with its references, and delete its bytes if no repository holds it any
     more.
     """
@@ -173,7 +173,7 @@ def delete_tag(tx: Transaction, repository: int, tag: Tag) -> None:
 
 def list_tags(tx: Transaction, repository: int, last: str, limit: int) -> list[str]:
     """Return the tags of a repository in ASCII order, after `last`."""
-    return [row[0] for row in tx.rows(TAGS, (repository, last, limit))]
+    return [row[0] for row in tx.rows(TAG_NAMES, (repository, last, limit))]
 
 
 def tags_of_manifest(tx: Transaction, repository: int, manifest: int, limit: int) -> list[Tag]:

@@ -8,7 +8,7 @@ from vex.names import RepositoryName
 from vex.storage.database import Transaction
 
 # Names after one, so many of them; `listings.py` measures them too.
-REPOSITORIES = "SELECT name FROM repository WHERE emptied IS NULL AND name > ? ORDER BY name LIMIT ?"
+REPOSITORY_NAMES = "SELECT name FROM repository WHERE emptied IS NULL AND name > ? ORDER BY name LIMIT ?"
 
 
 class Totals(NamedTuple):
@@ -39,7 +39,7 @@ def ensure_repository(tx: Transaction, name: RepositoryName, now: int) -> int:
 
 def list_repositories(tx: Transaction, last: str, limit: int) -> list[str]:
     """Return the names of repositories that hold a manifest, in ASCII order, after `last`."""
-    return [row[0] for row in tx.rows(REPOSITORIES, (last, limit))]
+    return [row[0] for row in tx.rows(REPOSITORY_NAMES, (last, limit))]
 
 
 def mark_filled(tx: Transaction, repository: int) -> None:

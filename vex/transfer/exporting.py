@@ -24,7 +24,7 @@ from vex.names import Digest, RepositoryName, Tag, parse_image
 from vex.progress import Progress, mebibytes
 from vex.storage import blob_rows, listings, manifest_rows, repository_rows
 from vex.storage.blobs import BlobFiles, make_directory
-from vex.storage.copying import Copier, Damaged, Removed, blob_folders, has_content, put_file
+from vex.storage.copying import Copier, DamagedFile, Removed, blob_folders, has_content, put_file
 from vex.storage.database import Database
 from vex.storage.directory import registry_in
 from vex.storage.disk import FULL
@@ -171,7 +171,7 @@ class _Export:
             try:
                 for entry in self._export(reference):
                     entries.setdefault((entry.get("annotations", {}).get(REF_NAME, ""), entry["digest"]), entry)
-            except Damaged as damaged:
+            except DamagedFile as damaged:
                 problems += 1
                 self._progress.say(f"{self._repository} {reference}: {damaged}")
         index["manifests"] = [*self._others(index["manifests"], list(entries.values())), *entries.values()]
@@ -206,7 +206,9 @@ class _Export:
         )
 
     def _export(self, reference: Tag | Digest) -> list[_Entry]:
-        """Export one image with what refers to it; returns what the index is to list. Raises Damaged and Failure."""
+        """Export one image with what refers to it; returns what the index is to list. Raises Failure and
+        DamagedFile.
+        """
         for _ in range(_ROUNDS):
             try:
                 repository, row = self._row(reference)
@@ -264,7 +266,7 @@ class _Export:
             last = rows[-1].digest if rows else ""
 
     def _manifest(self, repository: int, digest: Digest, subjects: deque[Digest]) -> None:
-        """Write a manifest, and before it all that it needs; raises Removed and Damaged."""
+        """Write a manifest, and before it all that it needs; raises Removed and DamagedFile."""
         with self._database.read() as tx:
             row = manifest_rows.find_manifest(tx, repository, digest)
             # Another process may have removed it between the two queries.
@@ -309,7 +311,7 @@ class _Export:
             return manifest_rows.find_manifest(tx, repository, digest) is not None
 
     def _blob(self, digest: Digest) -> None:
-        """Write a blob, unless it is there; raises Removed and Damaged."""
+        """Write a blob, unless it is there; raises Removed and DamagedFile."""
         if digest in self._done:
             return
         with self._database.read() as tx:
@@ -321,8 +323,8 @@ class _Export:
         else:
             try:
                 self._copier.copy(blob, self._layout.draft, self._layout.folder(digest), compared=True)
-            except Damaged as damaged:
-                raise Damaged(f"blob {digest}: {damaged}; push the image again") from None
+            except DamagedFile as damaged:
+                raise DamagedFile(f"blob {digest}: {damaged}; push the image again") from None
         self._done.add(digest)
         self._progress.show(self._news())
 

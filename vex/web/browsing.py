@@ -121,7 +121,7 @@ class Browsing:
             return _listing(
                 view,
                 lambda: listings.count_repositories(tx, prefix, view.text),
-                lambda part: listings.list_repositories(tx, prefix, part),
+                lambda part: listings.repository_entries(tx, prefix, part),
             )
 
     def repository(self, name: RepositoryName) -> RepositoryEntry | None:
@@ -137,7 +137,7 @@ class Browsing:
             listing = _listing(
                 view,
                 lambda: listings.count_tags(tx, repository, view.text) if view.text else entry.tags,
-                lambda part: listings.list_tags(tx, repository, part),
+                lambda part: listings.tag_entries(tx, repository, part),
             )
             manifests = {entry.manifest for entry in listing.entries}
             return listing, {
