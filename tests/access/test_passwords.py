@@ -61,6 +61,8 @@ class Timing(unittest.TestCase):
 class Throttling(ServerTestCase):
     """Wrong logins, most with a name that is throttled after ten of them, and some with names of their own."""
 
+    alone = True
+
     def test_wrong_logins_do_not_slow_a_client_with_the_right_password(self) -> None:
         with self._right_client() as take:
             take()

@@ -14,6 +14,8 @@ MEDIA_TYPES = {SINGLE: OCI_MANIFEST, INDEX: OCI_INDEX}
 class ContainerdTests(ProgramTestCase):
     """A server at 127.0.0.1, and for each side of a transfer a containerd of its own."""
 
+    alone = True
+
     flags = ("--pull-grace", "0s")
     layout: Layout
     hosts: str

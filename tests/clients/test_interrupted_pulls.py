@@ -20,6 +20,8 @@ from tests.support.server import digest_of
 class InterruptedPulls(ProgramTestCase):
     """Each pulls an image and an index, whose tag is first pushed anew, or deleted, once the client was told of it."""
 
+    alone = True
+
     layout: Layout
 
     @classmethod

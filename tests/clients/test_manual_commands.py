@@ -91,6 +91,8 @@ def commands() -> list[str]:
 class ManualCommandsTest(unittest.TestCase):
     """One machine, with a dockerd, and a registry at the ports that it has by default."""
 
+    alone = True
+
     machine: Machine
     directory: Path
     environment: dict[str, str]

@@ -217,6 +217,8 @@ class SkopeoAndPodmanOnOnePort(ProgramTestCase):
 class ContainerdOnOnePort(ProgramTestCase):
     """containerd with ctr, over plain HTTP and HTTPS."""
 
+    alone = True
+
     flags = ONE_PORT
     layout: Layout
     hosts: str

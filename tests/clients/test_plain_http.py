@@ -25,6 +25,8 @@ def shown(words: str) -> str:
 
 
 class PlainHttpTest(unittest.TestCase):
+    alone = True
+
     def test_clients_push_and_pull_once_they_are_told(self) -> None:
         require_root()
         for program, package in (("docker", "docker.io"), ("podman", "podman"), ("ctr", "containerd")):

@@ -241,6 +241,8 @@ class Accelerated(CheckedTestCase, AcceleratedTestCase):
 class Docker(unittest.TestCase):
     """On a machine of its own, where docker verifies certificates, and the ports are those of the manual."""
 
+    alone = True
+
     def test_docker_logs_in_pushes_and_pulls_through_nginx(self) -> None:
         require_root()
         for program, package in (("nginx", "nginx-light"), ("docker", "docker.io"), ("dockerd", "docker.io")):

@@ -217,6 +217,8 @@ class Away(CacheTestCase):
 class Redirected(ProgramTestCase):
     """With `blob-redirect` to an nginx that has nothing but the directory `blobs/`."""
 
+    alone = True
+
     mirror: tuple[str, int]
 
     @classmethod

@@ -27,6 +27,8 @@ _STORAGE = '[storage]\ndriver = "vfs"\ngraphroot = "{0}/graph"\nrunroot = "{0}/r
 class PastedTests(unittest.TestCase):
     """One machine with one dockerd for the class."""
 
+    alone = True
+
     machine: Machine
     environment: dict[str, str]
 

@@ -47,6 +47,8 @@ class Rates(NamedTuple):
 
 @unittest.skipUnless(REPOSITORIES, "VEX_TEST_CROWD is not set: how many repositories?")
 class Crowd(unittest.TestCase):
+    alone = True
+
     def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory(prefix="vex-test-")
         self.addCleanup(directory.cleanup)

@@ -75,6 +75,8 @@ class Footprint(NamedTuple):
 class Greedy(unittest.TestCase):
     """One server; its internal listener, where the silent ones are, is over TLS."""
 
+    alone = True
+
     def setUp(self) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if hard < _FILES:

@@ -288,6 +288,8 @@ class Shown(FirstUserCase):
 class FirstHour(unittest.TestCase):
     """A fresh clone, of what is committed."""
 
+    alone = True
+
     clone: Path
 
     @classmethod

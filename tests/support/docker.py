@@ -13,6 +13,7 @@ from tests.support.server import PASSWORD, USER
 class DockerTestCase(ProgramTestCase):
     """One dockerd for a class, and a server at 127.0.0.1; `docker` runs with settings of its own."""
 
+    alone = True
     flags: tuple[str, ...] = ("--pull-grace", "0s")
     socket: str
     docker_program: str
