@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
@@ -20,7 +19,6 @@ from vex.access.users import Users
 from vex.errors import Failure, RegistryError
 from vex.http.answers import Revisions
 from vex.http.certificates import Certificates
-from vex.http.message import PLAIN_TEXT, Response
 from vex.http.server import Server
 from vex.http.turns import HeavyWork
 from vex.logs import AccessLog
@@ -44,6 +42,7 @@ from vex.service.first_user import Places, advise, make_first_user, places, want
 from vex.service.loading import LaterControl, LaterPages
 from vex.service.notify import Notifier
 from vex.service.observations import Observations
+from vex.service.readiness import Readiness
 from vex.service.reload import reload
 from vex.settings.config import Config
 from vex.storage.database import Database
@@ -119,11 +118,10 @@ class _Service:
         self._config = config
         self._reread = reread
         self._notifier = Notifier(os.environ)
-        self._started = self._stopping = False
-        self._since = 0.0
-        self._storage_failure = ""
+        readiness = self._readiness = Readiness()
         self._work = HeavyWork()
-        database = held.enter_context(contextlib.closing(Database(config.data_dir / "vex.db", on_failure=self._fail)))
+        database = Database(config.data_dir / "vex.db", on_failure=readiness.storage_failed)
+        held.callback(database.close)
         self._users = Users(database, failures_per_minute=config.failed_logins)
         self._tokens = Tokens(database)
         revisions = Revisions()
@@ -144,7 +142,7 @@ class _Service:
             pages.load,
             authenticator,
             granting,
-            {"metrics": observations.response, "readyz": self._ready},
+            {"metrics": observations.response, "readyz": lambda: readiness.response(storage)},
             observations,
             push_port,
         )
@@ -183,11 +181,7 @@ class _Service:
         finally:
             # Whatever happened: with the accept loops at work, the process would not end.
             self._end()
-        if self._storage_failure:
-            raise Failure(
-                f"storage failed ({self._storage_failure}): what was committed last is not certain; check the disk,"
-                " then start again"
-            )
+        self._readiness.raise_failure()
         return 0
 
     def _announce(self, first_user: str | None) -> None:
@@ -198,7 +192,7 @@ class _Service:
         try:
             print(addresses, end="", flush=True)
             # Whoever reads `ready` finds it ready.
-            self._started, self._since = True, time.time()
+            self._readiness.ready()
             print("ready", flush=True)
         except OSError as error:
             raise Failure(
@@ -213,7 +207,7 @@ class _Service:
             advise(self._config.data_dir)
 
     def _end(self) -> None:
-        self._stopping = True
+        self._readiness.stopping()
         self._notifier.stopping(self._config.shutdown_timeout + _END_SECONDS)
         self._work.end()
         self._server.stop()
@@ -252,7 +246,7 @@ class _Service:
         return {
             "pid": os.getpid(),
             "version": VERSION,
-            "since": int(self._since),
+            "since": int(self._readiness.since),
             "listeners": {listener.name: listener.url for listener in self._server.listeners},
             "certificates": {name: None if math.isnan(expiry) else int(expiry) for name, expiry in expiries},
         }
@@ -264,31 +258,3 @@ class _Service:
     def _places(self) -> Places:
         urls = {listener.name: listener.url for listener in self._server.listeners if listener.port is not None}
         return places(urls, self._config.public_url, one_port=self._config.anonymous_read)
-
-    def _ready(self) -> Response:
-        reason = self._unready()
-        return Response(503, PLAIN_TEXT, f"{reason}\n".encode()) if reason else Response(200, PLAIN_TEXT, b"ready\n")
-
-    def _unready(self) -> str:
-        """Say why requests should not come here; "" when they may."""
-        if self._storage_failure:
-            return f"storage failed: {self._storage_failure}; check the disk, then start again"
-        if self._stopping:
-            return "shutting down"
-        if not self._started:
-            return "starting"
-        try:
-            free = self._storage.files.free_bytes()
-        except OSError as error:
-            return f"storage failed: {error.strerror}; check the disk"
-        if free < self._config.free_space:
-            return (
-                f"out of disk space: {free} bytes are free, less than the {self._config.free_space} that free-space"
-                " keeps; delete tags, or add space"
-            )
-        return ""
-
-    def _fail(self, reason: str) -> None:
-        _log.critical("the outcome of a transaction is unknown: %s; stopping", reason)
-        self._storage_failure = reason
-        os.kill(os.getpid(), signal.SIGTERM)
