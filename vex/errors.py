@@ -56,6 +56,9 @@ MANIFEST_TOO_COMPLEX = Kind(
     "MANIFEST_INVALID", 400, "the manifest has more descriptors, or is nested deeper, than this registry takes"
 )
 REFERENCED = Kind("DENIED", 405, "it is still referenced")
+IMMUTABLE = Kind("DENIED", 409, "the tag is immutable; push under another tag")
+PROTECTED = Kind("DENIED", 405, "the tag is protected; nothing was deleted")
+QUOTA_EXCEEDED = Kind("DENIED", 403, "the repository has no room for this; delete tags of it that are not needed")
 READ_ONLY = Kind("UNSUPPORTED", 405, "this address only reads; push and delete at the registry's authenticated address")
 
 PRECONDITION_FAILED = Kind(

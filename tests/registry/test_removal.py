@@ -14,8 +14,9 @@ from tests.support.in_process import MINUTE, InProcess, InProcessTestCase, Optio
 from tests.support.server import OCI_INDEX, digest_of, image
 from vex.http.answers import Answer, Answers
 from vex.names import Digest, RepositoryName, Tag
+from vex.registry.policies import Policies
 from vex.registry.pulls import Notes, Pulls
-from vex.registry.references import NOBODY, Release, untag
+from vex.registry.references import Release, untag
 from vex.storage import manifest_rows, repository_rows
 
 APP = RepositoryName("app")
@@ -42,14 +43,14 @@ class RemovalTestCase(InProcessTestCase):
 
     def remove_tag(self, most: int = 10**6, *, checked: bool = True) -> list[float]:
         """Delete the tag in transactions of their own, so many at most; returns the processor time of each."""
-        release, now = Release(Pulls(0)), self.site.now
+        release, now = Release(Pulls(0), Policies()), self.site.now
         spent: list[float] = []
         with self.site.database.write() as tx:
             repository = repository_rows.find_repository(tx, APP)
             assert repository is not None
             found = manifest_rows.find_tagged_manifest(tx, repository, Tag("1"))
             assert found is not None
-            untag(tx, NOBODY, repository, Tag("1"), found.id, now)
+            untag(tx, release, repository, Tag("1"), found.id, now)
             release.drop(tx, repository, found.id, now)
         while release.pending and len(spent) < most:
             with self.site.database.write() as tx:

@@ -4,6 +4,7 @@ nothing.
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from tests.support.programs import require
 from tests.support.registries import temporary_directory
-from tests.support.server import Client, Server, make_certificate, running
+from tests.support.server import OCI_MANIFEST, Client, Server, image, make_certificate, running
 from vex.commands.certificate import VALIDITY
 from vex.errors import Failure
 from vex.http.certificates import Certificates
@@ -168,6 +169,27 @@ class ConfigurationReload(ReloadCase):
         answer = self.server.auth.request("POST", "/v2/limited/blobs/uploads/?digest=sha256:" + 64 * "0", b"four")
         self.assertEqual(answer.status, 413)
         self.assertEqual(self.wrong_logins("carol", 3), [401, 401, 401], "the default counts again")
+
+    def test_sections_count_at_once_and_the_log_says_so(self) -> None:
+        auth = self.server.auth
+        digest = auth.push_image("app", "v1", b"1")
+        other = json.dumps(image(config=b"{}")).encode()
+
+        def push() -> int:
+            return auth.request("PUT", "/v2/app/manifests/v1", other, {"Content-Type": OCI_MANIFEST}).status
+
+        self.configure("[repositories app]", "immutable = v*", "protected = v1")
+        self.assertIn("INFO the sections of the configuration are read again: [repositories app]\n", self.reload())
+        self.assertEqual((push(), auth.request("DELETE", "/v2/app/manifests/v1").status), (409, 405))
+        self.configure("[repositories app]", "imutable = v*")
+        self.assertIn("ERROR the configuration stays as it was: ", self.reload())
+        self.assertEqual(push(), 409)
+        self.assertEqual(auth.get("/v2/app/manifests/v1").headers["Docker-Content-Digest"], digest)
+        self.configure("[repositories app]")
+        self.reload()
+        self.assertEqual((push(), auth.request("DELETE", "/v2/app/manifests/v1").status), (201, 202))
+        self.configure()
+        self.assertIn("the sections of the configuration are read again: none\n", self.reload())
 
     def test_what_needs_a_restart_is_named_each_time(self) -> None:
         self.configure("page-size = 3", "public-connections = 7")

@@ -26,7 +26,8 @@ from vex.http.message import Request, Response, error_response
 from vex.http.turns import HeavyWork
 from vex.registry.housekeeping import Housekeeping
 from vex.service.building import build_api, build_registry, build_storage, rules_of
-from vex.settings.config import Config
+from vex.settings.config import Config, Section
+from vex.settings.sections import REPOSITORIES
 from vex.storage.database import Database
 from vex.storage.timekeeping import TimeOfDay
 
@@ -42,6 +43,13 @@ class Options(NamedTuple):
     keep_replaced: int = 0
     delete_untags: str = "no"
     audit_keep: int = 365 * DAY
+    sections: tuple[Section, ...] = ()
+
+
+def section(pattern: str, line: int = 1, **values: str) -> Section:
+    """Make a section for repositories, with values as they are written in a file."""
+    keys = {key.attribute: key for key in REPOSITORIES.keys}
+    return Section(REPOSITORIES.word, pattern, line, {name: keys[name].parse(text) for name, text in values.items()})
 
 
 class Holdings(NamedTuple):
@@ -79,7 +87,7 @@ class InProcess:
         self.database = Database(self.directory / "vex.db")
         revisions = self.revisions = Revisions()
         storage = build_storage(config, self.database, revisions, clock=self.clock, steady=self.steady)
-        self.uploads = storage.uploads
+        self.uploads, self.policies = storage.uploads, storage.policies
         rules = rules_of(config)
         self.registry = build_registry(storage, rules)
         self.housekeeping = Housekeeping(storage, self.registry, rules, time_of_day=time_of_day)

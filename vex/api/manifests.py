@@ -43,6 +43,8 @@ class Manifests:
         name, reference = RepositoryName.parse(fields["name"]), reference_of(fields["reference"])
         tags = [Tag.parse(tag) for tag in request.query.get("tag", [])]
         condition = condition_of(request)
+        if isinstance(reference, Digest):
+            self._registry.check_tags(name, tags, reference)
 
         def push(content: bytes) -> PushedManifest:
             return self._registry.put_manifest(

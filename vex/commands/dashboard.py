@@ -32,6 +32,7 @@ def _quantiles(name: str) -> Queries:
 
 
 _HITS, _MISSES = _rate("vex_answer_cache_hits_total", "instance"), _rate("vex_answer_cache_misses_total", "instance")
+_QUOTA_USED, _QUOTA_ALLOWED = (_sum(f"vex_quota_{name}_bytes", "instance, repository") for name in ("used", "allowed"))
 
 # A row of panels each: title, unit, queries.
 _ROWS: dict[str, tuple[tuple[str, str, Queries], ...]] = {
@@ -108,6 +109,7 @@ _ROWS: dict[str, tuple[tuple[str, str, Queries], ...]] = {
             {name: _sum(f"vex_{name}", "instance") for name in ("repositories", "tags", "manifests", "blobs")},
         ),
         ("Leases and uploads", "short", {name: _sum(f"vex_{name}", "instance") for name in ("leases", "uploads_open")}),
+        ("Quotas used", "percentunit", {"{{repository}}": f"{_QUOTA_USED} / {_QUOTA_ALLOWED}"}),
         ("Damaged blobs", "short", {"{{instance}}": _sum("vex_damaged_blobs", "instance")}),
         ("Versions", "short", {"Vex {{version}}, Python {{python}}": _sum("vex_build_info", "version, python")}),
     ),

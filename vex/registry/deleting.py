@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from vex.errors import REFERENCED, RegistryError
 from vex.names import RepositoryName, Tag
+from vex.registry.protection import check_deletion
 from vex.registry.references import Release, drop_unheld_blobs, untag
 from vex.storage import blob_rows, manifest_rows, repository_rows
 from vex.storage.audit import BLOB, Actor, Told, log_removals
@@ -20,7 +21,6 @@ _NAMED = 10
 def delete_manifest(
     tx: Transaction,
     release: Release,
-    actor: Actor,
     name: RepositoryName,
     repository: int,
     manifest: int,
@@ -28,17 +28,19 @@ def delete_manifest(
     now: int,
 ) -> None:
     """Delete a manifest, with its tags if `delete_untags` allows that; raises REFERENCED while an index or a tag needs
-    it.
+    it, and PROTECTED.
     """
     parents = manifest_rows.manifest_parents(tx, repository, manifest, _NAMED)
     if parents:
         message = f"the manifest is part of {_named('index', 'indexes', parents)}; delete that first"
         raise RegistryError(REFERENCED, message, detail={"indexes": parents})
     tags = manifest_rows.tags_of_manifest(tx, repository, manifest, -1 if delete_untags == "yes" else _NAMED)
+    # First: what is said below, that its tags can be deleted, would not be true.
+    check_deletion(tx, release.policies, repository, tags, manifest)
     if tags and delete_untags != "yes" and (delete_untags == "no" or len(tags) > 1):
         raise RegistryError(REFERENCED, _still_tagged(name, tags), detail={"tags": tags})
     for tag in tags:
-        untag(tx, actor, repository, tag, manifest, now)
+        untag(tx, release, repository, tag, manifest, now)
     release.delete(tx, repository, manifest, now)
 
 

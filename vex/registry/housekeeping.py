@@ -176,7 +176,7 @@ class Housekeeping:
         )
 
     def _expire_manifests(self) -> None:
-        now, release = int(self._clock()), Release(self._pulls)
+        now, release = int(self._clock()), Release(self._pulls, self._storage.policies)
         self._remove_due(lambda tx: removal.due(tx, now, 1), lambda tx: release.work_on_due(tx, now, _BATCH))
 
     def _remove_empty_repositories(self) -> None:

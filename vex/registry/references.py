@@ -12,7 +12,9 @@ from __future__ import annotations
 import re
 import time
 
-from vex.names import Digest, Tag
+from vex.names import Digest, Tag, TagPatterns
+from vex.registry.policies import Policies
+from vex.registry.protection import check_deletion, check_move, policy_in
 from vex.registry.pulls import Pulls
 from vex.storage import blob_rows, manifest_rows, removal, repository_rows
 from vex.storage.audit import BLOB, Actor, Told, manifest_told, tag_changed
@@ -36,9 +38,10 @@ class Release:
     in the database.
     """
 
-    def __init__(self, pulls: Pulls, actor: Actor = NOBODY) -> None:
+    def __init__(self, pulls: Pulls, policies: Policies, actor: Actor = NOBODY) -> None:
         self._pulls = pulls
-        self._actor = actor
+        self.policies = policies
+        self.actor = actor
         self._queue: list[tuple[int, int]] = []
         # How far the referrers of a manifest were looked at.
         self._looked: dict[tuple[int, int], int] = {}
@@ -171,15 +174,19 @@ class Release:
         return len(found) == _PART
 
     def _untag_signatures(self, tx: Transaction, repository: int, digest: Digest, now: int, until: int) -> None:
-        """Delete the tags under which cosign keeps signatures of a manifest; what they point to is held until then, as
-        other referrers are.
+        """Delete the tags under which cosign keeps signatures of a manifest, unless they are protected; what they point
+        to is held until then, as other referrers are.
         """
-        for tag, target in removal.signature_tags(tx, repository, digest):
+        found = removal.signature_tags(tx, repository, digest)
+        protected = policy_in(tx, self.policies, repository).protected if found else TagPatterns()
+        for tag, target in found:
+            if protected.covers(tag):
+                continue
             if not all(
                 map(_SIGNATURE_TAG.fullmatch, manifest_rows.tags_of_manifest(tx, repository, target, _TAGS_LOOKED_AT))
             ):
                 continue
-            untag(tx, self._actor, repository, tag, target, now)
+            untag(tx, self, repository, tag, target, now)
             if until:
                 removal.unreferenced(tx, repository, target, removal.HELD, until)
             else:
@@ -213,16 +220,16 @@ def drop_unheld_blobs(tx: Transaction, blobs: set[int]) -> list[Told]:
     return [Told(BLOB, *found) for found in gone if found is not None]
 
 
-def untag(tx: Transaction, actor: Actor, repository: int, tag: Tag, manifest: int, now: int) -> None:
-    """Delete a tag of a manifest."""
+def untag(tx: Transaction, release: Release, repository: int, tag: Tag, manifest: int, now: int) -> None:
+    """Delete a tag of a manifest; raises PROTECTED. What it pointed to is not released."""
+    check_deletion(tx, release.policies, repository, [tag], manifest)
     manifest_rows.delete_tag(tx, repository, tag)
-    tag_changed(tx, actor, repository, tag, manifest, None, now)
+    tag_changed(tx, release.actor, repository, tag, manifest, None, now)
 
 
 def point_tag(
     tx: Transaction,
     release: Release,
-    actor: Actor,
     repository: int,
     tag: Tag,
     manifest: int,
@@ -230,12 +237,16 @@ def point_tag(
     now: int,
     keep_replaced: int,
 ) -> None:
-    """Point a tag at a manifest; what it pointed to before is released, or kept for `keep_replaced` seconds."""
+    """Point a tag at a manifest; what it pointed to before is released, or kept for `keep_replaced` seconds. Raises
+    IMMUTABLE.
+    """
     replaced = manifest_rows.tag_target(tx, repository, tag)
+    if replaced is not None and replaced != manifest:
+        check_move(tx, release.policies, repository, tag, replaced)
     manifest_rows.set_tag(tx, repository, tag, manifest, now)
     if replaced == manifest:
         return
-    tag_changed(tx, actor, repository, tag, replaced, manifest, now)
+    tag_changed(tx, release.actor, repository, tag, replaced, manifest, now)
     if replaced is None:
         return
     if keep_replaced:

@@ -21,7 +21,8 @@ from vex.errors import (
 )
 from vex.metrics import Tally
 from vex.names import Digest, RepositoryName, Tag
-from vex.registry import deleting, pushing
+from vex.registry import deleting, pushing, quotas
+from vex.registry.protection import check_moves
 from vex.registry.reconciling import Reconciler
 from vex.registry.references import Release, holds_blob, point_tag, untag
 from vex.registry.storage import Storage
@@ -172,7 +173,7 @@ class Registry:
 
     def mount(self, name: RepositoryName, digest: Digest, may_pull: MayPull) -> bool:
         """Hold a blob of a repository that the client may pull from in this one; returns False when it is in none, and
-        has to be uploaded.
+        has to be uploaded. Raises QUOTA_EXCEEDED.
 
         It does not matter which repository the client named as its source.
         """
@@ -186,6 +187,7 @@ class Registry:
                 or not _may_pull_blob(tx, blob.id, now, may_pull, leased=True)
             ):
                 return False
+            quotas.check_mount(tx, self._policies.of(name), name, blob)
             self._take_lease(
                 tx, repository_rows.ensure_repository(tx, name, now), blob.id, digest, now, self._rules.upload_lease
             )
@@ -222,6 +224,16 @@ class Registry:
             return self.find_blob(name, digest, pushing=True) >= 0
         return False
 
+    def check_tags(self, name: RepositoryName, tags: Sequence[Tag], digest: Digest) -> None:
+        """Refuse a push that would point an immutable tag elsewhere, before anything of it is received or stored;
+        raises IMMUTABLE. Without such tags nothing is looked up; what counts is decided when the tags are set.
+        """
+        policy = self._policies.of(name)
+        immutable = [tag for tag in tags if policy.immutable.covers(tag)]
+        if immutable:
+            with self._database.browse() as tx:
+                check_moves(tx, policy, name, immutable, digest)
+
     def put_manifest(
         self,
         name: RepositoryName,
@@ -235,20 +247,22 @@ class Registry:
         """Store a manifest, and point tags at it.
 
         Raises MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN naming each reference that is missing, DIGEST_INVALID when the
-        reference is a digest and not that of the content, and PRECONDITION_FAILED.
+        reference is a digest and not that of the content, IMMUTABLE, PRECONDITION_FAILED, and QUOTA_EXCEEDED.
         """
         digest = Digest.of(content, reference.algorithm if isinstance(reference, Digest) else "sha256")
         if isinstance(reference, Digest) and reference != digest:
             raise RegistryError(DIGEST_INVALID, f"the manifest that arrived has the digest {digest}, not {reference}")
+        all_tags = tuple(dict.fromkeys([*([] if isinstance(reference, Digest) else [reference]), *tags]))
+        self.check_tags(name, all_tags, digest)
         limits = pushing.ManifestLimits(
             self._rules.manifest_bytes, self._rules.manifest_descriptors, self._rules.manifest_depth
         )
         # Reads a file, and so before the lock is taken.
         pushed = pushing.check_manifest(content, content_type, limits, self._files)
-        all_tags = tuple(dict.fromkeys([*([] if isinstance(reference, Digest) else [reference]), *tags]))
         with self._writer.writing(name, actor) as (tx, release):
-            now = int(self._clock())
+            now, policy = int(self._clock()), self._policies.of(name)
             repository = repository_rows.ensure_repository(tx, name, now)
+            held = quotas.held_bytes(tx, policy, repository)
             before = [_digest(tx, repository, written) for written in (reference, *tags)] if condition else []
             if removal.waits_for_parent(tx, repository, digest):
                 # Another push relies on it too, and what takes it up first may be gone before the second comes.
@@ -261,25 +275,26 @@ class Registry:
                 raise RegistryError(PRECONDITION_FAILED)
             manifest_pushed(tx, actor, repository, row, all_tags)
             for tag in all_tags:
-                point_tag(tx, release, actor, repository, tag, row, now=now, keep_replaced=self._rules.keep_replaced)
+                point_tag(tx, release, repository, tag, row, now=now, keep_replaced=self._rules.keep_replaced)
+            quotas.check_push(tx, release, policy, name, repository, held, now)
         return PushedManifest(digest, pushed.subject, all_tags)
 
     # Deleting
 
     def delete_tag(self, name: RepositoryName, tag: Tag, actor: Actor) -> None:
-        """Delete a tag, and what it alone kept; raises MANIFEST_UNKNOWN."""
+        """Delete a tag, and what it alone kept; raises MANIFEST_UNKNOWN and PROTECTED."""
 
         def delete(tx: Transaction, release: Release) -> None:
             now = int(self._clock())
             repository, row = _find_manifest(tx, name, tag)
-            untag(tx, actor, repository, tag, row.id, now)
+            untag(tx, release, repository, tag, row.id, now)
             release.drop(tx, repository, row.id, now)
 
         self._writer.delete(name, actor, delete)
 
     def delete_manifest(self, name: RepositoryName, digest: Digest, actor: Actor) -> None:
-        """Delete a manifest, and what it alone kept; raises MANIFEST_UNKNOWN, and REFERENCED while an index or a tag
-        needs it.
+        """Delete a manifest, and what it alone kept; raises MANIFEST_UNKNOWN, REFERENCED while an index or a tag needs
+        it, and PROTECTED.
 
         One that went by itself a short while ago, with its last tag, is deleted already.
         """
@@ -291,7 +306,7 @@ class Registry:
                 raise RegistryError(MANIFEST_UNKNOWN)
             if row is not None:
                 deleting.delete_manifest(
-                    tx, release, actor, name, repository, row.id, self._rules.delete_untags, int(self._clock())
+                    tx, release, name, repository, row.id, self._rules.delete_untags, int(self._clock())
                 )
 
         self._writer.delete(name, actor, delete)

@@ -44,7 +44,7 @@ class Writer:
         """Run a write transaction on a repository, and then as many as what it has begun to remove needs; log what is
         gone, and remove files of blobs.
         """
-        release = Release(self._pulls, actor)
+        release = Release(self._pulls, self._storage.policies, actor)
         with self._changing(name) as tx:
             yield tx, release
             release.work(tx, int(self._clock()))

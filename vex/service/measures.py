@@ -63,6 +63,8 @@ _CODES = tuple(
         404,
         405,
         408,
+        409,
+        412,
         413,
         414,
         416,
@@ -84,7 +86,9 @@ _LISTENER = {"listener": ("public", "auth", "internal", CONTROL)}
 
 
 class Measure(NamedTuple):
-    """A metric; a label without values has whatever the program itself puts there, and never what a client sent."""
+    """A metric; a label without values has whatever the program itself puts there, and never what a client sent but
+    for the names of ten repositories.
+    """
 
     name: str
     kind: str
@@ -155,6 +159,13 @@ MEASURES = (
     Measure("vex_stored_bytes", GAUGE, "Bytes of all blobs, each counted once."),
     Measure("vex_damaged_blobs", GAUGE, "Blobs whose file is missing or short; a push heals them."),
     Measure("vex_leases", GAUGE, "Blobs held for a while although no manifest may reference them."),
+    Measure(
+        "vex_quota_used_bytes",
+        GAUGE,
+        "What a repository with a quota holds: of the ten that use most of theirs.",
+        {"repository": ()},
+    ),
+    Measure("vex_quota_allowed_bytes", GAUGE, "The quota of these.", {"repository": ()}),
     Measure("vex_uploads_open", GAUGE, "Uploads in progress: sessions, and blobs that arrive in one request."),
     Measure(
         "vex_disk_free_bytes", GAUGE, "Space that the file system of the data directory has left for the registry."

@@ -12,6 +12,7 @@ from vex.http.message import NOSNIFF, Response
 from vex.http.server import Listener
 from vex.metrics import Buckets, Collector, Family, Metrics, Sample, Tally, process_metrics
 from vex.registry.housekeeping import Housekeeping
+from vex.registry.quotas import fullest
 from vex.registry.registry import Registry
 from vex.registry.storage import Storage
 from vex.service.measures import BY_NAME, METHODS, REFUSALS
@@ -44,6 +45,7 @@ class Observations:
         for collector in (
             self._moved,
             self._holdings,
+            lambda: self._quotas(storage),
             self._disk,
             self._expiries,
             lambda: [sample(*reading) for reading in process_metrics()],
@@ -157,6 +159,11 @@ class Observations:
         yield sample("vex_damaged_blobs", totals.damaged_blobs)
         yield sample("vex_leases", totals.leases)
         yield sample("vex_uploads_open", len(self._uploads))
+
+    def _quotas(self, storage: Storage) -> Iterator[Sample]:
+        for name, used, allowed in fullest(storage.database, storage.policies):
+            yield sample("vex_quota_used_bytes", used, {"repository": name})
+            yield sample("vex_quota_allowed_bytes", allowed, {"repository": name})
 
     def _expiries(self) -> Iterator[Sample]:
         for listener, expiry in self._certificates.expiries().items():

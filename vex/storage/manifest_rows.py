@@ -60,6 +60,11 @@ def find_tagged_manifest(tx: Transaction, repository: int, tag: Tag) -> Manifest
     )
 
 
+def digest_of(tx: Transaction, manifest: int) -> Digest:
+    """Return the digest of a manifest."""
+    return Digest(tx.value("SELECT digest FROM manifest WHERE id = ?", (manifest,)))
+
+
 def manifest_content(tx: Transaction, manifest: int) -> bytes:
     """Return the bytes of a manifest."""
     content: bytes = tx.value("SELECT content FROM manifest WHERE id = ?", (manifest,))

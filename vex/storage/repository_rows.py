@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from vex.names import RepositoryName
@@ -9,6 +10,11 @@ from vex.storage.database import Transaction
 
 # Names after one, so many of them; `listings.py` measures them too.
 REPOSITORY_NAMES = "SELECT name FROM repository WHERE emptied IS NULL AND name > ? ORDER BY name LIMIT ?"
+
+_COUNTS = (
+    "EXISTS (SELECT 1 FROM manifest_blob b CROSS JOIN repository_manifest r ON r.repository = b.repository AND"
+    " r.manifest = b.manifest WHERE b.repository = ? AND b.blob = blob.id AND r.state < 3)"
+)
 
 
 class Totals(NamedTuple):
@@ -35,6 +41,11 @@ def ensure_repository(tx: Transaction, name: RepositoryName, now: int) -> int:
     return (
         found if found is not None else tx.insert("INSERT INTO repository (name, emptied) VALUES (?, ?)", (name, now))
     )
+
+
+def name_of(tx: Transaction, repository: int) -> RepositoryName:
+    """Return the name of a repository."""
+    return RepositoryName(tx.value("SELECT name FROM repository WHERE id = ?", (repository,)))
 
 
 def list_repositories(tx: Transaction, last: str, limit: int) -> list[str]:
@@ -77,6 +88,45 @@ def empty_repositories(tx: Transaction, emptied_before: int, limit: int) -> list
 def delete_repository(tx: Transaction, repository: int) -> None:
     """Delete a repository that nothing hangs on."""
     tx.execute("DELETE FROM repository WHERE id = ?", (repository,))
+
+
+# Sizes
+
+
+def size_of(tx: Transaction, repository: int) -> int:
+    """Return the bytes of the blobs that manifests of a repository reference, each counted once."""
+    size: int = tx.value("SELECT size FROM repository WHERE id = ?", (repository,))
+    return size
+
+
+def deleted_bytes(tx: Transaction, repository: int) -> int:
+    """Return how many of these bytes are referenced by manifests alone that are deleted, and kept for a while."""
+    size: int = tx.value(
+        "SELECT coalesce(sum(size), 0) FROM blob WHERE id IN"  # noqa: S608 -- of constants only
+        " (SELECT b.blob FROM repository_manifest r INDEXED BY repository_manifest_gone CROSS JOIN manifest_blob b"
+        " ON b.repository = r.repository AND b.manifest = r.manifest WHERE r.repository = ? AND r.state = 3)"
+        " AND NOT " + _COUNTS,
+        (repository, repository),
+    )
+    return size
+
+
+def counts_blob(tx: Transaction, repository: int, blob: int) -> bool:
+    """Tell whether a manifest of a repository references a blob that is not deleted."""
+    return bool(tx.value("SELECT " + _COUNTS + " FROM blob WHERE id = ?", (repository, blob)))  # noqa: S608 -- of constants only
+
+
+def by_size(tx: Transaction, at_once: int) -> Iterator[tuple[int, str, int]]:
+    """Give the id, name and size of repositories that hold a manifest, the largest first, so many with each query."""
+    last: tuple[int, str] = (2**62, "")
+    while rows := tx.rows(
+        "SELECT size, name, id FROM repository WHERE emptied IS NULL AND (size < ? OR size = ? AND name < ?)"
+        " ORDER BY size DESC, name DESC LIMIT ?",
+        (last[0], *last, at_once),
+    ):
+        for size, name, repository in rows:
+            yield repository, name, size
+        last = rows[-1][:2]
 
 
 def totals(tx: Transaction) -> Totals:

@@ -15,7 +15,15 @@ from pathlib import Path
 from vex.errors import Failure
 from vex.storage.readers import BUSY_SECONDS
 
-MIGRATIONS = ("001-registry.sql", "002-web.sql", "003-totals.sql", "004-token.sql", "005-audit.sql", "006-removal.sql")
+MIGRATIONS = (
+    "001-registry.sql",
+    "002-web.sql",
+    "003-totals.sql",
+    "004-token.sql",
+    "005-audit.sql",
+    "006-removal.sql",
+    "007-rules.sql",
+)
 LATEST = len(MIGRATIONS)
 # The schemas from which on there is all that the lists of the web interface show, tokens, the audit trail, states of
 # manifests.
