@@ -37,7 +37,7 @@ from vex.errors import Kind, RegistryError
 from vex.http.heads import HeadLimits
 from vex.http.message import Request, Response, error_response
 from vex.http.observer import Observer
-from vex.http.server import Listener, Timeouts
+from vex.http.server import Listener, ListenerLimits, Timeouts
 from vex.http.sockets import listen
 from vex.settings.values import Address
 
@@ -508,11 +508,10 @@ def _listener(observer: Observer) -> Listener:
         listen("auth", Address("127.0.0.1", 0), 1),
         _read_body,
         _read_body,
-        head_limits=HeadLimits(),
-        timeouts=Timeouts(handshake=5, head=10, idle=60, stall=40, rate=KIB, shutdown=30, upload=300),
-        connections=1,
-        queue=1,
-        observer=observer,
+        ListenerLimits(
+            HeadLimits(), Timeouts(handshake=5, head=10, idle=60, stall=40, rate=KIB, shutdown=30, upload=300), 1, 1
+        ),
+        observer,
         tls_context=lambda: None,
         answers=None,
     )

@@ -68,6 +68,15 @@ class Timeouts(NamedTuple):
     upload: float
 
 
+class ListenerLimits(NamedTuple):
+    """What a listener holds its connections to; so many are served at once, and so many more wait in its `queue`."""
+
+    heads: HeadLimits
+    timeouts: Timeouts
+    connections: int
+    queue: int
+
+
 class Listener(ThreadingHTTPServer):
     """One listening socket with its accept loop; `name` is `public`, `auth` or `internal`."""
 
@@ -81,12 +90,9 @@ class Listener(ThreadingHTTPServer):
         listening: socket.socket,
         answer: Callable[[Request], Response],
         answer_in_clear: Callable[[Request], Response],
-        *,
-        head_limits: HeadLimits,
-        timeouts: Timeouts,
-        connections: int,
-        queue: int,
+        limits: ListenerLimits,
         observer: Observer,
+        *,
         tls_context: Callable[[], ssl.SSLContext | None],
         answers: Answers | None,
         proxies: Proxies | None = None,
@@ -99,7 +105,7 @@ class Listener(ThreadingHTTPServer):
         self.name = name
         self.answer = answer
         self.answer_in_clear = answer_in_clear
-        self.limit(head_limits, timeouts)
+        self.limit(limits)
         self.observer = observer
         self.tls_context = tls_context
         self.answers = answers
@@ -107,14 +113,14 @@ class Listener(ThreadingHTTPServer):
         self.records = Records(name, observer, access)
         self.draining = False
         self.connections: set[Connection] = set()
-        self.connections_limit = connections
-        self._slots = Slots(connections, queue)
+        self.connections_limit = limits.connections
+        self._slots = Slots(limits.connections, limits.queue)
         self.turned = time.monotonic()
 
-    def limit(self, head_limits: HeadLimits, timeouts: Timeouts) -> None:
-        """Set the limits that count from now on."""
-        self.head_limits = head_limits
-        self.timeouts = timeouts
+    def limit(self, limits: ListenerLimits) -> None:
+        """Set the limits that count from now on, but for the numbers of connections, which stay."""
+        self.head_limits, self.timeouts, _, _ = limits
+        timeouts = self.timeouts
         self.allowed = {
             HANDSHAKE: timeouts.handshake,
             IDLE: timeouts.idle,

@@ -29,7 +29,7 @@ from vex.http.certificates import Certificates
 from vex.http.forwarded import Proxies
 from vex.http.heads import HeadLimits
 from vex.http.message import Request, Response
-from vex.http.server import Listener, Timeouts
+from vex.http.server import Listener, ListenerLimits, Timeouts
 from vex.http.sockets import Sockets, listen, passed, port_of
 from vex.http.turns import HeavyWork
 from vex.logs import AccessLog
@@ -132,11 +132,6 @@ def build_listeners(
     access_log: AccessLog | None,
 ) -> list[Listener]:
     """Build the listeners of sockets that listen."""
-    connections = {
-        PUBLIC: config.public_connections,
-        AUTH: config.auth_connections,
-        INTERNAL_LISTENER: config.internal_connections,
-    }
     proxies = Proxies(config.trusted_proxies) if config.trusted_proxies else None
     return [
         Listener(
@@ -144,11 +139,8 @@ def build_listeners(
             listening,
             app.handle,
             app.in_clear,
-            head_limits=head_limits(config),
-            timeouts=timeouts(config),
-            connections=connections[name],
-            queue=config.backlog,
-            observer=observations,
+            listener_limits(config, name),
+            observations,
             tls_context=functools.partial(certificates.context, name),
             # Only what needs no credentials is the same for everyone.
             answers=Answers(revisions) if name == PUBLIC else None,
@@ -186,14 +178,15 @@ def upload_limits(config: Config) -> UploadLimits:
     return UploadLimits(config.blob_limit, config.free_space, config.upload_sessions, config.upload_expiry)
 
 
-def head_limits(config: Config) -> HeadLimits:
-    """Return the limits of request heads."""
-    return HeadLimits(config.request_line_limit, config.header_fields_limit, config.header_bytes_limit)
-
-
-def timeouts(config: Config) -> Timeouts:
-    """Return how long connections may take."""
-    return Timeouts(
+def listener_limits(config: Config, name: str) -> ListenerLimits:
+    """Return what a listener holds its connections to."""
+    connections = {
+        PUBLIC: config.public_connections,
+        AUTH: config.auth_connections,
+        INTERNAL_LISTENER: config.internal_connections,
+    }
+    heads = HeadLimits(config.request_line_limit, config.header_fields_limit, config.header_bytes_limit)
+    timeouts = Timeouts(
         handshake=config.handshake_timeout,
         head=config.head_timeout,
         idle=config.idle_timeout,
@@ -202,3 +195,4 @@ def timeouts(config: Config) -> Timeouts:
         shutdown=config.shutdown_timeout,
         upload=config.upload_timeout,
     )
+    return ListenerLimits(heads, timeouts, connections[name], config.backlog)

@@ -28,11 +28,10 @@ from vex.errors import (
     VexError,
 )
 from vex.formats.strict_json import NotStrict, is_deeper, load_object
-from vex.http.heads import HeadLimits
 from vex.http.local import LocalListener, listening_in
 from vex.http.message import Request, Response, error_document, error_response
 from vex.http.observer import Observer
-from vex.http.server import Server, Timeouts
+from vex.http.server import ListenerLimits, Server
 from vex.http.turns import Turns
 from vex.registry.operations import operation
 from vex.registry.parts import SOCKET, Parts, Row, actor_of
@@ -63,8 +62,10 @@ class Control:
         self._observer = observer
         self._held = contextlib.ExitStack()
 
-    def start(self, directory: Path, head_limits: HeadLimits, timeouts: Timeouts) -> None:
-        """Listen in a data directory, or log that this does not work there."""
+    def start(self, directory: Path, limits: ListenerLimits) -> None:
+        """Listen in a data directory, or log that this does not work there; the limits but for numbers are those of
+        another listener.
+        """
         try:
             listening = self._held.enter_context(listening_in(directory, SOCKET, _BACKLOG))
         except OSError as error:
@@ -80,11 +81,8 @@ class Control:
             listening,
             self.answer,
             self.answer,
-            head_limits=head_limits,
-            timeouts=timeouts,
-            connections=_CONNECTIONS,
-            queue=_BACKLOG,
-            observer=self._observer,
+            limits._replace(connections=_CONNECTIONS, queue=_BACKLOG),
+            self._observer,
             tls_context=lambda: None,
             answers=None,
         )

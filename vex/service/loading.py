@@ -15,7 +15,8 @@ from vex.http.observer import Observer
 from vex.http.turns import HeavyWork
 from vex.registry.registry import Registry
 from vex.registry.storage import Storage
-from vex.service.building import head_limits, timeouts
+from vex.service.app import INTERNAL_LISTENER
+from vex.service.building import listener_limits
 from vex.settings.config import Config
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class LaterControl:
         from vex.service.control import Control
 
         self._control = Control(Parts(*self._parts), running, self._work.commands, self._observer)
-        self._control.start(self._config.data_dir, head_limits(self._config), timeouts(self._config))
+        self._control.start(self._config.data_dir, listener_limits(self._config, INTERNAL_LISTENER))
 
     def stop(self) -> None:
         """Stop, if it listens; `start` has to have ended."""

@@ -31,11 +31,10 @@ from vex.service.building import (
     build_registry,
     build_storage,
     clauses_of,
-    head_limits,
+    listener_limits,
     open_sockets,
     push_port_of,
     rules_of,
-    timeouts,
     upload_limits,
 )
 from vex.service.first_user import Places, advise, make_first_user, places, wanted_name
@@ -232,7 +231,7 @@ class _Service:
         self._storage.policies.replace(clauses_of(config))
         self._server.shutdown_seconds = config.shutdown_timeout
         for listener in self._server.listeners:
-            listener.limit(head_limits(config), timeouts(config))
+            listener.limit(listener_limits(config, listener.name))
 
     def _tell_ready(self) -> None:
         listeners = ", ".join(f"{listener.name} {listener.url}" for listener in self._server.listeners)
