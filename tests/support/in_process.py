@@ -86,7 +86,7 @@ class InProcess:
         config = Config(data_dir=self.directory, free_space=0, **self.options._asdict())
         self.database = Database(self.directory / "vex.db")
         revisions = self.revisions = Revisions()
-        storage = build_storage(config, self.database, revisions, clock=self.clock, steady=self.steady)
+        storage = self.storage = build_storage(config, self.database, revisions, clock=self.clock, steady=self.steady)
         self.uploads, self.policies = storage.uploads, storage.policies
         rules = rules_of(config)
         self.registry = build_registry(storage, rules)

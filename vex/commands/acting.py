@@ -25,18 +25,20 @@ _RETRY_SECONDS = 0.05
 _READ_BYTES = 64 * 1024
 
 
-def act(config: Config, name: str, **arguments: Any) -> Iterator[Row]:
-    """Run an operation, and give its rows; shows how far it is on standard error. Raises VexError, also behind rows."""
+def act(config: Config, name: str, *, patience: float = _WAIT_SECONDS, **arguments: Any) -> Iterator[Row]:
+    """Run an operation, and give its rows; shows how far it is on standard error. Raises VexError, also behind rows,
+    and InUse where the data directory is in use, and nobody answers for so long.
+    """
     progress = Progress(sys.stderr)
-    for row in _rows(config, name, arguments):
+    for row in _rows(config, name, arguments, patience):
         if row.keys() == {"progress"}:
             progress.show(row["progress"])
         else:
             yield row
 
 
-def _rows(config: Config, name: str, arguments: dict[str, Any]) -> Iterator[Row]:
-    deadline = time.monotonic() + _WAIT_SECONDS
+def _rows(config: Config, name: str, arguments: dict[str, Any], patience: float) -> Iterator[Row]:
+    deadline = time.monotonic() + patience
     while True:
         connection = _connection(config)
         if connection is not None:
@@ -52,7 +54,7 @@ def _rows(config: Config, name: str, arguments: dict[str, Any]) -> Iterator[Row]
                 parts = held.enter_context(alone(config))
             except InUse as error:
                 if time.monotonic() >= deadline:
-                    raise Failure(
+                    raise InUse(
                         f"a registry, or a command, uses the data directory {config.data_dir}, and nobody answers at"
                         f" {SOCKET} in it: try again when it has started; an older vex, or one whose log warns of that"
                         " file, has to be stopped first"

@@ -247,6 +247,33 @@ ROWS = {
             _switch("--json", "as JSON, an object a line"),
         ),
     ),
+    "rm": Row(
+        "delete tags, and what they alone kept, after showing that; the registry may be running",
+        (
+            _argument("images", "REPOSITORY:TAG", nargs="+"),
+            _switch("--yes", "delete without asking"),
+            _switch("--json", "as JSON, an object a line for each tag that was to be deleted"),
+        ),
+    ),
+    "tag": Row(
+        "point a tag at an image, in its repository or in another, with its referrers and signatures; no bytes are"
+        " copied, and the registry may be running",
+        (
+            _argument("source", "SOURCE", "the image: REPOSITORY:TAG or REPOSITORY@DIGEST"),
+            _argument("target", "TARGET", "the tag, as REPOSITORY:TAG; one that is there is moved"),
+            _switch("--json", "as JSON"),
+        ),
+    ),
+    "df": Row(
+        "show what takes the space: what each repository shares with others, and what would come free with it; the"
+        " registry may be running",
+        (_switch("--json", "as JSON"),),
+    ),
+    "status": Row(
+        "tell whether the registry runs, where and since when, and how much is left of its disk; exits 1 if it does"
+        " not run",
+        (_switch("--json", "as JSON"),),
+    ),
     "backup": Row(
         "copy the registry, which may be running, to a directory that is new, empty or an earlier backup",
         (

@@ -110,6 +110,27 @@ def _ls(options: argparse.Namespace) -> int:
     return ls(_config(options), options.repository, as_json=options.json)
 
 
+def _rm(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.commands.images import remove
+
+    return remove(_config(options), options.images, yes=options.yes, as_json=options.json)
+
+
+def _tag(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.commands.images import tag
+
+    return tag(_config(options), options.source, options.target, as_json=options.json)
+
+
+def _space(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.commands.space import df, status
+
+    return {"df": df, "status": status}[options.command](_config(options), as_json=options.json)
+
+
 def _backup(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
     from vex.commands.backup import backup
@@ -251,6 +272,10 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": _check,
     "log": _log,
     "ls": _ls,
+    "rm": _rm,
+    "tag": _tag,
+    "df": _space,
+    "status": _space,
     "backup": _backup,
     "import": _import,
     "export": _export,

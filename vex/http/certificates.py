@@ -56,6 +56,10 @@ class Certificates:
         """
         return {name: _expiry(loaded.certificate) for name, loaded in self._loaded.items()}
 
+    def dates(self) -> dict[str, int | None]:
+        """As `expiries`, for programs: None where that cannot be read."""
+        return {name: None if math.isnan(expiry) else int(expiry) for name, expiry in self.expiries().items()}
+
     def reload(self, files: Mapping[str, tuple[Path, Path]]) -> bool:
         """Load all files again, log what is new, keep what the new files cannot replace; returns whether anything was
         to be logged.

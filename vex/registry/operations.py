@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Callable, NamedTuple
 
 from vex.errors import BAD_REQUEST, NOT_FOUND, RegistryError
-from vex.registry import inventory
+from vex.registry import inventory, retagging, space, untagging
 from vex.registry.parts import Parts, Row
 
 
@@ -41,7 +41,12 @@ class Operation(NamedTuple):
 
 
 OPERATIONS: dict[str, Operation] = {
+    "df": Operation(space.df, {}),
     "ls": Operation(inventory.ls, {"repository": str, "last": str, "limit": int}),
+    "rm": Operation(untagging.remove, {"images": list}),
+    "rm-plan": Operation(untagging.plan, {"images": list}),
+    "status": Operation(space.status, {}),
+    "tag": Operation(retagging.tag, {"source": str, "target": str}),
 }
 
 

@@ -180,11 +180,7 @@ class Release:
         found = removal.signature_tags(tx, repository, digest)
         protected = policy_in(tx, self.policies, repository).protected if found else TagPatterns()
         for tag, target in found:
-            if protected.covers(tag):
-                continue
-            if not all(
-                map(_SIGNATURE_TAG.fullmatch, manifest_rows.tags_of_manifest(tx, repository, target, _TAGS_LOOKED_AT))
-            ):
+            if protected.covers(tag) or not is_signature(tx, repository, target):
                 continue
             untag(tx, self, repository, tag, target, now)
             if until:
@@ -212,6 +208,11 @@ def holds_blob(tx: Transaction, pulls: Pulls, repository: int, blob: blob_rows.B
     if blob_rows.blob_in_repository(tx, repository, blob.id, now):
         return True
     return pulls.hold_blob(repository, blob.digest) > now and blob_rows.blob_in_repository(tx, repository, blob.id, 0)
+
+
+def is_signature(tx: Transaction, repository: int, manifest: int) -> bool:
+    """Tell whether all tags of a manifest are those under which cosign keeps signatures."""
+    return all(map(_SIGNATURE_TAG.fullmatch, manifest_rows.tags_of_manifest(tx, repository, manifest, _TAGS_LOOKED_AT)))
 
 
 def drop_unheld_blobs(tx: Transaction, blobs: set[int]) -> list[Told]:

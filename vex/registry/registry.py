@@ -90,9 +90,9 @@ class Registry:
 
     def __init__(self, storage: Storage, rules: Rules) -> None:
         self._database, self._files, self._uploads, self._pulls, _, self._policies, self._clock = storage
-        self._rules = rules
+        self.rules = self._rules = rules
         self.reconciler = Reconciler(storage)
-        self._writer = Writer(storage, self.reconciler)
+        self.writer = self._writer = Writer(storage, self.reconciler)
         self.unfinished = self._writer.unfinished
         self.uploaded, self.uploaded_bytes = Tally(), Tally()
 
@@ -281,12 +281,16 @@ class Registry:
 
     # Deleting
 
-    def delete_tag(self, name: RepositoryName, tag: Tag, actor: Actor) -> None:
-        """Delete a tag, and what it alone kept; raises MANIFEST_UNKNOWN and PROTECTED."""
+    def delete_tag(self, name: RepositoryName, tag: Tag, actor: Actor, expected: Digest | None = None) -> None:
+        """Delete a tag, and what it alone kept; raises MANIFEST_UNKNOWN, PROTECTED, and PRECONDITION_FAILED where it
+        does not point to the digest that is expected, if one is.
+        """
 
         def delete(tx: Transaction, release: Release) -> None:
             now = int(self._clock())
             repository, row = _find_manifest(tx, name, tag)
+            if expected and row.digest != expected:
+                raise RegistryError(PRECONDITION_FAILED, f"the tag {tag} points to {row.digest} now; look at it again")
             untag(tx, release, repository, tag, row.id, now)
             release.drop(tx, repository, row.id, now)
 

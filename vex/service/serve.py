@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import math
 import os
 import signal
 import sys
@@ -238,16 +237,13 @@ class _Service:
         self._notifier.send("READY=1", f"STATUS=Serving {listeners}")
 
     def _tell(self) -> dict[str, Any]:
-        """Tell commands what nobody can see from outside; times in seconds since 1970, None where they are not
-        known.
-        """
-        expiries = self._certificates.expiries().items()
+        """Tell commands what nobody can see from outside; times in seconds since 1970."""
         return {
             "pid": os.getpid(),
             "version": VERSION,
             "since": int(self._readiness.since),
             "listeners": {listener.name: listener.url for listener in self._server.listeners},
-            "certificates": {name: None if math.isnan(expiry) else int(expiry) for name, expiry in expiries},
+            "certificates": self._certificates.dates(),
         }
 
     def _check(self) -> None:
