@@ -5,18 +5,17 @@ of them.
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import re
-import sqlite3
 import tempfile
 import unittest
 from pathlib import Path
 from urllib.parse import urlencode
 
+from tests.support.logins import add_token, user_version
 from tests.support.operations import AUTH_ALLOWS, PATHS, UNKNOWN_METHODS, requests
 from tests.support.raw import basic, connected
-from tests.support.server import PASSWORD, USER, Answer, Client, Server, ServerTestCase, digest_of, image, running, vex
+from tests.support.server import PASSWORD, USER, Answer, Client, ServerTestCase, digest_of, image, running, vex
 from vex.access.bearer import LIFETIME, MAX_TOKEN, Grant, Signer
 from vex.access.identity import ANYONE, Identity, granted
 from vex.errors import UNAVAILABLE, RegistryError
@@ -26,20 +25,6 @@ TOKEN = "/v2/_token"
 SHARED = ("version", "ping", "search", "catalog", "tags", "referrers", "manifest", "blob")
 READABLE = ("ping", "search", "catalog", "tags", "referrers", "manifest", "blob")
 ALL = {"team/app": ("pull", "push", "delete")}
-
-
-def add_token(server: Server, name: str, *flags: str) -> str:
-    """Make a token for a machine; returns it."""
-    made = vex("token", "add", name, *flags, "--data-dir", str(server.data))
-    assert made.returncode == 0, made.stderr
-    return made.stdout.strip()
-
-
-def user_version(server: Server, name: str) -> int:
-    """Look up the version of a user."""
-    with contextlib.closing(sqlite3.connect(server.data / "vex.db")) as connection:
-        version: int = connection.execute("SELECT version FROM user WHERE name = ?", (name,)).fetchone()[0]
-        return version
 
 
 class OnePortCase(ServerTestCase):

@@ -9,6 +9,7 @@ import json
 from tests.support.containerd import running_containerd, write_hosts
 from tests.support.docker import DockerTestCase
 from tests.support.images import SINGLE, Layout, tar_of, write_layout
+from tests.support.logins import add_token
 from tests.support.programs import require
 from tests.support.registries import HOST, ProgramTestCase, require_root, run, run_on_terminal
 from tests.support.server import PASSWORD, USER, Server, vex
@@ -19,13 +20,6 @@ ONE_PORT = ("--anonymous-read", "yes", "--pull-grace", "0s")
 def host_of(server: Server) -> str:
     """Return HOST:PORT of the one port."""
     return f"{HOST}:{server.addresses['auth'][1]}"
-
-
-def add_token(server: Server, name: str, *flags: str) -> str:
-    """Make a token for a machine; returns it."""
-    made = vex("token", "add", name, *flags, "--data-dir", str(server.data))
-    assert made.returncode == 0, made.stderr
-    return made.stdout.strip()
 
 
 class DockerOnOnePort(DockerTestCase):

@@ -9,16 +9,20 @@ may do is not decided here. Failed logins are logged, without what was tried; th
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
-from vex.access.identity import ANYONE, Identity
-from vex.access.tokens import Tokens
+from vex.access.identity import ANYONE, Identity, Need
+from vex.access.known import SECONDS, Known, KnownLogins
+from vex.access.tokens import PREFIX, Tokens
 from vex.access.users import Users
 from vex.errors import TOOMANYREQUESTS, UNAUTHORIZED, RegistryError
+from vex.http.answers import Admitted
 from vex.http.fields import parse_basic, parse_bearer
 from vex.http.forwarded import HOST
 from vex.http.message import Request
 from vex.logs import event
+from vex.storage.log_index import LogIndex
 
 if TYPE_CHECKING:
     from vex.access.bearer import Signer
@@ -44,11 +48,21 @@ class OnePort(NamedTuple):
 class Authenticator:
     """Checks credentials; `refused` is called for each wrong or throttled login."""
 
-    def __init__(self, users: Users, tokens: Tokens, one_port: OnePort | None, refused: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        users: Users,
+        tokens: Tokens,
+        one_port: OnePort | None,
+        refused: Callable[[], None],
+        log_index: LogIndex,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._users = users
         self._tokens = tokens
         self._one_port = one_port
         self._refused = refused
+        self._monotonic = monotonic
+        self._known = KnownLogins(log_index, self._known_again, monotonic)
 
     def identify(self, request: Request, scope: str) -> Identity:
         """Tell who sent a request, ANYONE if it does not say; raises UNAUTHORIZED and TOOMANYREQUESTS. `scope` is what
@@ -57,22 +71,66 @@ class Authenticator:
         authorization = request.header("authorization")
         if authorization is None:
             return ANYONE
+        field = authorization.encode("latin-1")
+        identity = self._known.find(field)
+        if identity is not None:
+            return identity
+        state = self._known.state()
         basic = parse_basic(authorization)
         if basic:
-            return self.log_in(request, basic.name, basic.password, scope)
+            identity = self.log_in(request, basic.name, basic.password, scope)
+            until = (
+                self._monotonic() + SECONDS
+                if basic.password.startswith(PREFIX)
+                else self._users.remembered_until(basic.name, basic.password)
+            )
+            self._keep(field, Known(identity, state, until))
+            return identity
         token = parse_bearer(authorization)
         if not token or not self._one_port:
             raise self.challenge(request, scope)
-        grant = self._one_port.signer.verify(token)
-        identity = None if grant is None or grant.access is None else self.find(grant.name, grant.version)
-        if grant is None or identity is None:
+        return self._identify_bearer(request, scope, token, field, state)
+
+    def admit(self, need: Need, field: bytes) -> Admitted | None:
+        """Let in, without checking anything, who is known to meet a need; `field` is that of Authorization. None for
+        whoever has to be checked, or is nobody who may.
+        """
+        identity = self._known.find(field, exact=not need.anyone)
+        if identity is None or not need.is_met_by(identity):
+            return None
+        return Admitted(identity.name, identity.may_push(need.repository))
+
+    def _identify_bearer(self, request: Request, scope: str, token: str, field: bytes, state: bytes) -> Identity:
+        signer = self._one_port.signer if self._one_port else None
+        grant = signer.verify(token) if signer else None
+        found = None if grant is None or grant.access is None else self.find(grant.name, grant.version)
+        if signer is None or grant is None or found is None:
             raise self.challenge(
                 request,
                 scope,
                 error="invalid_token",
                 message="the token has expired, or is not valid any more; ask for a new one",
             )
-        return identity._replace(access=grant.access)
+        identity = found._replace(access=grant.access)
+        is_signed = signer.remembered(token)
+        if is_signed is not None:
+            self._keep(field, Known(identity, state, self._monotonic() + SECONDS, is_signed))
+        return identity
+
+    def _keep(self, field: bytes, known: Known) -> None:
+        found = self._known_again(known, known.state)
+        if found is not None:
+            self._known.keep(field, found)
+
+    def _known_again(self, known: Known, state: bytes) -> Known | None:
+        """Look up somebody who was checked before, when the database may have changed; None if nobody is left who is
+        just the same. `state` is older than what is looked up.
+        """
+        name, version = known.identity.name, known.identity.version
+        if not name or self._users.version(name) == version:
+            return known._replace(state=state)
+        limits = self._tokens.limits(name, version)
+        return None if limits is None else known._replace(state=state, limits=limits)
 
     def log_in(self, request: Request, name: str, password: str, scope: str = "") -> Identity:
         """Check a name with a password or a machine's token; raises UNAUTHORIZED and TOOMANYREQUESTS."""

@@ -45,7 +45,7 @@ class Identity(NamedTuple):
         """Say why the rights of this identity do not allow an action; "" if they do."""
         if self.read_only and action != PULL:
             return f"the token {self.name} only reads; push and delete with a user or another token"
-        if not fnmatchcase(repository, self.repositories):
+        if self.repositories != EVERYTHING and not fnmatchcase(repository, self.repositories):
             return f"the token {self.name} is for the repositories {self.repositories} alone"
         return ""
 
@@ -77,6 +77,30 @@ class Identity(NamedTuple):
 
 
 ANYONE = Identity("")
+
+
+class Need(NamedTuple):
+    """What a request needs of who sends it: rights to an action in a repository, "" for none beyond those of a user, or
+    `anyone` may send it.
+    """
+
+    repository: str
+    action: str
+    anyone: bool
+
+    def denial(self, identity: Identity) -> str:
+        """Say why the rights of an identity are not enough; "" if they are."""
+        return (
+            "" if self.anyone or not (identity.name and self.action) else identity.denial(self.repository, self.action)
+        )
+
+    def is_in_scope(self, identity: Identity) -> bool:
+        """Tell whether it is within what the request's credentials were given for."""
+        return self.anyone or identity.has_scope(self.repository, self.action)
+
+    def is_met_by(self, identity: Identity) -> bool:
+        """Tell whether that is enough, which is to allow the request."""
+        return self.anyone or (self.is_in_scope(identity) and not self.denial(identity))
 
 
 def identify(request: Request, identity: Identity) -> Identity:

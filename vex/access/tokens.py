@@ -10,6 +10,7 @@ once a minute.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import secrets
@@ -95,7 +96,7 @@ class Tokens:
         """Return whose token this is, None if it is no token; raises UNAUTHORIZED if it has expired."""
         if not password.startswith(PREFIX):
             return None
-        token = self._database.glance(lambda tx: accounts.find_token(tx, name))
+        token = self._look_up(name)
         if token is None or not hmac.compare_digest(token.hash, _hash(password)):
             return None
         if reason := self._refusal(token):
@@ -104,8 +105,20 @@ class Tokens:
 
     def find(self, name: str, version: int) -> Identity | None:
         """Return the identity of a token that has not expired, and has had this version all the time."""
-        token = self._database.glance(lambda tx: accounts.find_token(tx, name))
+        token = self._look_up(name)
         return None if token is None or _version(token) != version or self._refusal(token) else self._used(token)
+
+    def limits(self, name: str, version: int) -> Callable[[], bool] | None:
+        """Return what tells, each time it is asked, whether a token of this version is valid now, and notes its use;
+        None where there is none.
+
+        It holds until something is written to the database.
+        """
+        token = self._look_up(name)
+        if token is None or _version(token) != version:
+            return None
+        # What is kept does not hold what the token could be known by.
+        return functools.partial(self._is_used, token._replace(hash=b""))
 
     def save_uses(self, *, at_once: bool = False) -> None:
         """Write down when tokens were last used; once a minute, unless it is to be done at once."""
@@ -118,6 +131,9 @@ class Tokens:
         with self._database.write() as tx:
             for name, used in uses.items():
                 accounts.note_token_use(tx, name, used)
+
+    def _look_up(self, name: str) -> TokenRow | None:
+        return self._database.glance(lambda tx: accounts.find_token(tx, name))
 
     def _save_soon(self) -> None:
         # What cannot be written is as lost as it is when the process is killed; the next use asks again.
@@ -133,7 +149,17 @@ class Tokens:
             return "was made at a time that is still to come, so the clock was or is wrong"
         return "has expired" if token.expires <= now else ""
 
+    def _is_used(self, token: TokenRow) -> bool:
+        if self._refusal(token):
+            return False
+        self._note_use(token)
+        return True
+
     def _used(self, token: TokenRow) -> Identity:
+        self._note_use(token)
+        return _identity(token)
+
+    def _note_use(self, token: TokenRow) -> None:
         now = int(self._clock())
         with self._lock:
             self._uses[token.name] = now
@@ -142,7 +168,6 @@ class Tokens:
             self._is_due_soon = self._is_due_soon or is_due
         if is_due:
             self._soon(self._save_soon)
-        return _identity(token)
 
 
 def _identity(token: TokenRow) -> Identity:

@@ -139,7 +139,7 @@ class Users:
         """Check that the password is that of the user, and return the user's version; raises UNAUTHORIZED, and
         TOOMANYREQUESTS after too many failures.
         """
-        fingerprint = hmac.digest(self._key, f"{name}\0{password}".encode(), "sha256")
+        fingerprint = self._fingerprint(name, password)
         version = self._remembered(name, fingerprint)
         if version is None:
             with self._alone(address, fingerprint):
@@ -147,6 +147,15 @@ class Users:
                 # all.
                 version = self._remembered(name, fingerprint) or self._verify(name, password, address, fingerprint)
         return version
+
+    def remembered_until(self, name: str, password: str) -> float:
+        """Tell until when, by the steady clock, it is remembered that a password is right; 0 where it is not."""
+        with self._lock:
+            verified = self._verified.get(self._fingerprint(name, password))
+        return verified.until if verified else 0.0
+
+    def _fingerprint(self, name: str, password: str) -> bytes:
+        return hmac.digest(self._key, f"{name}\0{password}".encode(), "sha256")
 
     def _remembered(self, name: str, fingerprint: bytes) -> int | None:
         with self._lock:

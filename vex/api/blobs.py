@@ -100,9 +100,9 @@ class Blobs:
             size = self._registry.hold_blob(name, digest, may_pull(request, public=self._public))
         if not_modified(request, digest):
             return Response(304, content_headers(digest, FOREVER))
-        return Response(
-            200, [("Content-Type", _BLOB_TYPE), *_BLOB_HEADERS, *content_headers(digest)], length=size, basis=basis
-        )
+        headers = [("Content-Type", _BLOB_TYPE), *_BLOB_HEADERS, *content_headers(digest)]
+        # What one who may push is told is noted, or held, each time.
+        return Response(200, headers, length=size, basis=None if pushing else basis)
 
     def delete_blob(self, request: Request, fields: PathFields) -> Response:
         """Answer end-10."""

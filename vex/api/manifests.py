@@ -29,8 +29,8 @@ class Manifests:
         name, reference = RepositoryName.parse(fields["name"]), reference_of(fields["reference"])
         basis, lifetime = self._revisions.basis(name), FOREVER if isinstance(reference, Digest) else REVALIDATE
         wanted, pushing = request.method != routes.HEAD, identity_of(request).may_push(name)
-        row, content, note = self._registry.read_manifest(name, reference, content=wanted, pushing=pushing)
-        basis = basis._replace(on_use=note)
+        row, content, note, note_push = self._registry.read_manifest(name, reference, content=wanted, pushing=pushing)
+        basis = basis._replace(on_use=note, on_push=note_push)
         headers = content_headers(row.digest, lifetime)
         if not_modified(request, row.digest):
             return Response(304, headers, basis=basis)

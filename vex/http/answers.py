@@ -3,8 +3,8 @@ looking up.
 
 An answer is kept with the revision of what it was made from, taken before anything was read; a write raises the
 revision, when it begins and when it is committed, and the answer no longer counts. So a hit is never older than the
-last write that was acknowledged. Bounded in bytes. Only answers that are the same for everyone belong here: those that
-need no credentials.
+last write that was acknowledged. Bounded in bytes. Only answers that are the same for everyone belong here: where
+credentials are needed, they are asked for before an answer is given again, each time.
 """
 
 from __future__ import annotations
@@ -18,16 +18,40 @@ MAX_ANSWER_BYTES = 256 * 1024
 _SLOTS = 1024
 # What an entry costs besides its bytes.
 _ENTRY_BYTES = 512
+# The usual ways to write the field; every other is left to whoever parses heads.
+_AUTHORIZATION, _BEGINS = b"uthorization: ", (b"\r\nA", b"\r\na")
+# A head is not kept with what may be a secret of its sender.
+_SECRETS = (b"authorization", b"\r\ncookie")
+_METHODS = (b"GET /", b"HEAD /")
 
 
 class Basis(NamedTuple):
     """What an answer was made from: a slot, and its revision before anything was read; `on_use` is called at each
-    use.
+    use, and `on_push` in its place where the client may push to the repository, who is asked anew without it.
     """
 
     slot: int
     revision: int
     on_use: Callable[[], None] | None = None
+    on_push: Callable[[], None] | None = None
+
+
+class Admitted(NamedTuple):
+    """Whom an answer may be given: the name of the user, "" for anyone, and whether that one may push to the
+    repository.
+    """
+
+    user: str
+    pushes: bool
+
+
+class Admit(NamedTuple):
+    """To whom an answer may be given: to `anyone` who sends no credentials, and whom `known` lets in by the value of
+    the Authorization field; None for whom has to be asked.
+    """
+
+    anyone: bool
+    known: Callable[[bytes], Admitted | None]
 
 
 class Revisions:
@@ -61,7 +85,7 @@ class Revisions:
 
 class Answer(NamedTuple):
     """A prepared answer: its bytes up to the value of Date and those after it, and what is to be measured and
-    logged.
+    logged; `admit` says to whom it may be given where credentials are asked for.
     """
 
     before_date: bytes
@@ -72,6 +96,7 @@ class Answer(NamedTuple):
     status: int
     body_bytes: int
     basis: Basis
+    admit: Admit | None = None
 
 
 class Answers:
@@ -83,19 +108,21 @@ class Answers:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def find(self, head: bytes) -> Answer | None:
-        """Return the answer to a head, if it still counts, and tell that it is used."""
+    def find(self, head: bytes) -> tuple[Answer, str] | None:
+        """Return the answer to a head with the user who gets it, "" for anyone, if it still counts; and tell that it is
+        used.
+        """
         answer = self._answers.get(head)
         if answer is None:
             return None
-        slots, (slot, revision, on_use) = self._slots, answer.basis
+        slots, (slot, revision, on_use, _) = self._slots, answer.basis
         if slots[slot] != revision:
             return None
         if on_use:
             on_use()
         # Once more: a removal raises the revision before it asks what was used, so it has seen this use, or this sees
         # the removal.
-        return answer if slots[slot] == revision else None
+        return (answer, "") if slots[slot] == revision else None
 
     def keep(self, head: bytes, answer: Answer) -> None:
         """Keep an answer; the oldest make room for it."""
@@ -113,6 +140,57 @@ class Answers:
         dropped = self._answers.pop(head, None)
         if dropped is not None:
             self._bytes -= _size(head, dropped)
+
+
+class GuardedAnswers(Answers):
+    """The answers of a listener that asks for credentials: kept without those, and given to whoever is let in."""
+
+    def find(self, head: bytes) -> tuple[Answer, str] | None:
+        """Return the answer to a head with the user who gets it, if it still counts and that one may have it."""
+        rest, field = _without_authorization(head)
+        answer = self._answers.get(rest)
+        if answer is None or answer.admit is None:
+            return None
+        slots, (slot, revision, note, note_push), (anyone, known) = self._slots, answer.basis, answer.admit
+        if slots[slot] != revision:
+            return None
+        user = ""
+        if field is not None:
+            admitted = known(field)
+            if admitted is None:
+                return None
+            user, pushes = admitted
+            if pushes:
+                if not note_push:
+                    return None
+                note = note_push
+        elif not anyone:
+            return None
+        if note:
+            note()
+        # Once more, as above.
+        return (answer, user) if slots[slot] == revision else None
+
+    def keep(self, head: bytes, answer: Answer) -> None:
+        """Keep an answer without the credentials of its request; nothing where those are not told apart with
+        certainty.
+        """
+        rest, _ = _without_authorization(head)
+        lowered = rest.lower()
+        if answer.admit is not None and head.startswith(_METHODS) and not any(word in lowered for word in _SECRETS):
+            super().keep(rest, answer)
+
+
+def _without_authorization(head: bytes) -> tuple[bytes, bytes | None]:
+    """Take the Authorization field out of a head; returns what is left, and its value, None without.
+
+    A head with two of them, or with one that is written in another way, keeps one, and so is none that was kept.
+    """
+    at = head.find(_AUTHORIZATION)
+    if at < 0 or head[at - 3 : at] not in _BEGINS:
+        return head, None
+    end = head.find(b"\r", at)
+    return head[: at - 3] + head[end:], head[at + len(_AUTHORIZATION) : end]
 
 
 def _slot(repository: str) -> int:

@@ -65,6 +65,7 @@ def kept_answer(request: Request, response: Response) -> Answer | None:
         response.status,
         len(body),
         response.basis,
+        request.admit,
     )
 
 

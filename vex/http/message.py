@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Callable
 
 from vex.errors import MalformedRequest, RegistryError
-from vex.http.answers import Basis
+from vex.http.answers import Admit, Basis
 from vex.http.bodies import Body
 from vex.http.byteranges import Part
 from vex.http.fields import parse_query
@@ -28,13 +28,15 @@ class Request:
     `listener` is `public`, `auth` or `internal`; `client` the address of the peer, or, if that is a trusted proxy
     (`proxied`), of whom it speaks for, and `vouched` says that it told scheme and host; `server_name` is what the TLS
     handshake asked for; `user` is the name that was authenticated, "" without, and `identity` what else is known of who
-    that is; `left` tells whether the client has gone.
+    that is; `left` tells whether the client has gone; `admit` says who else may have the answer, where credentials are
+    needed.
     """
 
     __slots__ = (
         *(
             "_host",
             "_query",
+            "admit",
             "body",
             "client",
             "head",
@@ -68,6 +70,7 @@ class Request:
         self.user = ""
         self.identity: object = None
         self.op = "other"
+        self.admit: Admit | None = None
         self._query: dict[str, list[str]] | None = None
 
     def pass_on(self, client: str, scheme: str, host: str) -> None:

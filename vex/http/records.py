@@ -46,12 +46,12 @@ class Records:
         )
         self._log_request(request, status, sent, seconds)
 
-    def repeated(self, answer: Answer, seconds: float, client: str) -> None:
+    def repeated(self, answer: Answer, seconds: float, client: str, user: str) -> None:
         """Log a request that was answered with what was given before, and is counted."""
-        _, _, method, path, _, status, sent, _ = answer
-        _log.debug("%s %s - %s %s -> %d, %d bytes", self._listener, client, method, path, status, sent)
+        _, _, method, path, _, status, sent, _, _ = answer
+        _log.debug("%s %s %s %s %s -> %d, %d bytes", self._listener, client, user or "-", method, path, status, sent)
         if self._access:
-            self._access(self._listener, client, "", method, path, status, 0, sent, seconds)
+            self._access(self._listener, client, user, method, path, status, 0, sent, seconds)
 
     def left(self, request: Request) -> None:
         """Record a request whose client did not wait for the answer."""

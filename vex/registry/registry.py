@@ -70,11 +70,12 @@ class StoredBlob(NamedTuple):
 
 
 class ReadManifest(NamedTuple):
-    """A manifest with its bytes; `note` remembers one more fetch of it."""
+    """A manifest with its bytes; `note` remembers one more fetch of it, `note_push` one by somebody who may push."""
 
     row: manifest_rows.ManifestRow
     content: bytes
     note: Callable[[], None]
+    note_push: Callable[[], None]
 
 
 class PushedManifest(NamedTuple):
@@ -112,10 +113,11 @@ class Registry:
         with self._database.read() as tx:
             repository, row = _find_manifest(tx, name, reference)
             found = manifest_rows.manifest_content(tx, row.id) if content else b""
-            note = self._pulls.noting(repository, row.digest, pushing=pushing)
+            note = self._pulls.noting(repository, row.digest)
+            note_push = self._pulls.noting(repository, row.digest, pushing=True)
             # While the lock is held: a removal that comes next must find the note.
-            note()
-        return ReadManifest(row, found, note)
+            (note_push if pushing else note)()
+        return ReadManifest(row, found, note, note_push)
 
     def find_blob(self, name: RepositoryName, digest: Digest, *, pushing: bool = False) -> int:
         """Return the size in bytes of a blob or manifest of the repository, for one who may push perhaps; raises

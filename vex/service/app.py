@@ -7,11 +7,12 @@ by them alone.
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from vex.access.credentials import Authenticator
-from vex.access.identity import DELETE, PULL, PUSH, identify, scope
+from vex.access.identity import DELETE, PULL, PUSH, Need, identify, scope
 from vex.api import routes
 from vex.api.handlers import Api
 from vex.api.routes import READS, PathFields, Route, match
@@ -29,6 +30,7 @@ from vex.errors import (
     Disconnected,
     RegistryError,
 )
+from vex.http.answers import Admit
 from vex.http.forwarded import HOST
 from vex.http.large import LargeAnswers
 from vex.http.message import PLAIN_TEXT, Request, Response, error_response, in_clear_response
@@ -228,17 +230,18 @@ class App:
         """Find out who sent a request; raises UNAUTHORIZED, TOOMANYREQUESTS and DENIED if that is nobody who may."""
         route, fields = found or (None, {})
         repository, action = fields.get("name", ""), _needed_action(request.method, route)
+        anyone = route is not None and (route.op, request.method) in policy.anonymous
+        need = Need(repository, action, anyone)
         # Who pushes pulls too; so clients ask for both.
         needed = scope(repository, *dict.fromkeys((PULL, action))) if action else ""
         identity = identify(request, self._authenticator.identify(request, needed))
-        if route and (route.op, request.method) in policy.anonymous:
-            return
-        denial = identity.denial(repository, action) if identity.name and action else ""
+        denial = need.denial(identity)
         if denial:
             raise RegistryError(DENIED, denial)
-        if not identity.has_scope(repository, action):
+        if not need.is_in_scope(identity):
             error, message = "insufficient_scope" if identity.name else "", identity.shortage(repository, action)
             raise self._authenticator.challenge(request, needed, error=error, message=message)
+        request.admit = Admit(anyone, functools.partial(self._authenticator.admit, need))
 
     def _error(self, request: Request, error: RegistryError) -> Response:
         self._observations.request_refused(request.listener, error.kind)

@@ -24,7 +24,7 @@ from vex.api.locations import Locations
 from vex.api.manifest_bodies import ManifestBodies
 from vex.api.manifests import Manifests
 from vex.api.uploads import BlobUploads
-from vex.http.answers import Answers, Revisions
+from vex.http.answers import Answers, GuardedAnswers, Revisions
 from vex.http.certificates import Certificates
 from vex.http.forwarded import Proxies
 from vex.http.heads import HeadLimits
@@ -86,13 +86,13 @@ def build_api(config: Config, storage: Storage, registry: Registry, revisions: R
 
 
 def build_access(
-    config: Config, users: Users, tokens: Tokens, refused: Callable[[], None]
+    config: Config, users: Users, tokens: Tokens, refused: Callable[[], None], database: Database
 ) -> tuple[Authenticator, Callable[[Request], Response] | None]:
     """Build what checks credentials, and with anonymous reading what answers at the token endpoint; a key that cannot
     be read or made is found out now.
     """
     if not config.anonymous_read:
-        return Authenticator(users, tokens, None, refused), None
+        return Authenticator(users, tokens, None, refused, database.log_index), None
     # Loaded here, since a start does not need it otherwise.
     from vex.access.bearer import Signer
     from vex.api.tokens import Granting
@@ -100,7 +100,7 @@ def build_access(
     signer = Signer(config.data_dir)
     signer.key()
     one_port = OnePort(signer, config.public_url, routes.TOKEN.path(), config.identity_tokens)
-    authenticator = Authenticator(users, tokens, one_port, refused)
+    authenticator = Authenticator(users, tokens, one_port, refused, database.log_index)
     return authenticator, Granting(authenticator, one_port).handle
 
 
@@ -133,6 +133,7 @@ def build_listeners(
 ) -> list[Listener]:
     """Build the listeners of sockets that listen."""
     proxies = Proxies(config.trusted_proxies) if config.trusted_proxies else None
+    kept = {PUBLIC: Answers, AUTH: GuardedAnswers}
     return [
         Listener(
             name,
@@ -142,8 +143,7 @@ def build_listeners(
             listener_limits(config, name),
             observations,
             tls_context=functools.partial(certificates.context, name),
-            # Only what needs no credentials is the same for everyone.
-            answers=Answers(revisions) if name == PUBLIC else None,
+            answers=kept[name](revisions) if name in kept else None,
             proxies=proxies,
             access=access_log.record if access_log else None,
         )

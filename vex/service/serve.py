@@ -128,7 +128,7 @@ class _Service:
         registry = build_registry(storage, rules)
         certificates = self._certificates = Certificates(config.certificates())
         observations = Observations(storage, registry, certificates)
-        authenticator, granting = build_access(config, self._users, self._tokens, observations.login_refused)
+        authenticator, granting = build_access(config, self._users, self._tokens, observations.login_refused, database)
         sockets = open_sockets(config, held)
         push_port = push_port_of(sockets)
         self._control = LaterControl(config, storage, registry, self._work, observations)

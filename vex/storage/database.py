@@ -29,6 +29,7 @@ from vex.metrics import Buckets
 from vex.progress import UNHURRIED, Work
 from vex.storage.files import sync
 from vex.storage.groups import JOIN_SECONDS, Group, Lock
+from vex.storage.log_index import LogIndex
 from vex.storage.readers import BUSY_SECONDS, Readers, T, is_full, translated
 from vex.storage.schema import settle, version_of
 
@@ -114,6 +115,7 @@ class Database:
         self._failed = ""
         self.created = False
         self._readers = Readers(path)
+        self.log_index = LogIndex(path)
         log = Path(f"{path}-wal")
         # What a process wrote that was killed, or another one that has the database open: who closes it last removes
         # the log.
@@ -142,6 +144,7 @@ class Database:
         with self._lock:
             self._end_group()
             self._connection.close()
+        self.log_index.close()
 
     def copy_to(self, path: Path) -> None:
         """Copy the database as it is at one moment to a new file, and sync that; what other processes write meanwhile
