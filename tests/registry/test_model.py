@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import http.client
+import itertools
 import json
 import os
 import random
@@ -21,8 +22,28 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
-from tests.support.in_process import DAY, HOUR, MINUTE, Holdings, InProcess, Options, directory_in_memory, read_holdings
-from tests.support.server import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, USER, Answer, digest_of, running
+from tests.support.in_process import (
+    DAY,
+    HOUR,
+    MINUTE,
+    Holdings,
+    InProcess,
+    Options,
+    directory_in_memory,
+    read_holdings,
+    section,
+)
+from tests.support.server import (
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    USER,
+    Answer,
+    configured,
+    digest_of,
+    running,
+)
 
 SEED = int(os.environ.get("VEX_TEST_SEED") or random.SystemRandom().randrange(10**9))
 OPERATIONS = int(os.environ.get("VEX_TEST_OPERATIONS") or 6000)
@@ -30,6 +51,11 @@ REPOSITORIES = ("app", "team/app", "mirror")
 TAGS = ("1", "latest", "stable")
 # How many manifests the operations are about at a time, so that they meet, and for how many operations.
 TOPICAL, TOPICAL_STEPS = 8, 120
+# What the operator forbids where sections count, as the configuration says it, and what that means, by hand.
+SECTIONS = (
+    section("team/*", 1, immutable="1, sta*", protected="stable"),
+    section("*p", 4, immutable="*, !latest", protected="latest"),
+)
 FOREIGN_LAYER = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 
 
@@ -43,6 +69,20 @@ class Document(NamedTuple):
     optional: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
     subject: str = ""
+
+
+class Forbidden(NamedTuple):
+    """Which tags of which repositories are never moved, and which are never deleted."""
+
+    moves: frozenset[tuple[str, str]] = frozenset()
+    deletions: frozenset[tuple[str, str]] = frozenset()
+
+
+FREE = Forbidden()
+FORBIDDEN = Forbidden(
+    moves=frozenset({("team/app", "1"), ("team/app", "stable"), ("app", "1"), ("app", "stable")}),
+    deletions=frozenset({("team/app", "stable"), ("app", "latest")}),
+)
 
 
 class Expected(NamedTuple):
@@ -127,8 +167,14 @@ class Model:
     """The rules of the design; each operation returns what the registry has to answer."""
 
     def __init__(
-        self, documents: Mapping[str, Document], contents: Mapping[str, bytes], options: Options, now: int
+        self,
+        documents: Mapping[str, Document],
+        contents: Mapping[str, bytes],
+        options: Options,
+        now: int,
+        forbidden: Forbidden = FREE,
     ) -> None:
+        self.forbidden = forbidden
         self.documents = documents
         self.contents = contents
         self.options = options
@@ -136,7 +182,7 @@ class Model:
         self.repositories: dict[str, Repository] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
-        other = Model(self.documents, self.contents, self.options, self.now)
+        other = Model(self.documents, self.contents, self.options, self.now, self.forbidden)
         other.repositories = copy.deepcopy(self.repositories, memo)
         return other
 
@@ -152,8 +198,15 @@ class Model:
         return self.push_blob(name, blob) if blob in self.blobs() else Expected(202)
 
     def put_manifest(self, name: str, document: Document, tags: tuple[str, ...]) -> Expected:
-        """Everything it references must be in the repository; a child may have been deleted, as long as it is whole."""
+        """Everything it references must be in the repository; a child may have been deleted, as long as it is whole. A
+        tag that is not to be moved stays, and with it all others.
+        """
         found = self.repositories.get(name) or Repository(self.now)
+        if any(
+            (name, tag) in self.forbidden.moves and found.tags.get(tag, document.digest) != document.digest
+            for tag in tags
+        ):
+            return Expected(409, "DENIED")
         children = {
             digest for digest, held in found.manifests.items() if held.state != "gone" or (held.expires or 0) > self.now
         }
@@ -203,6 +256,8 @@ class Model:
         repository = self.repositories.get(name)
         if repository is None or tag not in repository.tags:
             return Expected(404, "MANIFEST_UNKNOWN")
+        if (name, tag) in self.forbidden.deletions:
+            return Expected(405, "DENIED")
         self._release(repository, repository.tags.pop(tag))
         return Expected(202)
 
@@ -221,6 +276,8 @@ class Model:
         tags = [tag for tag, target in repository.tags.items() if target == digest]
         allowed = {"no": 0, "one": 1, "yes": len(tags)}[self.options.delete_untags]
         if any(repository.manifests[parent].listed for parent in repository.parents(digest)) or len(tags) > allowed:
+            return Expected(405, "DENIED")
+        if any((name, tag) in self.forbidden.deletions for tag in tags):
             return Expected(405, "DENIED")
         for tag in tags:
             del repository.tags[tag]
@@ -678,7 +735,14 @@ class InProcessModelTest(ModelTestCase):
     def test_no_pull_grace_and_short_leases(self) -> None:
         self.play(SEED + 2, OPERATIONS // 4, Options(upload_expiry=HOUR, pull_grace=0))
 
-    def play(self, seed: int, operations: int, options: Options) -> None:
+    def test_immutable_and_protected_tags(self) -> None:
+        self.play(SEED + 5, OPERATIONS // 8, Options(sections=SECTIONS), FORBIDDEN)
+
+    def test_immutable_and_protected_tags_with_keep_replaced_and_delete_untags(self) -> None:
+        options = Options(keep_replaced=HOUR, delete_untags="yes", sections=SECTIONS)
+        self.play(SEED + 6, OPERATIONS // 8, options, FORBIDDEN)
+
+    def play(self, seed: int, operations: int, options: Options, forbidden: Forbidden = FREE) -> None:
         """Play one game."""
         choose = random.Random(seed)
         pool = Pool(choose)
@@ -686,7 +750,7 @@ class InProcessModelTest(ModelTestCase):
         with self.subTest(VEX_TEST_SEED=SEED), directory_in_memory() as directory:
             site = InProcess(Path(directory), options, int(time.time()))
             with contextlib.closing(site):
-                model = Model(pool.documents, pool.contents, options, site.now)
+                model = Model(pool.documents, pool.contents, options, site.now, forbidden)
                 for number in range(operations):
                     self._play_step(site, model, steps.next(), number)
                     self._pass_time(site, model, choose)
@@ -727,8 +791,11 @@ class ServerModelTest(ModelTestCase):
         choose = random.Random(SEED + 3)
         pool = Pool(choose)
         steps = Steps(pool)
-        model = Model(pool.documents, pool.contents, Options(), int(time.time()))
-        with self.subTest(VEX_TEST_SEED=SEED), running("--shutdown-timeout", "1s") as server:
+        model = Model(pool.documents, pool.contents, Options(), int(time.time()), FORBIDDEN)
+        with (
+            self.subTest(VEX_TEST_SEED=SEED),
+            running("--shutdown-timeout", "1s", prepare=configured(_written())) as server,
+        ):
             for number in range(OPERATIONS // 20):
                 step = steps.next()
                 context = f"step {number}: {step}"
@@ -774,6 +841,12 @@ class ServerModelTest(ModelTestCase):
             if time.monotonic() > deadline:
                 candidates[0].check(self, held, f"killed: {step}", timed=False)
             server.internal.get("/readyz")
+
+
+def _written() -> str:
+    """Write the sections as a file has them."""
+    lines = [[str(part), *(f"{name} = {value}" for name, value in part.values.items())] for part in SECTIONS]
+    return "\n".join(itertools.chain.from_iterable(lines))
 
 
 def _send(client: Any, step: Step, headers: dict[str, str], answers: list[Answer]) -> None:

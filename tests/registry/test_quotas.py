@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from tests.support.in_process import DAY, HOUR, MINUTE, InProcessTestCase, Options, section
-from tests.support.server import Answer, ServerTestCase, digest_of, image, running
+from tests.support.server import Answer, ServerTestCase, configured, digest_of, image, running
 from vex.registry.policies import Clause
 from vex.registry.quotas import fullest
 
@@ -201,10 +200,7 @@ class Fullest(QuotaTestCase):
 
 class QuotaMetrics(ServerTestCase):
     def test_they_tell_what_is_used_and_what_is_allowed(self) -> None:
-        def configure(directory: Path) -> None:
-            (directory / "vex.conf").write_text("[repositories *]\nquota = 1KiB\n")
-
-        with running(prepare=configure) as server:
+        with running(prepare=configured("[repositories *]\nquota = 1KiB\n")) as server:
             server.auth.push_image("app", "1", layer(0))
             self.assertEqual(server.metric('vex_quota_used_bytes{repository="app"}'), ONE)
             self.assertEqual(server.metric('vex_quota_allowed_bytes{repository="app"}'), 1024)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.programs import require
-from tests.support.server import PASSWORD, USER, Client, Server, ServerTestCase, running, vex
+from tests.support.server import PASSWORD, USER, Client, Server, ServerTestCase, configured, running, vex
 
 HOST = "127.0.0.1"
 # Of Vex, docker and podman, and of curl.
@@ -151,6 +151,7 @@ class ProgramTestCase(ServerTestCase):
     """Tests that share a server, and a directory for the settings and files of programs."""
 
     https = False
+    configuration = ""
     directory: Path
 
     @classmethod
@@ -158,7 +159,9 @@ class ProgramTestCase(ServerTestCase):
         """Start the server: with `https`, one set up by `vex quickstart`."""
         with contextlib.ExitStack() as stack:
             cls.directory = stack.enter_context(temporary_directory())
-            cls.server = stack.enter_context(running_tls(*cls.flags) if cls.https else running(*cls.flags))
+            cls.server = stack.enter_context(
+                running_tls(*cls.flags) if cls.https else running(*cls.flags, prepare=configured(cls.configuration))
+            )
             stack.callback(cls._check_log)
             cls.addClassCleanup(stack.pop_all().close)
             (cls.directory / "certificates").mkdir()

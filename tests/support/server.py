@@ -395,6 +395,15 @@ def running(*flags: str, prepare: Callable[[Path], None] | None = None) -> Itera
         shutil.rmtree(directory)
 
 
+def configured(text: str) -> Callable[[Path], None]:
+    """Have a server begin with a `vex.conf` of this text."""
+
+    def prepare(directory: Path) -> None:
+        (directory / "vex.conf").write_text(text)
+
+    return prepare
+
+
 class ServerTestCase(unittest.TestCase):
     """Tests that share one server, started with `flags`; each test uses repositories of its own. No traceback may reach
     the log.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import unittest
 from collections.abc import Iterator
-from pathlib import Path
 
-from tests.support.server import PASSWORD, USER, Server, running, vex
+from tests.support.server import PASSWORD, USER, Server, configured, running, vex
 
 
 def _run(target: Server, source: Server, code: int) -> str:
@@ -32,13 +31,22 @@ class Denied(unittest.TestCase):
             self.assertEqual(self.tags(target, "other"), self.tags(source, "other"))
             self.assertEqual(target.auth.get(f"/v2/app/manifests/{theirs}").status, 404)
 
+    def test_a_repository_past_its_quota_is_named_and_others_are_imported(self) -> None:
+        for target, source in self.registries("[repositories small]\nquota = 1KiB\n"):
+            for name in ("other", "small", "team/app"):
+                source.auth.push_image(name, "1", b"x" * 500)
+                source.auth.push_image(name, "2", b"y" * 1000)
+            errors = _run(target, source, 1)
+            self.assertIn("small:2: ", errors)
+            self.assertIn("small would hold 1502 bytes with this, and its quota is 1024 bytes", errors)
+            self.assertIn("named above: 1", errors)
+            self.assertEqual([*self.tags(target, "small")], ["1"])
+            for name in ("other", "team/app"):
+                self.assertEqual(self.tags(target, name), self.tags(source, name))
+
     def registries(self, configuration: str) -> Iterator[tuple[Server, Server]]:
         """Run a target with this configuration, and a source."""
-
-        def configure(directory: Path) -> None:
-            (directory / "vex.conf").write_text(configuration)
-
-        with running(prepare=configure) as target, running() as source:
+        with running(prepare=configured(configuration)) as target, running() as source:
             yield target, source
 
     def tags(self, server: Server, name: str) -> dict[str, str]:

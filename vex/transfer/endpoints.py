@@ -106,7 +106,7 @@ class Endpoints:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Ask a registry; answers with one of the `fatal` statuses say that there is no use in asking for anything
-        else.
+        else, unless that is so for one repository alone.
         """
         self._remote = remote
         self._manifest_bytes = manifest_bytes
@@ -115,7 +115,7 @@ class Endpoints:
         self._clock = clock
 
     def _expect(self, reply: Reply, *statuses: int) -> Reply:
-        if reply.status in self._fatal:
+        if reply.status in self._fatal and not reply.concerns_one_repository:
             raise Unreachable(f"{self._remote.origin} refuses this: {reply.refusal}")
         if reply.status not in statuses:
             raise reply.refusal

@@ -46,6 +46,14 @@ class Reply(NamedTuple):
         """What to raise when the status is not what it should be."""
         return Refused(self.status, _message(self.status, self.body))
 
+    @property
+    def concerns_one_repository(self) -> bool:
+        """Whether this refuses what a section of the configuration forbids, which may be allowed elsewhere."""
+        with contextlib.suppress(Malformed):
+            errors = Fields(load_json(self.body, "the answer"), "the answer").items("errors")
+            return any(error.fields("detail").text("section") for error in errors)
+        return False
+
     def pause(self, usual: float) -> float:
         """Return how many seconds to wait before the same is asked again."""
         asked = self.headers.get("Retry-After", "")

@@ -14,6 +14,7 @@ SUBJECTS = (
     "users-and-tokens",
     "one-port",
     "deleting-and-space",
+    "rules",
     "moving",
     "backup-and-check",
     "metrics",
