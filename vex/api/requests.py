@@ -8,7 +8,8 @@ from vex.errors import DIGEST_INVALID, RegistryError
 from vex.http.fields import Preconditions, parse_content_range
 from vex.http.message import Request
 from vex.names import Digest, Tag
-from vex.registry.registry import Condition, MayPull, Reference
+from vex.registry.finding import MayPull, Reference
+from vex.registry.registry import Condition
 from vex.storage.audit import Actor
 
 

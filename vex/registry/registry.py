@@ -21,7 +21,8 @@ from vex.errors import (
 )
 from vex.metrics import Tally
 from vex.names import Digest, RepositoryName, Tag
-from vex.registry import deleting, pushing, quotas
+from vex.registry import deleting, finding, pushing, quotas
+from vex.registry.finding import MayPull, Reference
 from vex.registry.protection import check_moves
 from vex.registry.reconciling import Reconciler
 from vex.registry.references import Release, holds_blob, point_tag, untag
@@ -32,16 +33,11 @@ from vex.storage.audit import Actor, manifest_pushed
 from vex.storage.database import Transaction
 from vex.storage.upload_files import Upload
 
-Reference = Union[Tag, Digest]
 # Tells whether a push may go on, by what its reference, and then its tags, point to so far; None for what is not there.
 Condition = Callable[[Sequence[Union[Digest, None]]], bool]
-# Tells whether a client may pull from a repository.
-MayPull = Callable[[str], bool]
 
 # A blob that a HEAD found in another repository is held this long for the push that follows.
 _HEAD_LEASE_SECONDS = 3600
-# In so many repositories a blob is looked for, by one who may not pull everywhere; past it the client has to send it.
-_MOST_LOOKED_AT = 200
 
 
 class Rules(NamedTuple):
@@ -102,7 +98,7 @@ class Registry:
     def find_manifest(self, name: RepositoryName, reference: Reference) -> manifest_rows.ManifestRow:
         """Return what is known of a manifest without its bytes; raises MANIFEST_UNKNOWN."""
         with self._database.read() as tx:
-            return _find_manifest(tx, name, reference)[1]
+            return finding.find_manifest(tx, name, reference)[1]
 
     def read_manifest(
         self, name: RepositoryName, reference: Reference, *, content: bool = True, pushing: bool = False
@@ -111,7 +107,7 @@ class Registry:
         raises MANIFEST_UNKNOWN.
         """
         with self._database.read() as tx:
-            repository, row = _find_manifest(tx, name, reference)
+            repository, row = finding.find_manifest(tx, name, reference)
             found = manifest_rows.manifest_content(tx, row.id) if content else b""
             note = self._pulls.noting(repository, row.digest)
             note_push = self._pulls.noting(repository, row.digest, pushing=True)
@@ -153,12 +149,14 @@ class Registry:
         now = int(self._clock())
         with self._database.read() as tx:
             blob = blob_rows.find_blob(tx, digest)
-            if blob is None or not _may_pull_blob(tx, blob.id, now, may_pull, leased=False):
+            if blob is None or not finding.may_pull_blob(tx, blob.id, now, may_pull, leased=False):
                 raise RegistryError(BLOB_UNKNOWN)
         if blob.damaged or self._files.size(digest) != blob.size:
             raise self._damaged(blob)
         with self._database.write() as tx:
-            if blob_rows.find_blob(tx, digest) != blob or not _may_pull_blob(tx, blob.id, now, may_pull, leased=False):
+            if blob_rows.find_blob(tx, digest) != blob or not finding.may_pull_blob(
+                tx, blob.id, now, may_pull, leased=False
+            ):
                 raise RegistryError(BLOB_UNKNOWN)
             self._take_lease(
                 tx, repository_rows.ensure_repository(tx, name, now), blob.id, digest, now, _HEAD_LEASE_SECONDS
@@ -186,7 +184,7 @@ class Registry:
                 blob is None
                 or blob.damaged
                 or self._files.size(digest) != blob.size
-                or not _may_pull_blob(tx, blob.id, now, may_pull, leased=True)
+                or not finding.may_pull_blob(tx, blob.id, now, may_pull, leased=True)
             ):
                 return False
             quotas.check_mount(tx, self._policies.of(name), name, blob)
@@ -265,7 +263,7 @@ class Registry:
             now, policy = int(self._clock()), self._policies.of(name)
             repository = repository_rows.ensure_repository(tx, name, now)
             held = quotas.held_bytes(tx, policy, repository)
-            before = [_digest(tx, repository, written) for written in (reference, *tags)] if condition else []
+            before = [finding.digest_of(tx, repository, written) for written in (reference, *tags)] if condition else []
             if removal.waits_for_parent(tx, repository, digest):
                 # Another push relies on it too, and what takes it up first may be gone before the second comes.
                 self._pulls.note(repository, digest, pushing=True)
@@ -290,7 +288,7 @@ class Registry:
 
         def delete(tx: Transaction, release: Release) -> None:
             now = int(self._clock())
-            repository, row = _find_manifest(tx, name, tag)
+            repository, row = finding.find_manifest(tx, name, tag)
             if expected and row.digest != expected:
                 raise RegistryError(PRECONDITION_FAILED, f"the tag {tag} points to {row.digest} now; look at it again")
             untag(tx, release, repository, tag, row.id, now)
@@ -366,37 +364,3 @@ class Registry:
                     self._pulls.note(repository, digest, pushing=pushing)
                     return None, manifest_rows.manifest_content(tx, manifest.id)
         raise RegistryError(BLOB_UNKNOWN)
-
-
-def _find_manifest(
-    tx: Transaction, name: RepositoryName, reference: Reference
-) -> tuple[int, manifest_rows.ManifestRow]:
-    """Return the ids of repository and manifest with what is known of it; raises MANIFEST_UNKNOWN."""
-    repository = repository_rows.find_repository(tx, name)
-    if repository is not None:
-        by_digest = isinstance(reference, Digest)
-        row = (
-            manifest_rows.find_manifest(tx, repository, Digest(reference))
-            if by_digest
-            else manifest_rows.find_tagged_manifest(tx, repository, Tag(reference))
-        )
-        if row is not None:
-            return repository, row
-    raise RegistryError(MANIFEST_UNKNOWN)
-
-
-def _digest(tx: Transaction, repository: int, reference: Reference) -> Digest | None:
-    row = (
-        manifest_rows.find_manifest(tx, repository, reference)
-        if isinstance(reference, Digest)
-        else manifest_rows.find_tagged_manifest(tx, repository, reference)
-    )
-    return row and row.digest
-
-
-def _may_pull_blob(tx: Transaction, blob: int, now: int, may_pull: MayPull, *, leased: bool) -> bool:
-    """Tell whether a client may pull from a repository whose manifests reference a blob, or, if leases count, that
-    holds one on it.
-    """
-    holders = blob_rows.holding_repositories(tx, blob, now, _MOST_LOOKED_AT)
-    return any(may_pull(name) for name, referenced in holders if referenced or leased)
