@@ -1,70 +1,24 @@
 """What the commands take: a row for each, of which the parser of the command line is made; and how values are read.
 
-What a command does is in `cli.py`, under the name that its row has here.
+What a command does is in `cli.py`, under the name that its row has here; `examples.py` has an example for each.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, NoReturn
+from typing import Any, Callable
 
+from vex.commands.examples import EXAMPLES
+from vex.commands.parsing import Argument, Commands, Row, make_parser
 from vex.settings.config import KEYS, Key
 from vex.settings.values import DURATION, SIZE
 
 
-class Argument(NamedTuple):
-    """An argument: its name or flags, and what `argparse` is told of it."""
-
-    name: str
-    options: dict[str, Any]
-
-
-class Row(NamedTuple):
-    """What a command is for and takes; `more` is said in its own help only. With `one_of`, arguments exclude one
-    another.
-    """
-
-    purpose: str
-    arguments: Sequence[Argument] = ()
-    more: str = ""
-    usage: str | None = None
-    one_of: bool = False
-
-
-def parser() -> argparse.ArgumentParser:
-    """Make the parser: it sets `command` to the name of a row, and `verb` to the second word of that."""
-    made = _Parser(prog="vex", description="A container registry in one file.")
-    commands = made.add_subparsers(metavar="COMMAND", required=True)
-    everywhere = _Parser(add_help=False)
-    _add(everywhere, _EVERYWHERE)
-    groups: dict[str, argparse._SubParsersAction[_Parser]] = {"": commands}
-    for name, row in ROWS.items():
-        group, _, verb = name.rpartition(" ")
-        if group not in groups:
-            groups[group] = commands.add_parser(group, help=_GROUPS[group]).add_subparsers(
-                metavar="ACTION", required=True
-            )
-        text = row.purpose + row.more
-        command = groups[group].add_parser(
-            verb, parents=[everywhere], help=row.purpose, description=text, usage=row.usage
-        )
-        command.set_defaults(command=name, verb=verb)
-        _add(command.add_mutually_exclusive_group() if row.one_of else command, row.arguments)
-    return made
-
-
-class _Parser(argparse.ArgumentParser):
-    """Ends with what is wrong with a command line, and where help is."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(f"{message}; see '{self.prog} --help'")
-
-
-def _add(to: argparse._ActionsContainer, arguments: Sequence[Argument]) -> None:
-    for name, options in arguments:
-        to.add_argument(name, **options)
+def parser(version: str) -> argparse.ArgumentParser:
+    """Make the parser, which can tell the version."""
+    return make_parser(COMMANDS, version)
 
 
 # Values
@@ -120,13 +74,25 @@ def _switch(name: str, help_text: str) -> Argument:
 
 
 def _keys() -> Iterator[Argument]:
-    """Give a flag for each key of the configuration."""
+    """Give a flag for each key of the configuration, under the heading of its group."""
+    heading = ""
     for key in KEYS:
+        heading = _HEADINGS.get(key.name, heading)
         if key.name != "data-dir":
             text = f"{key.description} Default: {key.default or 'none'}".replace("%", "%%")
-            yield _argument(f"--{key.name}", key.metavar, text, dest=key.name, type=_checked(key))
+            flag = _argument(f"--{key.name}", key.metavar, text, dest=key.name, type=_checked(key))
+            yield flag._replace(heading=heading)
 
 
+# Each group of keys, from its first one on.
+_HEADINGS = {
+    "public-addr": "where it listens, and with which certificates",
+    "public-url": "how clients come here, and who sends blobs",
+    "data-dir": "what is kept, and for how long",
+    "log-format": "what is logged",
+    "request-line-limit": "limits of requests, contents, lists and logins",
+    "handshake-timeout": "limits of connections",
+}
 _EVERYWHERE = (
     _argument(
         "--config",
@@ -339,8 +305,14 @@ ROWS = {
     ),
     "testconfig": Row("check a configuration file", (_argument("file", "FILE", type=Path),)),
     "version": Row("print the version"),
+    "completion": Row(
+        "print what completes commands and flags in a shell",
+        (_argument("shell", "SHELL", "bash, zsh or fish", choices=("bash", "zsh", "fish")),),
+    ),
     "help": Row(
         "list the subjects of the manual, or show one of them",
         (_argument("subject", "SUBJECT", nargs="?", default=""),),
     ),
 }
+
+COMMANDS = Commands(ROWS, _GROUPS, _EVERYWHERE, EXAMPLES)

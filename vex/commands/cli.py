@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(introduction(), end="", file=sys.stderr)
         return 2
-    options = parser().parse_args(arguments)
+    options = parser(_version_text()).parse_args(arguments)
     try:
         return COMMANDS[options.command](options)
     except VexError as error:
@@ -197,8 +197,20 @@ def _testconfig(options: argparse.Namespace) -> int:
     return 0
 
 
+def _version_text() -> str:
+    return f"vex {VERSION} (Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version})"
+
+
 def _version(_options: argparse.Namespace) -> int:
-    print(f"vex {VERSION} (Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version})")
+    print(_version_text())
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.commands.completion import completion
+
+    print(completion(options.shell), end="")
     return 0
 
 
@@ -282,5 +294,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "describe": _describe,
     "testconfig": _testconfig,
     "version": _version,
+    "completion": _completion,
     "help": _help,
 }
