@@ -167,7 +167,7 @@ def _add_image(tx: Transaction, data: Path, number: int, now: int) -> None:
     content, manifest = _content(number), _manifest(number)
     (data / "blobs/sha256" / hashlib.sha256(content).hexdigest()).write_bytes(content)
     repository = repository_rows.ensure_repository(tx, RepositoryName(_repository(number)), now)
-    blob = blob_rows.save_blob(tx, Digest.of(content), len(content), now)
+    blob, _ = blob_rows.save_blob(tx, Digest.of(content), len(content), now)
     row = manifest_rows.save_manifest(tx, Digest.of(manifest), manifest, "", "{}")
     manifest_rows.add_manifest(tx, repository, row, OCI_MANIFEST, None, now)
     manifest_rows.add_references(tx, repository, row, [blob], [])

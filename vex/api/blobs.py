@@ -92,6 +92,9 @@ class Blobs:
         """Answer end-2 for HEAD; one who may push is told of, and given, a blob that another repository has."""
         name, digest = RepositoryName.parse(fields["name"]), Digest.parse(fields["digest"])
         basis, pushing = self._revisions.basis(name), identity_of(request).may_push(name)
+        if pushing and not self._registry.knows(digest):
+            # As nearly always, when a push asks before it sends.
+            raise RegistryError(BLOB_UNKNOWN)
         try:
             size = self._registry.find_blob(name, digest, pushing=pushing)
         except RegistryError as error:

@@ -20,6 +20,8 @@ from vex.errors import BAD_REQUEST, BLOB_UPLOAD_INVALID, RegistryError
 _CONTENT_RANGE = re.compile(r"([0-9]{1,19})-([0-9]{1,19})(?:/(?:[0-9]{1,19}|\*))?")
 # RFC 9110 section 8.8.3.
 _ENTITY_TAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
+# What means itself.
+_PLAIN = re.compile("[A-Za-z0-9._/:=-]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MAX_QUERY_PAIRS = 64
@@ -131,6 +133,8 @@ def parse_bearer(value: str) -> str | None:
 
 
 def _decode_component(text: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
     if _BAD_ESCAPE.search(text):
         raise RegistryError(BAD_REQUEST, "the query has a % without two hex digits behind it; write %25")
     try:

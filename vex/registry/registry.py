@@ -126,6 +126,12 @@ class Registry:
             raise self._damaged(blob)
         return blob.size
 
+    def knows(self, digest: Digest) -> bool:
+        """Tell whether there is a blob or a manifest with this digest in any repository, without waiting for those who
+        write.
+        """
+        return self._database.glance(lambda tx: blob_rows.is_known(tx, digest))
+
     def open_blob(self, name: RepositoryName, digest: Digest, *, pushing: bool = False) -> StoredBlob:
         """Return a blob or manifest of the repository, the blob with its file open, for one who may push perhaps;
         raises BLOB_UNKNOWN.
@@ -202,10 +208,15 @@ class Registry:
         try:
             with self._files.publishing(digest):
                 self._files.publish(upload.path, digest)
+                upload.published = True
                 with self._database.write() as tx:
-                    blob = blob_rows.save_blob(tx, digest, upload.offset, now)
+                    blob, is_new = blob_rows.save_blob(tx, digest, upload.offset, now)
                     repository = repository_rows.ensure_repository(tx, upload.repository, now)
-                    self._take_lease(tx, repository, blob, digest, now, self._rules.upload_lease)
+                    if is_new:
+                        # Nobody can have a lease on it.
+                        blob_rows.take_lease(tx, repository, blob, now + self._rules.upload_lease)
+                    else:
+                        self._take_lease(tx, repository, blob, digest, now, self._rules.upload_lease)
         except Exception:
             # Where the outcome of the commit is unknown, nothing can be looked up, and so nothing is removed.
             self.reconciler.remove([digest])

@@ -35,9 +35,11 @@ from vex.storage.blobs import COPY, REMOVED_PREFIX, BlobFiles
 from vex.storage.disk import FULL
 from vex.storage.upload_files import (
     SINGLE,
+    SMALL_BYTES,
     Incoming,
     Receiver,
     Upload,
+    append_small,
     create,
     hash_again,
     read_again,
@@ -209,9 +211,14 @@ class Uploads:
             # what arrived.
             with restored_on_error(upload, RegistryError, OSError):
                 start = upload.offset
-                self._receiver.append(
-                    upload, body, self.limits.blob_bytes, lambda count: self.check_room(upload, count)
-                )
+                if length is not None and length <= SMALL_BYTES:
+                    # Docker ends an upload with nothing.
+                    if length:
+                        append_small(upload, body, length)
+                else:
+                    self._receiver.append(
+                        upload, body, self.limits.blob_bytes, lambda count: self.check_room(upload, count)
+                    )
                 if expected is not None and upload.offset - start != expected:
                     raise RegistryError(
                         SIZE_INVALID, f"Content-Range says {expected} bytes, the body had {upload.offset - start}"
@@ -242,7 +249,8 @@ class Uploads:
         upload.ended = True
         with self._lock:
             self._open.pop(upload.token, None)
-        self._files.discard(upload.path)
+        if not upload.published:
+            self._files.discard(upload.path)
 
     def expire(self) -> int:
         """End the sessions that have been idle for too long, and those whose owner's credentials are not valid any

@@ -28,14 +28,24 @@ def find_blob(tx: Transaction, digest: Digest) -> BlobRow | None:
     return None if row is None else BlobRow(row[0], Digest(row[1]), row[2], bool(row[3]))
 
 
-def save_blob(tx: Transaction, digest: Digest, size: int, now: int) -> int:
-    """Record a blob whose file is in place, or that it is sound again; returns its id."""
+def is_known(tx: Transaction, digest: Digest) -> bool:
+    """Tell whether a blob or a manifest has this digest, in one query."""
+    return bool(
+        tx.value(
+            "SELECT EXISTS (SELECT 1 FROM blob WHERE digest = ?) OR EXISTS (SELECT 1 FROM manifest WHERE digest = ?)",
+            (digest, digest),
+        )
+    )
+
+
+def save_blob(tx: Transaction, digest: Digest, size: int, now: int) -> tuple[int, bool]:
+    """Record a blob whose file is in place, or that it is sound again; returns its id, and whether it is new."""
     blob = find_blob(tx, digest)
     if blob is None:
-        return tx.insert("INSERT INTO blob (digest, size, created) VALUES (?, ?, ?)", (digest, size, now))
+        return tx.insert("INSERT INTO blob (digest, size, created) VALUES (?, ?, ?)", (digest, size, now)), True
     if blob.damaged:
         tx.execute("UPDATE blob SET damaged = 0 WHERE id = ?", (blob.id,))
-    return blob.id
+    return blob.id, False
 
 
 def mark_damaged(tx: Transaction, digest: Digest) -> None:

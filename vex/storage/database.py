@@ -220,47 +220,52 @@ class Database:
         Never within another block.
         """
         with translated():
-            with self._lock.writing():
+            self._lock.take_to_write()
+            try:
                 if self._busy:
                     raise RuntimeError("a write within another transaction")
                 self._refuse_after_failure()
                 transaction = Transaction(self._connection)
+                group = self._join()
+                self._busy = True
                 try:
-                    group = self._join()
-                    with self._part(group):
-                        yield transaction
+                    yield transaction
+                    self._add(group)
+                except BaseException as error:
+                    self._take_back(group, error)
+                    raise
                 finally:
-                    # Those who come next go on with it, and end it.
-                    if self._group and not (self._lock.writers_wait and self._group.takes_more):
-                        self._end_group()
+                    self._busy = False
+            finally:
+                self._hand_on()
             group.wait()
         for callback in transaction.callbacks:
             callback()
+
+    def _hand_on(self) -> None:
+        """Let go of the lock; writers that come next go on with the open transaction, and end it."""
+        try:
+            if not self._busy and self._group and not (self._lock.writers_wait and self._group.takes_more):
+                self._end_group()
+        finally:
+            self._lock.release()
 
     def _join(self) -> Group:
         """Begin a part of the open transaction, or a transaction; returns its group."""
         if self._group is None:
             # The first part needs no savepoint: if that fails, there is nothing else.
+            group = Group(self._join_seconds)
             self._connection.execute("BEGIN IMMEDIATE")
-            self._group = Group(self._join_seconds)
+            self._group = group
         else:
             self._connection.execute("SAVEPOINT part")
         return self._group
 
-    @contextlib.contextmanager
-    def _part(self, group: Group) -> Iterator[None]:
-        """Make what the block does a part of the transaction, or take it back if that fails."""
-        self._busy = True
-        try:
-            yield
-            if group.members:
-                self._connection.execute("RELEASE part")
-            group.members += 1
-        except BaseException as error:
-            self._take_back(group, error)
-            raise
-        finally:
-            self._busy = False
+    def _add(self, group: Group) -> None:
+        """Make what was done since `_join` a part of the transaction."""
+        if group.members:
+            self._connection.execute("RELEASE part")
+        group.members += 1
 
     def _take_back(self, group: Group, error: BaseException) -> None:
         """Undo a part, or all of the transaction where that is not possible."""

@@ -8,12 +8,10 @@ a member of the group, and waits, without the lock, for what the commit comes to
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 
 from vex.metrics import Buckets
 
@@ -45,13 +43,17 @@ class Lock:
     def __exit__(self, *exception: object) -> None:
         self._lock.release()
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the lock as a writer."""
+    def take_to_write(self) -> None:
+        """Take the lock as a writer, until `release`."""
         self._coming.append(None)
-        with self:
+        try:
+            self.__enter__()
+        finally:
             self._coming.pop()
-            yield
+
+    def release(self) -> None:
+        """Let go of it."""
+        self._lock.release()
 
     @property
     def writers_wait(self) -> bool:
@@ -67,7 +69,9 @@ class Group:
     def __init__(self, seconds: float = JOIN_SECONDS) -> None:
         self.members = 0
         self._until = time.monotonic() + seconds
-        self._ended = threading.Event()
+        # Held until the end: most groups have one member, and nobody who waits.
+        self._open = threading.Lock()
+        self._open.acquire()
         self._error: BaseException | None = None
 
     @property
@@ -78,11 +82,12 @@ class Group:
     def end(self, error: BaseException | None) -> None:
         """Tell all members what came of the transaction: it is durable, or this is why it is not known to be."""
         self._error = error
-        self._ended.set()
+        self._open.release()
 
     def wait(self) -> None:
         """Wait for the end; raises why the transaction is not known to be durable."""
-        self._ended.wait()
+        with self._open:
+            pass
         if isinstance(self._error, (sqlite3.Error, MemoryError)):
             # One of its own for each thread: raising changes an exception.
             raise type(self._error)(*self._error.args) from self._error

@@ -31,6 +31,8 @@ from vex.storage.writeback import begin_writing
 # beyond.
 _BUFFER_BYTES = 512 * 1024
 _SMALL_BUFFER_BYTES = 64 * 1024
+# A body of at most so many bytes is written at once, when all of it is there.
+SMALL_BYTES = _SMALL_BUFFER_BYTES
 _LARGE_BUFFERS = 32
 _IDLE_BUFFERS = 4
 # How much is written between two looks at the free space, for a client that did not say how much it sends, and is lost
@@ -63,6 +65,7 @@ class Upload:
         self.durable = self.received  # what was synced last
         self.synced = False
         self.ended = False
+        self.published = False  # the file has become that of a blob
         self.left = False  # by an earlier process, so that the bytes on disk have to be read first
         self.reading = threading.Lock()
         self.writing = threading.Lock()
@@ -151,6 +154,54 @@ def create(upload: Upload) -> None:
         os.close(descriptor)
 
 
+def append_small(upload: Upload, body: Incoming, length: int) -> None:
+    """Append a body of at most SMALL_BYTES, whose length is known, and make it durable, in one go.
+
+    Raises Disconnected with what arrived kept, not synced; and OSError, as `settle`.
+    """
+    view = memoryview(bytearray(length))
+    filled = 0
+    try:
+        while filled < length and (count := body.read_into(view[filled:])):
+            filled += count
+        _put(upload, view[:filled], durably=True)
+    except Disconnected:
+        _put(upload, view[:filled], durably=False)
+        raise
+
+
+def _put(upload: Upload, view: memoryview, *, durably: bool) -> None:
+    with upload.writing:
+        if upload.ended:
+            raise RegistryError(BLOB_UPLOAD_UNKNOWN)
+        descriptor = os.open(upload.path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            upload.synced = False
+            upload.hash.update(view)
+            while view:
+                written = os.pwrite(descriptor, view, upload.offset)
+                upload.offset += written
+                view = view[written:]
+            _keep(upload, descriptor, durably=durably)
+        finally:
+            os.close(descriptor)
+
+
+def _keep(upload: Upload, descriptor: int, *, durably: bool) -> None:
+    """Note with the file what was received, and perhaps sync it; raises OSError."""
+    received = upload.received
+    write_received(descriptor, upload.durable, received)
+    if not durably:
+        return
+    try:
+        sync(descriptor)
+    except OSError:
+        # The kernel may have dropped the pages, and a second sync would succeed: nothing here can be trusted.
+        upload.ended = True
+        raise
+    upload.synced, upload.durable = True, received
+
+
 def settle(upload: Upload) -> None:
     """Make durable what was received so far, also while a request goes on adding to it.
 
@@ -166,17 +217,9 @@ def settle(upload: Upload) -> None:
             hashing.settle()
         descriptor = os.open(upload.path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            received = upload.received
-            write_received(descriptor, upload.durable, received)
-            try:
-                sync(descriptor)
-            except OSError:
-                # The kernel may have dropped the pages, and a second sync would succeed: nothing here can be trusted.
-                upload.ended = True
-                raise
+            _keep(upload, descriptor, durably=True)
         finally:
             os.close(descriptor)
-        upload.synced, upload.durable = True, received
 
 
 @contextlib.contextmanager
