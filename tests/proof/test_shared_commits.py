@@ -1,5 +1,5 @@
-"""Pushes that share a commit, of which one breaks: the server is killed between their parts or in the commit, or a
-statement of theirs fails, or a client has gone; and each was told the truth.
+"""Pushes that share a commit, or a sync of names, of which one breaks: the server is killed between their parts or in
+the commit, or a statement of theirs fails, or a client has gone; and each was told the truth.
 
 That they share one is no chance: the commit before theirs is held until they wait for it, and what is done with theirs
 begins with the last of them in it.
@@ -25,7 +25,7 @@ from tests.proof.crash.scenarios import REPOSITORY, Refused, Session
 from tests.proof.crash.server import TrapServer
 from tests.support.in_process import directory_in_memory
 from tests.support.raw import basic
-from tests.support.server import OCI_MANIFEST, PASSWORD, USER
+from tests.support.server import OCI_MANIFEST, PASSWORD, USER, digest_of
 
 MEMBERS = 4
 # Where the scheduler has some of them come too late, it is done again.
@@ -123,6 +123,34 @@ class SharedCommitTest(unittest.TestCase):
         self.assertEqual([member.status for member in members], [201] * (MEMBERS - 1))
         self.assertEqual(self.there(members), members)
         self.wait_until(lambda: self.server.public.get(f"/v2/{REPOSITORY}/manifests/gone").status == 200)
+        self.assertEqual(losses(self.server, self.journal), [])
+
+    def test_a_sync_of_names_that_fails_is_told_to_all_who_share_it(self) -> None:
+        contents = [b"synced %d" % number for number in range(MEMBERS + 1)]
+        statuses: dict[bytes, int] = {}
+
+        def push(content: bytes) -> None:
+            path = f"/v2/{REPOSITORY}/blobs/uploads/?digest={digest_of(content)}"
+            statuses[content] = self.server.auth.request("POST", path, content).status
+
+        clients = [threading.Thread(target=push, args=(content,), daemon=True) for content in contents]
+        self.server.points.arm(Trap("fsync blobs", HOLD))
+        clients[0].start()
+        self.wait_until(lambda: self.server.points.sprung > 0)
+        for client in clients[1:]:
+            client.start()
+        self.wait_until(lambda: self.server.files() >= set(map(digest_of, contents)))
+        self.server.points.arm(Trap("fsync blobs", "EIO"))
+        for client in clients:
+            client.join(_SECONDS)
+        self.server.points.disarm()
+        self.assertEqual(statuses[contents[0]], 201)
+        # One that came a moment after its file had been renamed has a sync of its own.
+        self.assertIn(500, statuses.values())
+        self.assertLessEqual(set(statuses.values()), {201, 500})
+        for content, status in statuses.items():
+            found = self.server.auth.get(f"/v2/{REPOSITORY}/blobs/{digest_of(content)}")
+            self.assertEqual(found.status, 200 if status == 201 else 404)
         self.assertEqual(losses(self.server, self.journal), [])
 
     def share(self, trap: Trap, *, lacking: bool = False, gone: bool = False) -> list[Member]:

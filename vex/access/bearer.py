@@ -23,8 +23,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from vex.access.identity import CLOCK_SECONDS, Access
 from vex.errors import UNAVAILABLE, RegistryError
-from vex.storage.blobs import sync_directory
-from vex.storage.files import sync
+from vex.storage.files import sync, sync_directory
 
 # Clients may assume that a token lives for 60 seconds at least.
 LIFETIME = 300

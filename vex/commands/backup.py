@@ -23,11 +23,12 @@ from vex.errors import DISK_FULL, INTERNAL, Failure, RegistryError
 from vex.names import ALGORITHMS, Digest
 from vex.progress import Progress, mebibytes
 from vex.storage import blob_rows
-from vex.storage.blobs import COPY, BlobFiles, make_directory, sync_directory
+from vex.storage.blobs import COPY, BlobFiles, make_directory
 from vex.storage.copying import Copier, DamagedFile, Removed, blob_folders, hash_of_file, put_file
 from vex.storage.database import Database, DatabaseFault, fold_log
 from vex.storage.directory import locked, registry_in
 from vex.storage.disk import FULL
+from vex.storage.files import sync_directory
 from vex.storage.folders import Draft, Folder, Unsafe
 
 MARKER = "backup"

@@ -23,8 +23,7 @@ from vex.commands.certificate import PemPair, create_authority, create_certifica
 from vex.errors import Failure
 from vex.http.x509 import Certificate, read_certificate
 from vex.settings.config import Config
-from vex.storage.blobs import sync_directory
-from vex.storage.files import sync
+from vex.storage.files import sync, sync_directory
 
 AUTHORITY, AUTHORITY_KEY = "ca.crt.pem", "ca.key.pem"
 # What every client is shown is no secret, and other programs may have to read it.

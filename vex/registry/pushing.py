@@ -99,17 +99,22 @@ def _resolve(tx: Transaction, push: Push, manifest: Manifest) -> tuple[set[int],
         # Thousands of layers may be one; their sizes are equal, but not each of them may have to be here.
         if descriptor.required or descriptor.digest not in needed:
             needed[descriptor.digest] = descriptor
+    if manifest.is_index:
+        for descriptor in list(needed.values()):
+            child = manifest_rows.find_child(tx, push.repository, descriptor.digest, push.now)
+            if child is not None:
+                _check_size(descriptor, child.size)
+                children.add(child.id)
+                del needed[descriptor.digest]
+    # BuildKit's cache images are indexes of layers: a child that is no manifest may be a blob.
+    found = {
+        blob.digest: (blob, here)
+        for blob, here in blob_rows.find_with_presence(tx, push.repository, needed, push.now)
+        if not blob.damaged
+    }
     for descriptor in needed.values():
-        child = (
-            manifest_rows.find_child(tx, push.repository, descriptor.digest, push.now) if manifest.is_index else None
-        )
-        if child is not None:
-            _check_size(descriptor, child.size)
-            children.add(child.id)
-            continue
-        # BuildKit's cache images are indexes of layers: a child that is no manifest may be a blob.
-        blob = blob_rows.find_blob(tx, descriptor.digest)
-        if blob is not None and not blob.damaged and holds_blob(tx, push.pulls, push.repository, blob, push.now):
+        blob, here = found.get(descriptor.digest, (None, False))
+        if blob and (here or holds_blob(tx, push.pulls, push.repository, blob, push.now)):
             _check_size(descriptor, blob.size)
             blobs.add(blob.id)
         elif descriptor.required:

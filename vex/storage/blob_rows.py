@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 from vex.names import Digest
 from vex.storage.database import Transaction
 
 # SQLite took at most 999 parameters in a statement once.
 _BATCH = 500
+T = TypeVar("T")
 
 
 class BlobRow(NamedTuple):
@@ -36,6 +37,21 @@ def is_known(tx: Transaction, digest: Digest) -> bool:
             (digest, digest),
         )
     )
+
+
+def find_with_presence(
+    tx: Transaction, repository: int, digests: Iterable[Digest], now: int
+) -> Iterator[tuple[BlobRow, bool]]:
+    """Find several blobs, and tell of each whether it is in a repository, as `blob_in_repository`."""
+    for batch in batches(digests):
+        rows = tx.rows(
+            "SELECT id, digest, size, damaged, EXISTS (SELECT 1 FROM manifest_blob WHERE repository = ? AND blob = id)"  # noqa: S608 -- only marks
+            " OR EXISTS (SELECT 1 FROM lease WHERE repository = ? AND blob = id AND expires > ?)"
+            f" FROM blob WHERE digest IN ({marks(batch)})",
+            (repository, repository, now, *batch),
+        )
+        for row in rows:
+            yield BlobRow(row[0], Digest(row[1]), row[2], bool(row[3])), bool(row[4])
 
 
 def save_blob(tx: Transaction, digest: Digest, size: int, now: int) -> tuple[int, bool]:
@@ -151,14 +167,14 @@ def holding_repositories(tx: Transaction, blob: int, now: int, limit: int) -> It
 # Many at once
 
 
-def batches(ids: Iterable[int]) -> Iterator[list[int]]:
-    """Give ids in as many pieces as a statement takes."""
+def batches(keys: Iterable[T]) -> Iterator[list[T]]:
+    """Give keys in as many pieces as a statement takes."""
     # A statement for each of thousands takes several times as long, while the lock is held.
-    rest = iter(ids)
+    rest = iter(keys)
     while batch := list(itertools.islice(rest, _BATCH)):
         yield batch
 
 
-def marks(values: list[int]) -> str:
+def marks(values: Sequence[object]) -> str:
     """Write a placeholder for each value."""
     return ", ".join("?" * len(values))

@@ -26,7 +26,7 @@ from typing import BinaryIO, Callable, NamedTuple
 
 from vex.metrics import Tally
 from vex.names import ALGORITHMS, Digest
-from vex.storage.files import sync
+from vex.storage.files import SharedSync, sync_directory
 
 _log = logging.getLogger("vex")
 
@@ -76,6 +76,7 @@ class BlobFiles:
         self.kept = data_directory / "set-aside"
         for directory in (self.uploads, self._blobs, *(self._blobs / algorithm for algorithm in ALGORITHMS)):
             make_directory(directory)
+        self._names = {algorithm: SharedSync(f"{self._blobs}/{algorithm}") for algorithm in ALGORITHMS}
         self._lock = threading.Lock()
         self._publishing: Counter[Digest] = Counter()
         self._put_off: set[Digest] = set()
@@ -118,9 +119,8 @@ class BlobFiles:
 
     def publish(self, upload: Path, digest: Digest) -> None:
         """Give a verified and synced file its name, and sync that; replaces a file that is there already."""
-        path = self.path(digest)
-        os.rename(upload, path)
-        sync_directory(os.path.dirname(path))
+        os.rename(upload, self.path(digest))
+        self._names[digest.algorithm].sync()
 
     def remove(self, digests: Iterable[Digest], *, lock: RowCheck) -> Count:
         """Remove the files of digests that nobody wants; returns what was removed. A file that cannot be removed now is
@@ -308,12 +308,3 @@ def make_directory(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, DIRECTORY_MODE)
     sync_directory(path.parent)
-
-
-def sync_directory(path: os.PathLike[str] | str) -> None:
-    """Make the names in a directory durable; raises OSError, after which nothing about them is certain."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        sync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,9 +18,10 @@ from typing import Callable
 
 from vex.errors import Failure
 from vex.names import ALGORITHMS
-from vex.storage.blobs import FILE_MODE, REMOVED_PREFIX, BlobFiles, make_directory, sync_directory
+from vex.storage.blobs import FILE_MODE, REMOVED_PREFIX, BlobFiles, make_directory
 from vex.storage.database import Database
 from vex.storage.disk import FULL
+from vex.storage.files import sync_directory
 from vex.storage.received import Received, read_received, write_received
 
 _LOCAL = "use a local file system, such as ext4, XFS or ZFS"

@@ -8,12 +8,12 @@ a member of the group, and waits, without the lock, for what the commit comes to
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections import deque
 
 from vex.metrics import Buckets
+from vex.storage.outcome import Outcome
 
 # What a member waits for at most: so many others, and none that comes later than this.
 MEMBERS = 64
@@ -61,35 +61,17 @@ class Lock:
         return bool(self._coming)
 
 
-class Group:
+class Group(Outcome):
     """The writers that share a transaction; `members` counts those whose part is in it. It takes more for so many
     seconds.
     """
 
     def __init__(self, seconds: float = JOIN_SECONDS) -> None:
+        super().__init__()
         self.members = 0
         self._until = time.monotonic() + seconds
-        # Held until the end: most groups have one member, and nobody who waits.
-        self._open = threading.Lock()
-        self._open.acquire()
-        self._error: BaseException | None = None
 
     @property
     def takes_more(self) -> bool:
         """Whether one more may join."""
         return self.members < MEMBERS and time.monotonic() < self._until
-
-    def end(self, error: BaseException | None) -> None:
-        """Tell all members what came of the transaction: it is durable, or this is why it is not known to be."""
-        self._error = error
-        self._open.release()
-
-    def wait(self) -> None:
-        """Wait for the end; raises why the transaction is not known to be durable."""
-        with self._open:
-            pass
-        if isinstance(self._error, (sqlite3.Error, MemoryError)):
-            # One of its own for each thread: raising changes an exception.
-            raise type(self._error)(*self._error.args) from self._error
-        if self._error is not None:
-            raise sqlite3.OperationalError("the shared transaction was not committed") from self._error
