@@ -163,6 +163,28 @@ class Shared(GroupTestCase):
         for found, durable in seen:
             self.assertEqual(found, durable)
 
+    def test_reads_get_their_turn_among_writers_that_never_pause(self) -> None:
+        done = threading.Event()
+        waited: list[float] = []
+
+        def write() -> None:
+            while not done.is_set():
+                with self.database.write() as tx:
+                    tx.execute("UPDATE total SET repositories = repositories + 1")
+
+        writers = [threading.Thread(target=write, daemon=True) for _ in range(4)]
+        for writer in writers:
+            writer.start()
+        for _ in range(50):
+            started = time.monotonic()
+            with self.database.read() as tx:
+                tx.value("SELECT repositories FROM total")
+            waited.append(time.monotonic() - started)
+        done.set()
+        for writer in writers:
+            writer.join(_WAIT_SECONDS)
+        self.assertLess(max(waited), _WAIT_SECONDS / 4)
+
     def test_a_group_takes_so_many_and_for_so_long(self) -> None:
         group = Group(_WAIT_SECONDS)
         self.assertTrue(group.takes_more)
