@@ -12,6 +12,7 @@ import copy
 import http.client
 import itertools
 import json
+import math
 import os
 import random
 import sqlite3
@@ -55,6 +56,7 @@ TOPICAL, TOPICAL_STEPS = 8, 120
 SECTIONS = (
     section("team/*", 1, immutable="1, sta*", protected="stable"),
     section("*p", 4, immutable="*, !latest", protected="latest"),
+    section("mirror", 7, quota="900"),
 )
 FOREIGN_LAYER = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 
@@ -72,16 +74,18 @@ class Document(NamedTuple):
 
 
 class Forbidden(NamedTuple):
-    """Which tags of which repositories are never moved, and which are never deleted."""
+    """Which tags of which repositories are never moved, which are never deleted, and how many bytes are the most."""
 
     moves: frozenset[tuple[str, str]] = frozenset()
     deletions: frozenset[tuple[str, str]] = frozenset()
+    quotas: Mapping[str, int] = {}
 
 
 FREE = Forbidden()
 FORBIDDEN = Forbidden(
     moves=frozenset({("team/app", "1"), ("team/app", "stable"), ("app", "1"), ("app", "stable")}),
     deletions=frozenset({("team/app", "stable"), ("app", "latest")}),
+    quotas={"mirror": 900},
 )
 
 
@@ -195,7 +199,12 @@ class Model:
 
     def mount(self, name: str, blob: str) -> Expected:
         """A blob of any repository, or else an upload."""
-        return self.push_blob(name, blob) if blob in self.blobs() else Expected(202)
+        if blob not in self.blobs():
+            return Expected(202)
+        counted = self._counted(name)
+        if blob not in counted and self._bytes({*counted, blob}) > self.forbidden.quotas.get(name, math.inf):
+            return Expected(403, "DENIED")
+        return self.push_blob(name, blob)
 
     def put_manifest(self, name: str, document: Document, tags: tuple[str, ...]) -> Expected:
         """Everything it references must be in the repository; a child may have been deleted, as long as it is whole. A
@@ -212,6 +221,24 @@ class Model:
         }
         if not all(map(found.has_blob, document.required)) or not children >= set(document.children):
             return Expected(404, "MANIFEST_BLOB_UNKNOWN")
+        before, used = copy.deepcopy(found), self._bytes(self._counted(name))
+        self._store(name, document, tags)
+        if self._bytes(self._counted(name)) > max(self.forbidden.quotas.get(name, math.inf), used):
+            # What was noted is not taken back.
+            before.pulled, before.pushed = self.repositories[name].pulled, self.repositories[name].pushed
+            self.repositories[name] = before
+            return Expected(403, "DENIED")
+        return Expected(201)
+
+    def _counted(self, name: str) -> set[str]:
+        """Return the blobs that count for a quota: those of everything that is not deleted."""
+        manifests = self.repositories[name].manifests.values() if name in self.repositories else ()
+        return set().union(*(held.blobs for held in manifests if held.state != "gone"))
+
+    def _bytes(self, blobs: set[str]) -> int:
+        return sum(len(self.contents[blob]) for blob in blobs)
+
+    def _store(self, name: str, document: Document, tags: tuple[str, ...]) -> None:
         repository = self._repository(name)
         repository.listed = True
         waits = document.subject and not repository.has_manifest(document.subject)
@@ -237,7 +264,6 @@ class Model:
             repository.leases.pop(blob, None)
         for tag in tags:
             self._point(repository, tag, document.digest)
-        return Expected(201)
 
     def _point(self, repository: Repository, tag: str, digest: str) -> None:
         replaced = repository.tags.get(tag, digest)

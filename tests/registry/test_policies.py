@@ -86,4 +86,3 @@ class PoliciesTest(unittest.TestCase):
         self.assertEqual(policies.of("team/app").quota, 5)
         policies.replace([])
         self.assertIs(policies.of("team/app"), NOTHING)
-        self.assertFalse(policies.has("quota"))

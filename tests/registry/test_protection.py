@@ -6,10 +6,20 @@ from __future__ import annotations
 
 import json
 import threading
+import unittest
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.in_process import HOUR, InProcessTestCase, Options, section
-from tests.support.server import OCI_INDEX, OCI_MANIFEST, Answer, digest_of, image
+from tests.support.raw import Wire, basic
+from tests.support.server import (
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Answer,
+    configured,
+    digest_of,
+    image,
+    running,
+)
 
 PLACE = "[repositories app], line 3 of the configuration"
 
@@ -129,6 +139,22 @@ class Immutable(ProtectionTestCase):
                 statuses = [*pool.map(push, (tag, tag), (0, 1))]
                 self.assertEqual(sorted(statuses), [201, 409])
                 self.assertEqual(self.tags()[tag], self.digests[statuses.index(201)])
+
+
+class ImmutableOverHttp(unittest.TestCase):
+    def test_the_body_of_a_push_by_digest_is_not_even_asked_for(self) -> None:
+        with running(prepare=configured("[repositories app]\nimmutable = v*\n")) as server:
+            digest = server.auth.push_image("app", "v1", b"1")
+            wire = Wire(server.addresses["auth"])
+            self.addCleanup(wire.close)
+            wire.send(
+                f"PUT /v2/app/manifests/{digest_of(b'other')}?tag=v1 HTTP/1.1\r\nHost: app\r\n"
+                f"Authorization: {basic()}\r\nContent-Type: {OCI_MANIFEST}\r\nContent-Length: 1000\r\n"
+                "Expect: 100-continue\r\n\r\n".encode()
+            )
+            answer = wire.answer("PUT")
+            self.assertEqual((answer.status, answer.codes), (409, ["DENIED"]))
+            self.assertIn(digest, answer.json["errors"][0]["message"])
 
 
 class Protected(ProtectionTestCase):

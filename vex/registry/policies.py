@@ -65,10 +65,6 @@ class Policies:
         """Return what holds for a repository."""
         return self._of(repository)
 
-    def has(self, setting: str) -> bool:
-        """Tell whether any clause has a setting."""
-        return any(setting in clause.settings for clause in self.clauses)
-
 
 def _nothing(_repository: str) -> Policy:
     return NOTHING

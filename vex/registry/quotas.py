@@ -16,7 +16,6 @@ from vex.storage.database import Database, Transaction
 
 # Of so many repositories the metrics tell how full they are.
 _FULLEST = 10
-_AT_ONCE = 500
 
 
 def held_bytes(tx: Transaction, policy: Policy, repository: int) -> int:
@@ -57,13 +56,14 @@ def check_mount(tx: Transaction, policy: Policy, name: RepositoryName, blob: Blo
 
 def fullest(database: Database, policies: Policies) -> list[tuple[str, int, int]]:
     """Return the fullest repositories that have a quota, by how much of it they use: name, used and allowed bytes."""
-    if not policies.has("quota"):
+    clauses = [clause for clause in policies.clauses if "quota" in clause.settings]
+    if not clauses:
         return []
-    least = min(clause.settings["quota"] for clause in policies.clauses if "quota" in clause.settings)
+    least = min(clause.settings["quota"] for clause in clauses)
     found: list[tuple[str, int, int]] = []
     with database.browse() as tx:
         # The largest first: once what is left could not be fuller with the smallest quota, nothing better comes.
-        for repository, name, size in repository_rows.by_size(tx, _AT_ONCE):
+        for repository, name, size in repository_rows.by_size(tx, [clause.pattern for clause in clauses]):
             if len(found) == _FULLEST and size / least <= _part(found[-1]):
                 break
             quota = policies.of(name).quota

@@ -240,7 +240,7 @@ class Registry:
         raises IMMUTABLE. Without such tags nothing is looked up; what counts is decided when the tags are set.
         """
         policy = self._policies.of(name)
-        immutable = [tag for tag in tags if policy.immutable.covers(tag)]
+        immutable = [tag for tag in tags if policy.immutable.covers(tag)] if policy.immutable else []
         if immutable:
             with self._database.browse() as tx:
                 check_moves(tx, policy, name, immutable, digest)

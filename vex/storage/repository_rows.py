@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vex.names import RepositoryName
@@ -15,6 +15,9 @@ _COUNTS = (
     "EXISTS (SELECT 1 FROM manifest_blob b CROSS JOIN repository_manifest r ON r.repository = b.repository AND"
     " r.manifest = b.manifest WHERE b.repository = ? AND b.blob = blob.id AND r.state < 3)"
 )
+
+# Of so many rows, and so many patterns, a query is.
+_BATCH = 500
 
 
 class Totals(NamedTuple):
@@ -116,13 +119,17 @@ def counts_blob(tx: Transaction, repository: int, blob: int) -> bool:
     return bool(tx.value("SELECT " + _COUNTS + " FROM blob WHERE id = ?", (repository, blob)))  # noqa: S608 -- of constants only
 
 
-def by_size(tx: Transaction, at_once: int) -> Iterator[tuple[int, str, int]]:
-    """Give the id, name and size of repositories that hold a manifest, the largest first, so many with each query."""
+def by_size(tx: Transaction, patterns: Sequence[str]) -> Iterator[tuple[int, str, int]]:
+    """Give the id, name and size of repositories that hold a manifest and match one of some patterns, the largest
+    first.
+    """
     last: tuple[int, str] = (2**62, "")
+    # To SQLite, patterns of repositories mean the same as elsewhere; more of them than it takes stand for all.
+    matched = " OR ".join(["name GLOB ?"] * len(patterns)) if len(patterns) <= _BATCH else "?"
     while rows := tx.rows(
-        "SELECT size, name, id FROM repository WHERE emptied IS NULL AND (size < ? OR size = ? AND name < ?)"
-        " ORDER BY size DESC, name DESC LIMIT ?",
-        (last[0], *last, at_once),
+        "SELECT size, name, id FROM repository WHERE emptied IS NULL AND (size < ? OR size = ? AND name < ?)"  # noqa: S608 -- of constants only
+        f" AND ({matched}) ORDER BY size DESC, name DESC LIMIT {_BATCH}",
+        (last[0], *last, *(patterns if len(patterns) <= _BATCH else [True])),
     ):
         for size, name, repository in rows:
             yield repository, name, size
