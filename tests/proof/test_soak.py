@@ -39,6 +39,8 @@ class Held(NamedTuple):
 class SoakTest(unittest.TestCase):
     """One server, loaded twice for half of the time."""
 
+    alone = True
+
     def test_memory_threads_descriptors_and_log_stay_as_they_are(self) -> None:
         # Nothing that was deleted is kept for pulls under way, so that the data stays as small as it is.
         with running("--pull-grace", "0") as server:
