@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from tests.support.commands import run_command
+from vex.access.users import Users
 from vex.commands.certificate import PemPair, create_authority, create_certificate, hosts_of
+from vex.storage.database import Database
 
 _LASTING_BLOBS = """
 WITH RECURSIVE live (repository, manifest) AS (
@@ -229,9 +231,10 @@ def trusting(certificate: object) -> ssl.SSLContext:
 def _database_with_user() -> bytes:
     """Make the database of a registry with one user, once: hundreds of servers start with it."""
     with tempfile.TemporaryDirectory(prefix="vex-test-") as directory:
-        added = vex("user", "add", USER, "--data-dir", directory, text=PASSWORD + "\n")
-        assert added.returncode == 0, added.stderr
-        return (Path(directory) / "vex.db").read_bytes()
+        path = Path(directory) / "vex.db"
+        with contextlib.closing(Database(path)) as database:
+            Users(database).add(USER, PASSWORD)
+        return path.read_bytes()
 
 
 def _write_synced(path: Path, content: bytes) -> None:
