@@ -19,6 +19,8 @@ immutable = v*
 protected = v*, keep
 """
 PLACE = "[repositories *], line 6 of the configuration"
+# How often pushes were refused so: clients shall not try it again.
+REFUSED = 'vex_request_duration_seconds_count{listener="auth",method="PUT",op="manifest",code="409"}'
 
 
 class SkopeoDenials(SkopeoTestCase):
@@ -40,12 +42,14 @@ class SkopeoDenials(SkopeoTestCase):
         ).stderr
 
     def test_a_copy_to_an_immutable_tag_fails_with_the_digest_and_the_section(self) -> None:
-        self.push(SINGLE, "moved:v1")
+        # The other way round it would try the index once more, as a list of Docker's.
+        self.push(INDEX, "moved:v1")
         digest = self.digest("moved", "v1")
-        said = self.refused(INDEX, "moved:v1")
+        said = self.refused(SINGLE, "moved:v1")
         for words in ("the tag v1 is immutable", digest, PLACE, "push this under another tag"):
             self.assertIn(words, said)
-        self.push(SINGLE, "moved:v1")
+        self.assertEqual(self.server.metric(REFUSED), 1)
+        self.push(INDEX, "moved:v1")
         self.assertEqual(self.digest("moved", "v1"), digest)
 
     def test_a_deletion_of_a_protected_tag_fails_with_the_digest_and_the_section(self) -> None:
@@ -85,6 +89,7 @@ class DockerDenials(DockerTestCase):
         said = self.refused(name)
         for words in ("the tag v1 is immutable", digest, PLACE, "push this under another tag"):
             self.assertIn(words, said)
+        self.assertEqual(self.server.metric(REFUSED), 1)
 
     def test_a_push_past_the_quota_fails_with_the_numbers(self) -> None:
         name = f"{self.host}/small/app:1"

@@ -204,4 +204,10 @@ class QuotaMetrics(ServerTestCase):
             server.auth.push_image("app", "1", layer(0))
             self.assertEqual(server.metric('vex_quota_used_bytes{repository="app"}'), ONE)
             self.assertEqual(server.metric('vex_quota_allowed_bytes{repository="app"}'), 1024)
+            series = 'vex_requests_refused_total{listener="auth",reason="quota"}'
+            self.assertEqual(server.metric(series), 0)
+            server.auth.push_blob("big", b"x" * 2000)
+            mount = f"/v2/app/blobs/uploads/?mount={digest_of(b'x' * 2000)}&from=big"
+            self.assertEqual(server.auth.request("POST", mount).status, 403)
+            self.assertEqual(server.metric(series), 1)
         self.assertNotIn(b"vex_quota", self.server.internal.get("/metrics").body)
