@@ -93,6 +93,10 @@ class MistakesTest(ConfigTestCase):
             "quota = 0\n"
             "[repositorys team/*]\n"
             "expire-label = maybe\n"
+            "[repositories *\n"
+            "quota = lots\n"
+            "[vex]\n"
+            "anything = 1\n"
         )
         expected = (
             ("line 1: back-log: ", "did you mean backlog?"),
@@ -105,6 +109,10 @@ class MistakesTest(ConfigTestCase):
             ("line 11: keep-newest: ", "at least 1"),
             ("line 12: quota: ", "at least 1"),
             ("line 13: ", "did you mean [repositories PATTERN]?"),
+            ("line 14: expire-label: ", "yes or no"),
+            ("line 15: ", "does not begin a section"),
+            ("line 16: quota: ", "'lots' is not a size"),
+            ("line 17: ", "no such kind of section; 'vex describe' shows them all"),
         )
         self.assertEqual(len(found), len(expected), found)
         for start, words in expected:
@@ -126,6 +134,10 @@ class MistakesTest(ConfigTestCase):
     def test_a_key_on_the_wrong_side_of_a_header_is_told_where_it_belongs(self) -> None:
         self.refused("immutable = v*\n", "line 1: immutable: ", "[repositories PATTERN]")
         self.refused("[repositories *]\nbacklog = 7\n", "line 2: backlog: ", "before the first section")
+
+    def test_a_misspelt_key_on_the_wrong_side_of_a_header_is_recognized(self) -> None:
+        self.refused("imutable = v*\n", "line 1: imutable: ", "did you mean immutable?")
+        self.refused("[repositories *]\nfree-spase = 7\n", "line 2: free-spase: ", "did you mean free-space?")
 
     def test_a_section_that_is_there_twice_is_a_mistake(self) -> None:
         self.refused("[repositories a]\n[repositories b]\n[repositories a]\n", "line 3: ", "twice")

@@ -161,7 +161,9 @@ def _unknown(name: str, keys: Mapping[str, Key]) -> str:
             return f"this key belongs in a section that begins with {kind.header}"
     import difflib  # as above
 
-    near = difflib.get_close_matches(name.lower(), keys, 1)
+    # Also those of the other side of a header: once it is written rightly, it is told where it belongs.
+    known = [*_BY_NAME, *(key.name for kind in KINDS for key in kind.keys)]
+    near = difflib.get_close_matches(name.lower(), known, 1)
     return f"there is no such key; {f'did you mean {near[0]}?' if near else _ALL}"
 
 
@@ -169,22 +171,24 @@ def _sections(path: Path | None, parts: Iterable[_Part], mistakes: list[_Mistake
     """Check sections; what is wrong with them is added to the mistakes."""
     seen = set()
     for part in parts:
-        where = f"{path}, line {part.line}: {shown(part.header)}"
+        kind, argument, wrong = parse_header(part.header)
+        if not wrong and (kind, argument) in seen:
+            wrong = "the section is there twice; make one of both"
+        if wrong:
+            mistakes.append(_Mistake(part.line, f"{path}, line {part.line}: {shown(part.header)}: {wrong}"))
+        if kind:
+            seen.add((kind, argument))
+            yield Section(kind.word, argument, part.line, _values(kind, part, mistakes))
+
+
+def _values(kind: SectionKind, part: _Part, mistakes: list[_Mistake]) -> dict[str, Any]:
+    values, keys = {}, {key.name: key for key in kind.keys}
+    for setting in part.settings.values():
         try:
-            kind, argument = parse_header(part.header)
-        except ValueError as error:
-            mistakes.append(_Mistake(part.line, f"{where}: {error}"))
-            continue
-        if (kind, argument) in seen:
-            mistakes.append(_Mistake(part.line, f"{where}: the section is there twice; make one of both"))
-        seen.add((kind, argument))
-        values, keys = {}, {key.name: key for key in kind.keys}
-        for setting in part.settings.values():
-            try:
-                attribute, values[attribute] = _parse(setting, keys)
-            except _Unfit as error:
-                mistakes.append(_Mistake(setting.line, str(error)))
-        yield Section(kind.word, argument, part.line, values)
+            attribute, values[attribute] = _parse(setting, keys)
+        except _Unfit as error:
+            mistakes.append(_Mistake(setting.line, str(error)))
+    return values
 
 
 def _read(path: Path, mistakes: list[_Mistake]) -> list[_Part]:

@@ -14,6 +14,7 @@ from vex.names import TagPatterns, is_repository_pattern
 from vex.settings.config import Key
 from vex.settings.values import DURATION, NUMBER, SIZE, SWITCH, ValueKind, shown
 
+_BEGINNING = re.compile(r"\[\s*([a-zA-Z-]+)")
 _HEADER = re.compile(r"\[\s*([a-zA-Z-]+)(?:\s+([^\]]*?))?\s*\]")
 
 _PATTERNS = ValueKind(
@@ -24,7 +25,7 @@ _PATTERNS = ValueKind(
 )
 _AGE = ValueKind(
     DURATION.metavar,
-    "a time such as 12h or 30d; leave the key out to have nothing go by its age",
+    "a time such as 12h or 30d (leave the key out to have nothing go by its age)",
     DURATION.parse,
     DURATION.most,
 )
@@ -95,16 +96,27 @@ REPOSITORIES = SectionKind(
 KINDS: tuple[SectionKind, ...] = (REPOSITORIES,)
 
 
-def parse_header(text: str) -> tuple[SectionKind, str]:
-    """Read the line that begins a section: its kind, and its argument. Raises ValueError that says what is wrong."""
-    match = _HEADER.fullmatch(text)
-    known = " or ".join(kind.header for kind in KINDS)
-    if not match:
-        raise ValueError(f"this does not begin a section: write {known}, without a comment, or delete this line")
-    for kind in KINDS:
-        if kind.word == match[1]:
-            argument = match[2] or ""
-            if not kind.is_argument(argument):
-                raise ValueError(f"{shown(argument)} is not {kind.accepts}; such a section begins with {kind.header}")
-            return kind, argument
-    raise ValueError(f"there is no such kind of section; did you mean {known}?")
+def parse_header(text: str) -> tuple[SectionKind | None, str, str]:
+    """Read the line that begins a section: its kind, also where it can only be guessed, its argument, and what is
+    wrong, "" where nothing is.
+    """
+    begun, whole = _BEGINNING.match(text), _HEADER.fullmatch(text)
+    word, argument = begun[1] if begun else "", (whole[2] if whole else "") or ""
+    kind = next((kind for kind in KINDS if kind.word == word), None) or _nearest(word)
+    wrong = ""
+    if not whole:
+        known = " or ".join(kind.header for kind in KINDS)
+        wrong = f"this does not begin a section: write {known}, without a comment, or delete this line"
+    elif kind is None or kind.word != word:
+        meant = f"did you mean {kind.header}?" if kind else "'vex describe' shows them all"
+        wrong = f"there is no such kind of section; {meant}"
+    elif not kind.is_argument(argument):
+        wrong = f"{shown(argument)} is not {kind.accepts}; such a section begins with {kind.header}"
+    return kind, argument, wrong
+
+
+def _nearest(word: str) -> SectionKind | None:
+    import difflib  # within a function: not needed to start
+
+    near = difflib.get_close_matches(word.lower(), [kind.word for kind in KINDS], 1)
+    return next((kind for kind in KINDS if kind.word in near), None)
