@@ -178,8 +178,9 @@ def _put(upload: Upload, view: memoryview, *, durably: bool) -> None:
         try:
             upload.synced = False
             upload.hash.update(view)
+            os.lseek(descriptor, upload.offset, os.SEEK_SET)
             while view:
-                written = os.pwrite(descriptor, view, upload.offset)
+                written = os.write(descriptor, view)
                 upload.offset += written
                 view = view[written:]
             _keep(upload, descriptor, durably=durably)
