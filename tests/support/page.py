@@ -18,6 +18,7 @@ from vex.http.message import Request, Response
 from vex.http.turns import HeavyWork
 from vex.web.addresses import PAGES
 from vex.web.browsing import Browsing
+from vex.web.kept import KeptPages
 from vex.web.pages import Pages
 from vex.web.visit import Site
 
@@ -183,7 +184,8 @@ class PagesTestCase(PageAssertions, InProcessTestCase):
         registry = self.site.registry
         self.work = HeavyWork()
         browsing = Browsing(self.site.database, registry, self.work.large_manifests)
-        self.pages = Pages(Site(browsing, registry, "", 8201, self.site.clock, self.work))
+        kept = KeptPages(self.site.revisions)
+        self.pages = Pages(Site(browsing, registry, "", 8201, self.site.clock, self.work), kept)
 
     def respond(
         self,

@@ -71,11 +71,19 @@ class Revisions:
         slot = _slot(repository)
         return Basis(slot, self.slots[slot])
 
+    def counts(self, basis: Basis) -> bool:
+        """Tell whether what was made from this still counts."""
+        return self.slots[basis.slot] == basis.revision
+
     def changed(self, repository: str) -> None:
-        """Make answers about a repository, and about the whole registry, count no more; called after the commit."""
+        """Make answers about a repository, about those above it, whose pages list it, and about the whole registry,
+        count no more; called after the commit.
+        """
         with self._lock:
-            self.slots[_slot(repository)] += 1
             self.slots[_SLOTS] += 1
+            while repository:
+                self.slots[_slot(repository)] += 1
+                repository = repository.rpartition("/")[0]
 
     def all_changed(self) -> None:
         """Make every answer count no more."""

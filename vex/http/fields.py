@@ -25,6 +25,9 @@ _PLAIN = re.compile("[A-Za-z0-9._/:=-]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MAX_QUERY_PAIRS = 64
+# RFC 9110 sections 12.4.2 and 12.5.3.
+_CODING = re.compile(r"([a-z0-9!#$%&'*+.^_`|~-]+)(?:[ \t]*;[ \t]*q=([01](?:\.[0-9]{0,3})?))?")
+_MAX_ACCEPT = 1024
 _BASIC = re.compile(r"(?i:basic) +([A-Za-z0-9+/]+={0,2})")
 _MAX_AUTHORIZATION = 4096
 # RFC 6750 section 2.1; with room for several scopes.
@@ -70,6 +73,19 @@ def etag_matches(if_none_match: str, etag: str) -> bool:
     return if_none_match.strip() == "*" or etag[etag.index('"') :] in (
         opaque for _, opaque in _ENTITY_TAG.findall(if_none_match)
     )
+
+
+def takes_gzip(accept_encoding: str | None) -> bool:
+    """Tell whether a client takes gzip, and would not rather have none (RFC 9110 section 12.5.3)."""
+    if not accept_encoding or len(accept_encoding) > _MAX_ACCEPT:
+        return False
+    weights: dict[str, float] = {}
+    for part in accept_encoding.lower().split(","):
+        match = _CODING.fullmatch(part.strip(" \t"))
+        if match:
+            weights.setdefault(match[1], float(match[2] or 1))
+    wanted = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0)))
+    return wanted > 0 and wanted >= weights.get("identity", 0)
 
 
 class Preconditions:

@@ -111,7 +111,8 @@ class Housekeeping:
 
     def fill_in_summaries(self) -> None:
         """Summarise the manifests that an older Vex stored."""
-        fill_in(self._database, self._files)
+        if fill_in(self._database, self._files):
+            self._revisions.all_changed()
 
     def check_files(self) -> None:
         """Remove files without a row, which a crash leaves, and note blobs whose file is missing or short."""

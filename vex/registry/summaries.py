@@ -23,16 +23,16 @@ def read_summary(manifest: Manifest, files: BlobFiles) -> Summary:
     return summarise(manifest, _config(manifest, files) if is_image(manifest) else b"")
 
 
-def fill_in(database: Database, files: BlobFiles) -> None:
+def fill_in(database: Database, files: BlobFiles) -> bool:
     """Summarise the manifests that have no summary, in the order in which they came: the children of an index before
-    it.
+    it; returns whether there were any.
     """
     last = 0
     while True:
         with database.read() as tx:
             rows = listings.manifests_without_summary(tx, last, _BATCH)
         if not rows:
-            return
+            return last > 0
         for repository, manifest, media_type, content in rows:
             summary = _read_stored(content, media_type, files)
             with database.write() as tx:

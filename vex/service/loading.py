@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
+from vex.http.answers import Revisions
 from vex.http.observer import Observer
 from vex.http.turns import HeavyWork
 from vex.registry.registry import Registry
@@ -28,9 +29,15 @@ class LaterPages:
     """The web interface; who asks before it is loaded loads it, or waits."""
 
     def __init__(
-        self, config: Config, storage: Storage, registry: Registry, work: HeavyWork, push_port: int | None
+        self,
+        config: Config,
+        storage: Storage,
+        registry: Registry,
+        revisions: Revisions,
+        work: HeavyWork,
+        push_port: int | None,
     ) -> None:
-        self._parts = config, storage, registry, work, push_port
+        self._parts = config, storage, registry, revisions, work, push_port
         self._pages: Pages | None = None
         # Built once, also when several ask for the first page at once: what they keep is no limit if each has its own.
         self._loading = threading.Lock()
@@ -69,11 +76,20 @@ class LaterControl:
             self._control.stop()
 
 
-def _build(config: Config, storage: Storage, registry: Registry, work: HeavyWork, push_port: int | None) -> Pages:
+def _build(
+    config: Config,
+    storage: Storage,
+    registry: Registry,
+    revisions: Revisions,
+    work: HeavyWork,
+    push_port: int | None,
+) -> Pages:
     from vex.web.browsing import Browsing
+    from vex.web.kept import KeptPages
     from vex.web.pages import Pages
     from vex.web.visit import Site
 
     url = config.public_url
     browsing = Browsing(storage.database, registry, work.large_manifests)
-    return Pages(Site(browsing, registry, url, push_port, storage.clock, work, config.anonymous_read and bool(url)))
+    site = Site(browsing, registry, url, push_port, storage.clock, work, config.anonymous_read and bool(url))
+    return Pages(site, KeptPages(revisions))

@@ -132,7 +132,7 @@ class _Service:
         sockets = open_sockets(config, held)
         push_port = push_port_of(sockets)
         self._control = LaterControl(config, storage, registry, self._work, observations)
-        pages = LaterPages(config, storage, registry, self._work, push_port)
+        pages = LaterPages(config, storage, registry, revisions, self._work, push_port)
         chores = self._chores(pages, give_memory_back)
         self._housekeeping = Housekeeping(storage, registry, rules, chores, TimeOfDay(config.data_dir))
         app = App(

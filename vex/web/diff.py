@@ -68,7 +68,7 @@ def _side(seen: Visit, name: RepositoryName, view: ManifestView, title: str, pla
         view = seen.site.browsing.manifest(name, choose_platform(view, platform))
     if not is_image(view.manifest) or view.manifest.config is None:
         raise RegistryError(BAD_REQUEST, f"only images can be compared, and {title} is none")
-    config = seen.site.browsing.config(name, view.manifest.config).config
+    config = seen.config(name, view.manifest.config).config
     return _Side(view, title, config, layer_steps(view.manifest.layers, config.history if config else ()))
 
 

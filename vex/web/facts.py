@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from vex.names import Digest
 from vex.web.links import text_or_link
 from vex.web.markup import EMPTY, Markup, Templates, escape, join
+from vex.web.moment import Moment
 
 _TIMESTAMP = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -26,35 +27,27 @@ MOST_TYPE = 256
 _SHORT_DIGITS = 12
 MINUS = "\u2212"
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_AGES = (
-    (365 * 86400, "year"),
-    (30 * 86400, "month"),
-    (7 * 86400, "week"),
-    (86400, "day"),
-    (3600, "hour"),
-    (60, "minute"),
-)
 
 _facts = Templates("facts.html")
 
 
-def when(seconds: float, now: float) -> Markup:
+def when(seconds: float, now: Moment) -> Markup:
     """Show a time as its age, with the exact time on hover."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
     return _facts(
         "time",
         machine=moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
         exact=moment.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        age=_age(now - seconds),
+        age=now.age_of(seconds),
     )
 
 
-def pushed(seconds: float, now: float) -> Markup:
+def pushed(seconds: float, now: Moment) -> Markup:
     """Say when something was pushed."""
     return join((escape("pushed "), when(seconds, now)))
 
 
-def when_written(text: str, now: float) -> Markup:
+def when_written(text: str, now: Moment) -> Markup:
     """Show a time that a pusher wrote (RFC 3339); what is none is shown as it is, and Go's zero time, which programs
     write for none, not at all.
     """
@@ -67,14 +60,6 @@ def when_written(text: str, now: float) -> Markup:
         return escape(shorten(text)) if seconds is None else when(seconds, now)
     except (ValueError, OverflowError):
         return escape(shorten(text))
-
-
-def _age(seconds: float) -> str:
-    for length, unit in _AGES:
-        count = int(seconds // length)
-        if count >= 1:
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
-    return "just now" if seconds > -60 else "in the future"
 
 
 def size(count: int) -> Markup:

@@ -16,10 +16,12 @@ _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
     " frame-ancestors 'none'; base-uri 'none'"
 )
+REVALIDATED = ("Cache-Control", "no-cache")
+# What is found by digests alone stays as it is, until another version of Vex shows it in another way.
+LASTING = ("Cache-Control", "public, max-age=86400, immutable")
 _HEADERS = (
     ("Content-Type", "text/html; charset=utf-8"),
     NOSNIFF,
-    ("Cache-Control", "no-cache"),
     ("Referrer-Policy", "no-referrer"),
     ("Content-Security-Policy", _POLICY),
 )
@@ -64,11 +66,11 @@ def page(
     status: int = 200,
     headers: Sequence[tuple[str, str]] = (),
     footer: Markup | str = _FOOTER,
+    caching: tuple[str, str] = REVALIDATED,
 ) -> Response:
     """Answer with a page."""
-    return Response(
-        status, [*_HEADERS, *headers], str(join((page_start(seen, title), body, page_end(footer)))).encode()
-    )
+    text = str(join((page_start(seen, title), body, page_end(footer))))
+    return Response(status, [*_HEADERS, caching, *headers], text.encode())
 
 
 def redirect(url: Url) -> Response:

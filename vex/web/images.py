@@ -36,7 +36,7 @@ _image = Templates("image.html")
 def describe_image(seen: Visit, name: RepositoryName, view: ManifestView) -> tuple[Markup, Markup]:
     """Return the facts and the sections of an image."""
     descriptor = view.manifest.config
-    read = seen.site.browsing.config(name, descriptor) if descriptor else None
+    read = seen.config(name, descriptor) if descriptor else None
     config = read.config if read else None
     layers = _layers(seen, name, view, config.history if config else ()) if view.manifest.layers or config else EMPTY
     if config is None:

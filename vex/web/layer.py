@@ -16,7 +16,7 @@ from vex.names import Digest, RepositoryName
 from vex.web.archive import archive_image, image_archive
 from vex.web.browsing import ManifestView
 from vex.web.facts import copy_digest, facts, short_digest, short_type, shorten, size, size_text
-from vex.web.frame import page, warning
+from vex.web.frame import LASTING, REVALIDATED, page, warning
 from vex.web.images import layer_steps
 from vex.web.layer_lists import LayerList
 from vex.web.links import blob_url, crumbs, link, manifest_url
@@ -50,7 +50,7 @@ def layer_page(seen: Visit, name: RepositoryName, digest: Digest, layer: Digest)
     etag = _etag(seen, title, layer)
     known = seen.request.header("if-none-match")
     if known is not None and etag_matches(known, etag):
-        return Response(304, _caching(etag, tag))
+        return Response(304, [_caching(tag), ("ETag", etag)])
     listed = _listed(seen, name, descriptor)
     start = _layer(
         "layer",
@@ -59,10 +59,11 @@ def layer_page(seen: Visit, name: RepositoryName, digest: Digest, layer: Digest)
         summary=join((size(descriptor.size), escape(short_type(descriptor.media_type))), " · "),
         facts=facts(_layer_facts(seen, name, view, descriptor, number)),
     )
-    response = page(seen, f"{title} · {seen.host}", join((start, _files(seen, listed, tag))))
-    if listed.certain:
-        response.headers = [*(field for field in response.headers if field[0] != "Cache-Control"), *_caching(etag, tag)]
-    return response
+    body = join((start, _files(seen, listed, tag)))
+    if not listed.certain:
+        seen.now.pass_by()
+        return page(seen, f"{title} · {seen.host}", body)
+    return page(seen, f"{title} · {seen.host}", body, headers=[("ETag", etag)], caching=_caching(tag))
 
 
 def _etag(seen: Visit, *parts: str) -> str:
@@ -71,19 +72,16 @@ def _etag(seen: Visit, *parts: str) -> str:
     return f'"{hashlib.sha256(depends.encode()).hexdigest()[:32]}"'
 
 
-def _caching(etag: str, tag: str) -> list[tuple[str, str]]:
-    # A tag may move; what is found by digests alone stays as it is, until another version of Vex shows it in another
-    # way.
-    return [("Cache-Control", "no-cache" if tag else "public, max-age=86400, immutable"), ("ETag", etag)]
+def _caching(tag: str) -> tuple[str, str]:
+    # A tag may move.
+    return REVALIDATED if tag else LASTING
 
 
 def _layer_facts(
     seen: Visit, name: RepositoryName, view: ManifestView, layer: Descriptor, number: int
 ) -> list[tuple[str, Markup]]:
     config = (
-        seen.site.browsing.config(name, view.manifest.config).config
-        if view.manifest.config and is_image(view.manifest)
-        else None
+        seen.config(name, view.manifest.config).config if view.manifest.config and is_image(view.manifest) else None
     )
     steps = layer_steps(view.manifest.layers, config.history if config else ())
     return [

@@ -13,7 +13,7 @@ from vex.web.addresses import ARCHIVE, DIFF, DOCUMENT
 from vex.web.artifacts import describe_artifact
 from vex.web.browsing import ManifestView
 from vex.web.facts import copy_digest, facts, pairs, pushed, short_digest, size
-from vex.web.frame import page, redirect, section, warning
+from vex.web.frame import LASTING, page, redirect, section, warning
 from vex.web.history import history_section
 from vex.web.images import describe_image
 from vex.web.indexes import describe_index
@@ -76,7 +76,7 @@ def document_page(seen: Visit, name: RepositoryName, digest: Digest) -> Response
         warning=warning("" if whole else "This is cut, because it is very long. The exact bytes are all of it."),
         text=text,
     )
-    return page(seen, f"Manifest of {name} · {seen.host}", body)
+    return page(seen, f"Manifest of {name} · {seen.host}", body, caching=LASTING)
 
 
 # What all kinds have

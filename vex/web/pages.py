@@ -32,6 +32,7 @@ from vex.web.addresses import (
     STATIC,
 )
 from vex.web.frame import STATIC_FILES, error_page, page, redirect
+from vex.web.kept import KeptPages, PageKey, as_asked, finished, key_of
 from vex.web.markup import Templates, local
 from vex.web.visit import Site, Visit, visit
 
@@ -47,26 +48,38 @@ Disallow: /*?q=
 Disallow: /*?*sort=
 """
 _internal = Templates("internal.html")
-# What costs nothing to make.
-_WITHOUT_TURN = frozenset({ROBOTS.op, STATIC.op, INDEX.op, HELP.op, HELP_PAGE.op})
+# What is the same as long as this process runs, and costs nothing to make.
+_UNCHANGING = frozenset({ROBOTS.op, STATIC.op, INDEX.op, HELP.op, HELP_PAGE.op})
 _TITLES = {400: "This address is not right", 404: "Not here", 405: "Only for reading"}
 
 
 class Pages:
     """The handlers of the pages."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, kept: KeptPages) -> None:
         self._site = site
+        self._kept = kept
 
     def handle(self, route: Route, request: Request, fields: PathFields) -> Response:
-        """Answer with a page; raises BUSY when too many are asked for at once."""
+        """Answer with a page; raises BUSY when too many have to be made at once."""
         seen = visit(self._site, request)
-        if route.op in _WITHOUT_TURN:
-            return _HANDLERS[route.op](seen, fields)
+        key = key_of(seen, route.op)
+        return as_asked(request, self._kept.find(key, seen.now.time) or self._made(seen, key, fields))
+
+    def _made(self, seen: Visit, key: PageKey, fields: PathFields) -> Response:
+        if key.op in _UNCHANGING:
+            return self._make(seen, key, fields)
         # The interpreter makes no more of them by making more at once, and pulls and pushes would wait for all.
-        turns = self._site.work.layers if route.op == LAYER.op else self._site.work.pages
-        with turns.take(request.left) as turn:
-            return _HANDLERS[route.op](seen.during(turn), fields)
+        turns = self._site.work.layers if key.op == LAYER.op else self._site.work.pages
+        with turns.take(seen.request.left) as turn:
+            # Somebody may have made it while this one waited.
+            return self._kept.find(key, self._site.clock()) or self._make(seen.during(turn), key, fields)
+
+    def _make(self, seen: Visit, key: PageKey, fields: PathFields) -> Response:
+        basis = None if key.op in _UNCHANGING else self._kept.basis(fields.get("name", "").removesuffix("/"))
+        made = finished(_HANDLERS[key.op](seen, fields), gzip=key.gzip)
+        self._kept.keep(key, made, basis, seen.now)
+        return made
 
     def error(self, request: Request, error: RegistryError) -> Response:
         """Turn an error into a page with a way back."""

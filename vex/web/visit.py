@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Callable, NamedTuple, TypeVar
 
+from vex.formats.manifest import Descriptor
 from vex.http.forwarded import HOST, addressable
 from vex.http.message import Request
 from vex.http.turns import HeavyWork
 from vex.names import Digest, RepositoryName, Tag
 from vex.progress import UNHURRIED, Work
 from vex.registry.registry import Registry
-from vex.web.browsing import Browsing
+from vex.web.browsing import Browsing, ConfigView
+from vex.web.moment import Moment
 
 E = TypeVar("E")
 _PAGE = re.compile(r"[0-9]{1,9}")
@@ -44,7 +46,7 @@ class Visit(NamedTuple):
     request: Request
     host: str
     plain: bool
-    now: float
+    now: Moment
     work: Work = UNHURRIED
 
     @property
@@ -69,6 +71,13 @@ class Visit(NamedTuple):
             yield entry
             self.work.step()
 
+    def config(self, name: RepositoryName, descriptor: Descriptor) -> ConfigView:
+        """Read the config of an image; the page of one that cannot be read now may be another one soon."""
+        read = self.site.browsing.config(name, descriptor)
+        if read.problem:
+            self.now.pass_by()
+        return read
+
     def number(self, name: str) -> int:
         """Return the number of a page, 1 for whatever is none."""
         text = self.parameter(name)
@@ -86,7 +95,7 @@ def visit(site: Site, request: Request) -> Visit:
         request,
         addressable(host if HOST.fullmatch(host) else "localhost", scheme),
         scheme == "http",
-        site.clock(),
+        Moment(site.clock()),
     )
 
 
