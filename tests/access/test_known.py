@@ -403,7 +403,7 @@ class Guarded(unittest.TestCase):
         return answer
 
     def users(self, *heads: bytes) -> list[str | None]:
-        return [found and found[1] for found in map(self.answers.find, heads)]
+        return [found and found.user for found in map(self.answers.find, heads)]
 
     def test_an_answer_is_given_to_whoever_is_let_in_and_noted_as_for_whom_it_was(self) -> None:
         head = b"GET / HTTP/1.1\r\nHost: x\r\n%sAccept: y\r\n\r\n"

@@ -139,7 +139,7 @@ class UnderWay(unittest.TestCase):
         head = f"GET /v2/app/manifests/{tag}".encode()
         kept = self.answers.find(head)
         if kept is not None:
-            digest = json.loads(kept[0].after_date)["digest"]
+            digest = json.loads(kept.after_date)["digest"]
         else:
             response = self.site.respond("GET", f"/v2/app/manifests/{tag}", user="")
             if response.status != 200:

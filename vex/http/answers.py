@@ -93,7 +93,7 @@ class Revisions:
 
 class Answer(NamedTuple):
     """A prepared answer: its bytes up to the value of Date and those after it, and what is to be measured and
-    logged; `admit` says to whom it may be given where credentials are asked for.
+    logged; `admit` says to whom it may be given where credentials are asked for, `user` to whom it is.
     """
 
     before_date: bytes
@@ -105,6 +105,7 @@ class Answer(NamedTuple):
     body_bytes: int
     basis: Basis
     admit: Admit | None = None
+    user: str = ""
 
 
 class Answers:
@@ -116,10 +117,8 @@ class Answers:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def find(self, head: bytes) -> tuple[Answer, str] | None:
-        """Return the answer to a head with the user who gets it, "" for anyone, if it still counts; and tell that it is
-        used.
-        """
+    def find(self, head: bytes) -> Answer | None:
+        """Return the answer to a head, if it still counts, and tell that it is used."""
         answer = self._answers.get(head)
         if answer is None:
             return None
@@ -130,7 +129,7 @@ class Answers:
             on_use()
         # Once more: a removal raises the revision before it asks what was used, so it has seen this use, or this sees
         # the removal.
-        return (answer, "") if slots[slot] == revision else None
+        return answer if slots[slot] == revision else None
 
     def keep(self, head: bytes, answer: Answer) -> None:
         """Keep an answer; the oldest make room for it."""
@@ -153,8 +152,8 @@ class Answers:
 class GuardedAnswers(Answers):
     """The answers of a listener that asks for credentials: kept without those, and given to whoever is let in."""
 
-    def find(self, head: bytes) -> tuple[Answer, str] | None:
-        """Return the answer to a head with the user who gets it, if it still counts and that one may have it."""
+    def find(self, head: bytes) -> Answer | None:
+        """Return the answer to a head, if it still counts and who sent it may have it."""
         rest, field = _without_authorization(head)
         answer = self._answers.get(rest)
         if answer is None or answer.admit is None:
@@ -177,7 +176,9 @@ class GuardedAnswers(Answers):
         if note:
             note()
         # Once more, as above.
-        return (answer, user) if slots[slot] == revision else None
+        if slots[slot] != revision:
+            return None
+        return Answer(*answer[:-1], user) if user else answer
 
     def keep(self, head: bytes, answer: Answer) -> None:
         """Keep an answer without the credentials of its request; nothing where those are not told apart with

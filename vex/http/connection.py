@@ -173,9 +173,9 @@ class Connection(BaseRequestHandler):
             data = self._read_head()
             if not data:
                 return False
-            found = self.server.answers.find(data) if self.server.answers else None
-            if found is not None and not self.server.draining:
-                self._repeat(*found, data)
+            answer = self.server.answers.find(data) if self.server.answers else None
+            if answer is not None and not self.server.draining:
+                self._repeat(answer, data)
                 return True
             head = parse_head(data, self.server.head_limits)
         except MalformedRequest as error:
@@ -226,10 +226,10 @@ class Connection(BaseRequestHandler):
             self.server.observer.request_refused(self.server.name, BODY_TIMEOUT)
             return error_response(MalformedRequest(BODY_TIMEOUT))
 
-    def _repeat(self, answer: Answer, user: str, data: bytes) -> None:
-        """Give an answer that was given before, now to this user."""
+    def _repeat(self, answer: Answer, data: bytes) -> None:
+        """Give an answer that was given before."""
         started, server, out = time.perf_counter(), self.server, self.out
-        before_date, after_date, method, _, op, status, body_bytes, _, _ = answer
+        before_date, after_date, method, _, op, status, body_bytes, _, _, _ = answer
         self.phase = SENDING
         if len(after_date) > JOINED_BYTES:
             out.send(before_date + date(int(time.time())), after_date)
@@ -240,7 +240,7 @@ class Connection(BaseRequestHandler):
         seconds = time.perf_counter() - started
         server.observer.request_done(server.name, method, op, status, seconds, 0, body_bytes, True)
         if server.records.wanted:
-            server.records.repeated(answer, seconds, self._client_of(data), user)
+            server.records.repeated(answer, seconds, self._client_of(data))
 
     def _client_of(self, data: bytes) -> str:
         # The same head may come from a trusted proxy and from anyone else, so that an answer cannot remember its

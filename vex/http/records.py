@@ -46,9 +46,9 @@ class Records:
         )
         self._log_request(request, status, sent, seconds)
 
-    def repeated(self, answer: Answer, seconds: float, client: str, user: str) -> None:
+    def repeated(self, answer: Answer, seconds: float, client: str) -> None:
         """Log a request that was answered with what was given before, and is counted."""
-        _, _, method, path, _, status, sent, _, _ = answer
+        _, _, method, path, _, status, sent, _, _, user = answer
         _log.debug("%s %s %s %s %s -> %d, %d bytes", self._listener, client, user or "-", method, path, status, sent)
         if self._access:
             self._access(self._listener, client, user, method, path, status, 0, sent, seconds)
