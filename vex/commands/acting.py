@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -29,12 +28,13 @@ def act(config: Config, name: str, *, patience: float = _WAIT_SECONDS, **argumen
     """Run an operation, and give its rows; shows how far it is on standard error. Raises VexError, also behind rows,
     and InUse where the data directory is in use, and nobody answers for so long.
     """
-    progress = Progress(sys.stderr)
-    for row in _rows(config, name, arguments, patience):
-        if row.keys() == {"progress"}:
-            progress.show(row["progress"])
-        else:
-            yield row
+    with Progress() as progress:
+        for row in _rows(config, name, arguments, patience):
+            if row.keys() == {"progress"}:
+                progress.show(row["progress"])
+            else:
+                progress.clear()
+                yield row
 
 
 def _rows(config: Config, name: str, arguments: dict[str, Any], patience: float) -> Iterator[Row]:

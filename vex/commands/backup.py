@@ -22,7 +22,7 @@ from vex.commands.check import each_blob
 from vex.errors import DISK_FULL, INTERNAL, Failure, RegistryError
 from vex.names import ALGORITHMS, Digest
 from vex.progress import Progress, mebibytes
-from vex.storage import blob_rows
+from vex.storage import blob_rows, repository_rows
 from vex.storage.blobs import COPY, BlobFiles, make_directory
 from vex.storage.copying import Copier, DamagedFile, Removed, blob_folders, hash_of_file, put_file
 from vex.storage.database import Database, DatabaseFault, fold_log
@@ -77,7 +77,7 @@ class _Backup:
         self, database: Database, source: BlobFiles, directory: Path, target: _Target, progress: Progress
     ) -> None:
         self._database = database
-        self._copier = Copier(database, source)
+        self._copier = Copier(database, source, progress.moved)
         self._directory = directory
         self._target = BlobFiles(directory)
         self._folders, self._draft = target
@@ -127,15 +127,22 @@ class _Backup:
         """
         blobs = removed = 0
         self._damaged.clear()
+        with copy.read() as tx:
+            self._progress.begin(repository_rows.totals(tx).blob_bytes)
         for blob in each_blob(copy):
             blobs += 1
-            if self._target.size(blob.digest) != blob.size:
+            if self._target.size(blob.digest) == blob.size:
+                self._progress.left_out(blob.size)
+            else:
+                linked = self._copier.linked
                 try:
                     self._copier.copy(blob, self._draft, self._folders[blob.digest.algorithm], compared=False)
                 except Removed:
                     removed += 1
                 except DamagedFile as damaged:
                     self._damaged[blob.digest] = str(damaged)
+                if self._copier.linked > linked:
+                    self._progress.left_out(blob.size)
             self._progress.show(f"{blobs} blobs, of which {self._news()}")
         return blobs, removed
 

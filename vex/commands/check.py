@@ -22,7 +22,7 @@ from vex.errors import INTERNAL, Failure, RegistryError
 from vex.formats.manifest import parse_stored
 from vex.names import Digest
 from vex.progress import Progress, mebibytes
-from vex.storage import blob_rows, faults, manifest_rows
+from vex.storage import blob_rows, faults, manifest_rows, repository_rows
 from vex.storage.blobs import REMOVED_PREFIX, BlobFiles
 from vex.storage.database import Database, DatabaseFault, Transaction
 from vex.storage.directory import locked, open_data, registry_in
@@ -209,11 +209,12 @@ class _Check:
     # Rows against files
 
     def _check_blobs(self) -> None:
+        if self._options.hashing:
+            with self._database.read() as tx:
+                self._progress.begin(repository_rows.totals(tx).blob_bytes)
         for blob in each_blob(self._database):
             self._blobs += 1
-            self._progress.show(
-                f"{self._blobs} blobs{f', {mebibytes(self._hashed)} hashed' if self._options.hashing else ''}"
-            )
+            self._progress.show(f"{self._blobs} blobs")
             identity = self._identity(blob.digest)
             fault = self._blob_fault(blob, identity)
             if fault or blob.damaged:
@@ -241,6 +242,7 @@ class _Check:
     def _spend(self, count: int) -> None:
         """Count bytes that were read, and wait as long as they must take."""
         self._hashed += count
+        self._progress.moved(count)
         if self._options.rate:
             now = time.monotonic()
             self._due = max(self._due, now - 1) + count / self._options.rate

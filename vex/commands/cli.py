@@ -89,7 +89,13 @@ def _check(options: argparse.Namespace) -> int:
     from vex.progress import Progress
 
     wanted = Options(options.repair, options.hash or options.hash_rate > 0, options.hash_rate)
-    return 1 if check(_config(options).data_dir, wanted, Progress()) else 0
+    with Progress() as progress:
+
+        def say(text: str) -> None:
+            progress.clear()
+            print(text)
+
+        return 1 if check(_config(options).data_dir, wanted, progress, say=say) else 0
 
 
 def _log(options: argparse.Namespace) -> int:
@@ -136,7 +142,9 @@ def _backup(options: argparse.Namespace) -> int:
     from vex.commands.backup import backup
     from vex.progress import Progress
 
-    print(backup(_config(options).data_dir, options.directory, Progress()))
+    with Progress() as progress:
+        done = backup(_config(options).data_dir, options.directory, progress)
+    print(done)
     return 0
 
 
@@ -157,7 +165,9 @@ def _import(options: argparse.Namespace) -> int:
         source = (
             Login(options.source_username, known_password(options.source_username)) if options.source_username else None
         )
-        print(import_images(config, wanted, target, source, Progress()))
+        with Progress() as progress:
+            done = import_images(config, wanted, target, source, progress)
+        print(done)
     return 0
 
 
@@ -167,7 +177,9 @@ def _export(options: argparse.Namespace) -> int:
     from vex.transfer.exporting import export
 
     config = _config(options)
-    print(export(config.data_dir, options.image, options.directory, Progress(), config.public_url))
+    with Progress() as progress:
+        done = export(config.data_dir, options.image, options.directory, progress, config.public_url)
+    print(done)
     return 0
 
 

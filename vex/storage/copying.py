@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, Callable, NoReturn
 
 from vex.names import ALGORITHMS, Digest
 from vex.storage import blob_rows
@@ -35,11 +35,14 @@ class DamagedFile(Exception):
 
 
 class Copier:
-    """Copies blobs of a registry, and counts them; `bytes` are those that were not linked."""
+    """Copies blobs of a registry, and counts them; `bytes` are those that were not linked. `moved` is told of each
+    piece that is copied.
+    """
 
-    def __init__(self, database: Database, files: BlobFiles) -> None:
+    def __init__(self, database: Database, files: BlobFiles, moved: Callable[[int], None]) -> None:
         self._database = database
         self._files = files
+        self._moved = moved
         self.linked = self.copied = self.bytes = 0
 
     def copy(self, blob: blob_rows.BlobRow, draft: Draft, folder: Folder, *, compared: bool) -> None:
@@ -57,7 +60,7 @@ class Copier:
                 self.linked += 1
                 return
             with self._files.open(blob.digest) as source:
-                _copy(source, draft, folder, name, blob.digest)
+                _copy(source, draft, folder, name, blob.digest, self._moved)
         except FileNotFoundError:
             self._explain_absence(blob)
         self.copied += 1
@@ -126,7 +129,9 @@ def _link(source: str, folder: Folder, name: str) -> bool:
     return True
 
 
-def _copy(source: BinaryIO, draft: Draft, folder: Folder, name: str, digest: Digest) -> None:
+def _copy(
+    source: BinaryIO, draft: Draft, folder: Folder, name: str, digest: Digest, moved: Callable[[int], None]
+) -> None:
     """Copy a file, compare it with its digest, and give it its name when it is synced; raises DamagedFile."""
     content_hash = hashlib.new(digest.algorithm)
     buffer = bytearray(_BUFFER_BYTES)
@@ -134,6 +139,7 @@ def _copy(source: BinaryIO, draft: Draft, folder: Folder, name: str, digest: Dig
         while count := source.readinto(buffer):  # type: ignore[attr-defined]
             content_hash.update(memoryview(buffer)[:count])
             _write(file.fileno(), memoryview(buffer)[:count])
+            moved(count)
         if content_hash.hexdigest() != digest.encoded:
             raise DamagedFile(_WRONG)
 

@@ -12,6 +12,7 @@ from typing import Callable
 
 from vex.errors import Refused
 from vex.names import Digest, RepositoryName
+from vex.progress import Progress
 from vex.transfer.endpoints import Endpoints
 from vex.transfer.remote import PAUSES
 from vex.transfer.replies import Broken, Unreachable
@@ -23,13 +24,14 @@ _AT_ONCE = 4
 class BlobCopies:
     """Copies blobs, and counts those that were `sent`, their `bytes`, and those that were `kept`.
 
-    `went_on` is called, by one thread at a time, after each piece.
+    `went_on` is called, by one thread at a time, after each piece, and `progress` is told of them.
     """
 
-    def __init__(self, source: Source, target: Endpoints, went_on: Callable[[], None]) -> None:
+    def __init__(self, source: Source, target: Endpoints, went_on: Callable[[], None], progress: Progress) -> None:
         self._source = source
         self._target = target
         self._went_on = went_on
+        self._progress = progress
         self._pool = ThreadPoolExecutor(_AT_ONCE)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -37,6 +39,8 @@ class BlobCopies:
 
     def copy(self, repository: RepositoryName, sizes: Mapping[Digest, int]) -> None:
         """Copy all of them; raises Refused and Unreachable."""
+        with self._lock:
+            self._progress.begin(sum(sizes.values()))
         futures = [self._pool.submit(self._copy, repository, digest, size) for digest, size in sizes.items()]
         wait(futures)
         for future in futures:
@@ -57,7 +61,7 @@ class BlobCopies:
                 location = location or self._target.begin_upload(repository, digest)
                 if location:
                     self._send(repository, digest, size, location, offset)
-                self._count(location)
+                self._count(location, size)
             except Refused as refused:
                 self._cancel(location)
                 raise refused.of(f"blob {digest}") from refused
@@ -88,10 +92,12 @@ class BlobCopies:
         for piece in pieces:
             with self._lock:
                 self.bytes += len(piece)
+                self._progress.moved(len(piece))
                 self._went_on()
             yield piece
 
-    def _count(self, location: str) -> None:
+    def _count(self, location: str, size: int) -> None:
         with self._lock:
+            self._progress.left_out(0 if location else size)
             self.sent += location != ""
             self.kept += location == ""

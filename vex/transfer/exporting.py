@@ -140,7 +140,7 @@ class _Export:
         progress: Progress,
     ) -> None:
         self._database = database
-        self._copier = Copier(database, files)
+        self._copier = Copier(database, files, progress.moved)
         self._layout = layout
         self._repository = repository
         self._tag = tag

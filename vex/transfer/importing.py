@@ -111,7 +111,7 @@ class _Import:
         self._source = source
         self._target = target
         self._manifests = ManifestReader(source, target, limits)
-        self._blobs = BlobCopies(source, target, self._went_on)
+        self._blobs = BlobCopies(source, target, self._went_on, progress)
         self._progress = progress
         self._problems = problems
         self._seen: set[Digest] = set()
