@@ -13,6 +13,7 @@ SUBJECTS = (
     "tls",
     "users-and-tokens",
     "one-port",
+    "commands",
     "deleting-and-space",
     "rules",
     "moving",
