@@ -134,6 +134,8 @@ class ContainerTest(unittest.TestCase):
             self.assertEqual(
                 self.ask(joined, "POST", "http://127.0.0.1:8201/v2/app/blobs/uploads/", f"{USER}:{PASSWORD}"), "202"
             )
+            # A user without a name reaches the running registry too.
+            self.assertIn("runs since", run(*self.inside(*self.image["Entrypoint"], "status")).stdout)
             numbers = run(
                 *self.inside(
                     "python3",

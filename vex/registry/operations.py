@@ -32,6 +32,8 @@ from vex.errors import BAD_REQUEST, NOT_FOUND, RegistryError
 from vex.registry import inventory, retagging, space, untagging
 from vex.registry.parts import Parts, Row
 
+_OTHER = "it runs another version than this command: restart it"
+
 
 class Operation(NamedTuple):
     """What is done, and the types of its arguments, by their names."""
@@ -54,11 +56,9 @@ def operation(name: str, arguments: Mapping[str, Any]) -> Callable[[Parts], Iter
     """Return what runs an operation with checked arguments; raises NOT_FOUND and BAD_REQUEST."""
     found = OPERATIONS.get(name)
     if found is None:
-        raise RegistryError(NOT_FOUND, f"this vex knows no operation {name!r}; use the same version on both sides")
+        raise RegistryError(NOT_FOUND, f"the registry knows no operation {name!r}; {_OTHER}")
     if arguments.keys() != found.arguments.keys():
-        raise RegistryError(
-            BAD_REQUEST, f"the operation {name} takes {', '.join(found.arguments)}; use the same version on both sides"
-        )
+        raise RegistryError(BAD_REQUEST, f"the operation {name} takes {', '.join(found.arguments)}; {_OTHER}")
     for argument, kind in found.arguments.items():
         if not _is_of(kind, arguments[argument]):
             raise RegistryError(BAD_REQUEST, f"{argument} of the operation {name} is no {kind.__name__}")

@@ -47,6 +47,8 @@ _PIECE_BYTES = 32 * 1024
 _PIECE_SECONDS = 0.2
 # Work under way ends with its next small piece.
 _END_SECONDS = 3.0
+# Long work may be long between two rows, and whoever reads them in a pager takes his time.
+_PATIENCE_SECONDS = 3600.0
 _HEADERS = (("Content-Type", "application/x-ndjson"), ("Cache-Control", "no-store"))
 
 
@@ -76,12 +78,13 @@ class Control:
                 error.strerror or error,
             )
             return
+        patient = limits.timeouts._replace(stall=_PATIENCE_SECONDS, rate=0)
         listener = LocalListener(
             CONTROL,
             listening,
             self.answer,
             self.answer,
-            limits._replace(connections=_CONNECTIONS, queue=_BACKLOG),
+            ListenerLimits(limits.heads, patient, _CONNECTIONS, _BACKLOG),
             self._observer,
             tls_context=lambda: None,
             answers=None,
