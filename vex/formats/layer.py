@@ -7,6 +7,7 @@ stands. (OCI image specification 1.1, "Image Layer Filesystem Changeset".)
 
 from __future__ import annotations
 
+import functools
 import stat
 import tarfile
 import time
@@ -19,6 +20,10 @@ from vex.progress import Work
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
+# So many headers are read in a small part of a millisecond.
+_HEADERS_AT_ONCE = 4
+# Most files of a layer have one of a few modes.
+_written = functools.lru_cache(maxsize=256)(stat.filemode)
 
 FILE, DIRECTORY, LINK, SYMLINK = "file", "directory", "hard link", "symbolic link"
 DEVICE, DELETED, OPAQUE = "device", "deleted", "opaque"
@@ -67,10 +72,15 @@ class _Meter(Meter):
         self._headers += 1
         if self._headers > self._limits.headers:
             raise Incomplete(f"the layer has more than {self._limits.headers:,} headers")
-        self.look()
+        if self._headers % _HEADERS_AT_ONCE == 0:
+            self._work.step()
+        self._check_time()
 
     def look(self) -> None:
         self._work.step()
+        self._check_time()
+
+    def _check_time(self) -> None:
         if self._clock() > self._deadline:
             raise TooSlow(f"reading the layer took more than {self._limits.seconds:g} seconds")
 
@@ -80,7 +90,7 @@ class _Meter(Meter):
         self._unpacked += count
         if self._unpacked > self._limits.unpacked:
             raise Incomplete(f"the layer unpacks to more than {self._limits.unpacked >> 20:,} MiB")
-        self.look()
+        self._check_time()
 
 
 def list_files(
@@ -110,6 +120,10 @@ class _Stream:
 
     def read(self, count: int) -> bytes:
         """Return that many bytes, or fewer at the end."""
+        end = self._at + count
+        if end <= len(self._piece):
+            start, self._at = self._at, end
+            return self._piece[start:end]
         parts = []
         while count and (self._at < len(self._piece) or self._fill()):
             part = self._piece[self._at : self._at + count]
@@ -120,6 +134,9 @@ class _Stream:
 
     def skip(self, count: int) -> int:
         """Skip that many bytes; returns how many are missing at the end."""
+        if self._at + count <= len(self._piece):
+            self._at += count
+            return 0
         while count and (self._at < len(self._piece) or self._fill()):
             part = min(count, len(self._piece) - self._at)
             self._at += part
@@ -143,5 +160,5 @@ def _entry(header: Header) -> Entry | None:
     kind, file_type = _KINDS.get(header.type, (FILE, stat.S_IFREG))
     path = header.name + ("/" if kind == DIRECTORY else "")
     target = header.linkname if kind in (SYMLINK, LINK) else ""
-    mode = stat.filemode(file_type | (header.mode & 0o7777))
-    return Entry(kind, path, header.size if kind == FILE else 0, mode, f"{header.uid}:{header.gid}", target)
+    mode = file_type | (header.mode & 0o7777)
+    return Entry(kind, path, header.size if kind == FILE else 0, _written(mode), f"{header.uid}:{header.gid}", target)

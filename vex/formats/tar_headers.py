@@ -8,6 +8,7 @@ and "ustar Interchange Format"; GNU tar manual, "Basic Tar Format" and "Storing 
 
 from __future__ import annotations
 
+import functools
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -134,7 +135,7 @@ def _header(block: bytes) -> Header:
     return Header(
         kind,
         name,
-        _text(block[157:257]),
+        _text(block[157:257]) if block[157] else "",
         size,
         size,
         _number(block[100:108]),
@@ -155,6 +156,8 @@ def _is_sum(block: bytes, claimed: int) -> bool:
     return claimed == sum(summed) - 256 * sum(byte >> 7 for byte in summed)
 
 
+# Modes and owners are the same in most headers.
+@functools.lru_cache(maxsize=1024)
 def _number(field: bytes) -> int:
     """Read a number in octal digits, or, where the first bit is set, in the bytes that follow it (GNU tar); raises
     Incomplete.
@@ -175,7 +178,7 @@ def _extended_header(archive: Archive, header: Header, meter: Meter) -> dict[str
     content = archive.read(header.size)
     if len(content) < header.size:
         raise Incomplete(_ENDS_EARLY, _ENDS_HERE)
-    _skip_padding(archive, header.size)
+    archive.skip(-header.size % _BLOCK)
     if header.type in _LONG_NAMES:
         return {_LONG_NAMES[header.type]: _text(content)}
     return dict(_pax_records(content, meter))
@@ -234,13 +237,9 @@ def _skip_sparse_map(archive: Archive, block: bytes, meter: Meter) -> None:
 
 
 def _skip(archive: Archive, size: int) -> None:
-    if archive.skip(size):
+    padding = -size % _BLOCK
+    if archive.skip(size + padding) > padding:
         raise Incomplete(_ENDS_EARLY, _ENDS_HERE)
-    _skip_padding(archive, size)
-
-
-def _skip_padding(archive: Archive, size: int) -> None:
-    archive.skip(-size % _BLOCK)
 
 
 def _text(field: bytes) -> str:

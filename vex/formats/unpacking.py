@@ -17,6 +17,8 @@ from vex.errors import VexError
 from vex.formats.compression import GZIP, HEAD_BYTES, ZSTD, compression_of
 
 _PIECE_BYTES = 64 * 1024
+# zlib gives back what it has not looked at yet, and is given it again.
+_READ_BYTES = 16 * 1024
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # RFC 8878 section 3.1.2: a magic number, and the length.
 _SKIPPABLE_HEADER = 8
@@ -40,14 +42,14 @@ class _Source:
 
     def peek(self, count: int) -> bytes:
         """Return the next bytes, fewer at the end, and leave them."""
-        while len(self._data) < count and (more := self._file.read(_PIECE_BYTES)):
+        while len(self._data) < count and (more := self._file.read(_READ_BYTES)):
             self._data += more
         return self._data[:count]
 
     def take(self) -> bytes:
         """Return some bytes; none at the end."""
         data, self._data = self._data, b""
-        return data or self._file.read(_PIECE_BYTES)
+        return data or self._file.read(_READ_BYTES)
 
     def give_back(self, data: bytes) -> None:
         """Put back bytes that were taken."""
@@ -88,7 +90,8 @@ def _gunzip(source: _Source) -> Iterator[bytes]:
             piece = member.decompress(data, _PIECE_BYTES)
             data = member.unconsumed_tail
             yield piece
-            if not piece and not data and not member.eof:
+            # Less than a piece is all that there is of what was read.
+            if not data and len(piece) < _PIECE_BYTES and not member.eof:
                 data = source.take()
                 if not data:
                     raise EOFError

@@ -32,7 +32,7 @@ from vex.progress import Work
 # long after work there, and outside.
 _REST_FACTOR, _OUTSIDE_FACTOR = 3, 2
 # Shorter ones are put off.
-_MIN_REST_SECONDS, _MAX_REST_SECONDS = 0.0002, 0.05
+_MIN_REST_SECONDS, _MAX_REST_SECONDS = 0.0004, 0.05
 # How often somebody who works or waits looks whether the client is still there.
 _LOOK_SECONDS = 0.2
 _RETRY_AFTER = {"Retry-After": "10"}

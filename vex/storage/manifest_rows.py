@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from vex.names import Digest, Tag
@@ -179,6 +179,19 @@ def delete_tag(tx: Transaction, repository: int, tag: Tag) -> None:
 def list_tags(tx: Transaction, repository: int, last: str, limit: int) -> list[str]:
     """Return the tags of a repository in ASCII order, after `last`."""
     return [row[0] for row in tx.rows(TAG_NAMES, (repository, last, limit))]
+
+
+def tags_of_manifests(tx: Transaction, repository: int, manifests: Collection[int], limit: int) -> dict[int, list[Tag]]:
+    """Return the first tags that point to each of these manifests, in ASCII order."""
+    if not manifests:
+        return {}
+    first = "SELECT name FROM tag WHERE repository = ? AND manifest = column1 ORDER BY name LIMIT ?"
+    wanted = ", ".join(["(?)"] * len(manifests))
+    rows = tx.rows(
+        f"SELECT column1, (SELECT group_concat(name, ' ') FROM ({first})) FROM (VALUES {wanted})",  # noqa: S608 -- of constants only
+        (repository, limit, *manifests),
+    )
+    return {row[0]: sorted(map(Tag, (row[1] or "").split())) for row in rows}
 
 
 def tags_of_manifest(tx: Transaction, repository: int, manifest: int, limit: int) -> list[Tag]:

@@ -140,10 +140,7 @@ class Browsing:
                 lambda part: listings.tag_entries(tx, repository, part),
             )
             manifests = {entry.manifest for entry in listing.entries}
-            return listing, {
-                manifest: manifest_rows.tags_of_manifest(tx, repository, manifest, _NAMED_IN_LIST)
-                for manifest in manifests
-            }
+            return listing, manifest_rows.tags_of_manifests(tx, repository, manifests, _NAMED_IN_LIST)
 
     def unheld(self, name: RepositoryName, offset: int, limit: int) -> Listing[ManifestEntry]:
         """List the manifests that neither a tag nor an index references, newest first; raises NAME_UNKNOWN."""

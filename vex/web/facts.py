@@ -33,13 +33,9 @@ _facts = Templates("facts.html")
 
 def when(seconds: float, now: Moment) -> Markup:
     """Show a time as its age, with the exact time on hover."""
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-    return _facts(
-        "time",
-        machine=moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        exact=moment.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        age=now.age_of(seconds),
-    )
+    written = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat()
+    day, time = written[:10], written[11:19]
+    return _facts("time", machine=f"{day}T{time}Z", exact=f"{day} {time} UTC", age=now.age_of(seconds))
 
 
 def pushed(seconds: float, now: Moment) -> Markup:
