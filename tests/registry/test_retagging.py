@@ -6,11 +6,29 @@ import json
 
 from tests.support.in_process import InProcessTestCase, Options, Pushed, section
 from vex.errors import RegistryError
+from vex.progress import Work
 from vex.registry.operations import operation
 from vex.registry.parts import Parts, Row
 from vex.storage.audit import Actor
 
 _TYPE = "application/vnd.oci.image.manifest.v1+json"
+
+
+class Interruption(Exception):
+    """The process ends."""
+
+
+class Interrupted(Work):
+    """Ends the work at one of its steps."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def step(self) -> None:
+        """Count a step."""
+        self._steps -= 1
+        if not self._steps:
+            raise Interruption
 
 
 class Tagging(InProcessTestCase):
@@ -130,6 +148,32 @@ class Tagging(InProcessTestCase):
         self.site.advance(3 * 24 * 3600)
         self.assertEqual({name for name, _ in self.site.holdings().manifests}, {"a", "b"})
         self.assertEqual(self.tag("a:v1", "b:new")["referrers"], 1)
+
+    def test_a_copy_that_was_interrupted_leaves_nothing_and_can_be_made_again(self) -> None:
+        top = self.push_image("a", "v1", b"layer")
+        for number in range(130):
+            self.refer("a", top, b"about %d" % number)
+        whole = self.tag("a:v1", "whole:v1")
+        before = self.site.holdings()
+        copied = set()
+        # A step is looking at one manifest, or goes before each transaction with referrers.
+        for steps in (1, *range(130, 200)):
+            parts = Parts(self.site.storage, self.site.registry, work=Interrupted(steps))
+            try:
+                (row,) = operation("tag", {"source": "a:v1", "target": "b:v1"})(parts)
+            except Interruption:
+                self.site.restart()
+                copied.add(len([name for name, _ in self.site.holdings().manifests if name == "b"]))
+                self.assertEqual([tag for tag in self.site.holdings().tags if tag[0] == "b"], [])
+                if steps % 2:
+                    self.site.advance(2 * 24 * 3600)
+                    self.assertEqual([name for name, _ in self.site.holdings().manifests if name == "b"], [])
+            else:
+                break
+        self.assertEqual((copied, row["referrers"]), ({0, 64, 128}, whole["referrers"]))
+        self.delete("b", "v1")
+        self.site.advance(3 * 24 * 3600)
+        self.assertEqual(self.site.holdings()._replace(repositories=before.repositories), before)
 
     def test_what_is_not_there_is_said(self) -> None:
         pushed = self.push_image("a", "v1", b"layer")
