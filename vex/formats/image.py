@@ -198,7 +198,7 @@ def _integer(text: str) -> int:
 def _text(value: object) -> str:
     if isinstance(value, str):
         # JSON escapes can make halves of surrogate pairs, which are no characters.
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
     return ""
 
 

@@ -26,7 +26,7 @@ from vex.progress import UNHURRIED, Work
 from vex.registry.registry import Registry
 from vex.storage import audit, listings, manifest_rows, repository_rows
 from vex.storage.database import Database, Transaction
-from vex.storage.listings import ManifestEntry, RepositoryEntry, View
+from vex.storage.listings import PUSHED, ManifestEntry, RepositoryEntry, View
 from vex.storage.referrers import ReferrerRow, list_referrers
 from vex.web.layer_lists import LayerList, LayerLists, make_list
 
@@ -142,6 +142,12 @@ class Browsing:
             manifests = {entry.manifest for entry in listing.entries}
             return listing, manifest_rows.tags_of_manifests(tx, repository, manifests, _NAMED_IN_LIST)
 
+    def newest_tags(self, name: RepositoryName, limit: int) -> list[ManifestEntry]:
+        """List the tags that were pushed last; raises NAME_UNKNOWN."""
+        with self._database.browse(self._work) as tx:
+            repository, _ = _find(tx, name)
+            return listings.tag_entries(tx, repository, View("", PUSHED, descending=True, offset=0, limit=limit))
+
     def unheld(self, name: RepositoryName, offset: int, limit: int) -> Listing[ManifestEntry]:
         """List the manifests that neither a tag nor an index references, newest first; raises NAME_UNKNOWN."""
         with self._database.browse(self._work) as tx:
@@ -158,6 +164,7 @@ class Browsing:
             row = manifest_rows.find_manifest(tx, repository, digest) if repository is not None else None
             if repository is None or entry is None or row is None:
                 raise RegistryError(MANIFEST_UNKNOWN)
+            content = None if row.size > _LARGE else self._loaded(tx, row)
             tags = manifest_rows.tags_of_manifest(tx, repository, row.id, MOST_NAMED)
             parents = [
                 _parent(tx, repository, parent)
@@ -169,7 +176,7 @@ class Browsing:
                 tx, repository, f"{digest.algorithm}-{digest.encoded}.", _SIGNATURE_TAGS
             )
         with self._reading(row):
-            manifest = parse_stored(self._content(row), row.media_type)
+            manifest = parse_stored(content or self._content(row), row.media_type)
             annotations = heapq.nsmallest(_MOST_ANNOTATIONS, manifest.annotations.items())
             count, manifest = len(manifest.annotations), _without_annotations(manifest)
         children = self._children(repository, manifest.manifests[:_MOST_CHILDREN])
@@ -277,13 +284,18 @@ class Browsing:
 
     def _content(self, row: manifest_rows.ManifestRow) -> bytes:
         with self._database.browse(self._work) as tx:
-            content: bytes | None = manifest_rows.manifest_content(tx, row.id)
+            return self._loaded(tx, row)
+
+    def _loaded(self, tx: Transaction, row: manifest_rows.ManifestRow) -> bytes:
+        content: bytes | None = manifest_rows.manifest_content(tx, row.id)
         if content is None:
             # Deleted a moment ago.
             raise RegistryError(MANIFEST_UNKNOWN)
         return content
 
     def _children(self, repository: int, descriptors: Sequence[Descriptor]) -> dict[Digest, ManifestEntry]:
+        if not descriptors:
+            return {}
         with self._database.browse(self._work) as tx:
             return listings.summaries(tx, repository, (descriptor.digest for descriptor in descriptors))
 

@@ -20,7 +20,7 @@ from vex.http.message import Request, Response
 from vex.web.moment import Moment
 from vex.web.visit import Visit
 
-_ALL_BYTES = 4 * 1024 * 1024
+_ALL_BYTES = 2 * 1024 * 1024
 # One page must not take the place of all others.
 _PAGE_BYTES = 512 * 1024
 # What a page costs besides its body.

@@ -8,7 +8,6 @@ from vex.api import routes
 from vex.formats.image import is_image
 from vex.http.message import Response
 from vex.names import Digest, RepositoryName, Tag
-from vex.storage.listings import PUSHED, View
 from vex.web.addresses import ARCHIVE, DIFF, DOCUMENT
 from vex.web.artifacts import describe_artifact
 from vex.web.browsing import ManifestView
@@ -145,18 +144,11 @@ def _around(seen: Visit, name: RepositoryName, view: ManifestView) -> Markup:
 
 
 def _compare(seen: Visit, name: RepositoryName, view: ManifestView) -> Markup:
-    listing, _ = seen.site.browsing.tags(name, View("", PUSHED, descending=True, offset=0, limit=_SUGGESTED_TAGS))
-    others = [entry.name for entry in listing.entries if entry.digest != view.entry.digest]
-    if not others or not (view.manifest.is_index or is_image(view.manifest)):
+    if not (view.manifest.is_index or is_image(view.manifest)):
+        return EMPTY
+    newest = seen.site.browsing.newest_tags(name, _SUGGESTED_TAGS)
+    others = [entry.name for entry in newest if entry.digest != view.entry.digest]
+    if not others:
         return EMPTY
     options = join(_manifest("option", tag=tag) for tag in others)
     return _manifest("compare", action=manifest_url(name, view.entry.digest), options=options)
-
-
-# An image
-
-
-# An index
-
-
-# An artifact
