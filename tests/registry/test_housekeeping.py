@@ -144,7 +144,7 @@ class Steps(InProcessTestCase):
         self.assertEqual(len(logged.records), 2, logged.output)
         self.assertEqual(
             set(self.site.housekeeping.succeeded),
-            {"removals", "uploads", "pulls", "leases", "manifests", "repositories", "audit"},
+            {"removals", "uploads", "pulls", "fetches", "leases", "manifests", "repositories", "audit"},
         )
 
 
@@ -247,8 +247,8 @@ class Metrics(unittest.TestCase):
 
             wait_until(lambda: done("ballast") > 0, server)
             steps = (
-                "pages summaries files removals uploads pulls leases manifests repositories audit ballast tokens logins"
-                " memory"
+                "pages summaries files removals uploads pulls fetches leases manifests repositories audit ballast"
+                " tokens logins memory"
             )
             for step in steps.split():
                 self.assertAlmostEqual(done(step), time.time(), delta=20, msg=step)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.support.server import OCI_MANIFEST, PASSWORD, TOP, Server, digest_of, image, running, vex
 from vex.commands.cli import main
+from vex.storage.database import Database
 from vex.storage.schema import MIGRATIONS
 
 LATEST = len(MIGRATIONS)
@@ -110,6 +111,20 @@ class Older(SchemaTestCase):
                 finally:
                     server.stop()
                 self.assertEqual(schema_of(directory / "data"), LATEST)
+
+    def test_what_is_there_counts_as_pulled_when_it_is_brought_up_to_date(self) -> None:
+        make_registry(self.data, LATEST - 1)
+        database = Database(self.data / "vex.db")
+        self.addCleanup(database.close)
+        with database.read() as tx:
+            self.assertAlmostEqual(tx.value("SELECT pulled FROM repository_manifest"), time.time(), delta=30)
+            self.assertIsNone(tx.value("SELECT asked FROM repository_manifest"))
+
+    def test_a_token_that_is_not_counted_needs_a_registry_that_is_up_to_date(self) -> None:
+        make_registry(self.data, LATEST - 1)
+        code, said = run("token", "add", "ci", "--not-counted", "--data-dir", str(self.data))
+        self.assertEqual(code, 1)
+        self.assertRegex(said, "older Vex .* vex serve")
 
     def test_a_check_of_a_backup_changes_nothing_in_it(self) -> None:
         for schema in (1, LATEST):

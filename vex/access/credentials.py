@@ -93,10 +93,11 @@ class Authenticator:
 
     def admit(self, need: Need, field: bytes) -> Admitted | None:
         """Let in, without checking anything, who is known to meet a need; `field` is that of Authorization. None for
-        whoever has to be checked, or is nobody who may.
+        whoever has to be checked, or is nobody who may, and for those whose fetches do not count, since an answer that
+        is given again counts.
         """
         identity = self._known.find(field, exact=not need.anyone)
-        if identity is None or not need.is_met_by(identity):
+        if identity is None or not identity.counted or not need.is_met_by(identity):
             return None
         return Admitted(identity.name, identity.may_push(need.repository))
 

@@ -32,7 +32,8 @@ class Identity(NamedTuple):
     """Someone: `name` is "" for anyone, `access` what a Bearer token was given for, by repository; None without such a
     token.
 
-    `version` changes when the credentials do. `read_only` and `repositories`, a pattern, limit machines' tokens.
+    `version` changes when the credentials do. `read_only` and `repositories`, a pattern, limit machines' tokens; what
+    one fetches that is not `counted` does not count as pulled.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Identity(NamedTuple):
     read_only: bool = False
     repositories: str = EVERYTHING
     access: Access | None = None
+    counted: bool = True
 
     def denial(self, repository: str, action: str) -> str:
         """Say why the rights of this identity do not allow an action; "" if they do."""

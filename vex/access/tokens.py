@@ -63,8 +63,18 @@ class Tokens:
         self._written = monotonic() - _MINUTE
         self._is_due_soon = False
 
-    def add(self, name: str, *, lifetime: float | None = None, repositories: str, read_only: bool = False) -> str:
-        """Create a token; returns it. `lifetime` in seconds, `repositories` a pattern. Raises Failure."""
+    def add(
+        self,
+        name: str,
+        *,
+        lifetime: float | None = None,
+        repositories: str,
+        read_only: bool = False,
+        counted: bool = True,
+    ) -> str:
+        """Create a token; returns it. `lifetime` in seconds, `repositories` a pattern; what it fetches counts as pulled
+        if it is `counted`. Raises Failure.
+        """
         check_user(name)
         check_pattern(repositories)
         secret, now = PREFIX + secrets.token_urlsafe(_SECRET_BYTES), int(self._clock())
@@ -74,7 +84,7 @@ class Tokens:
                 raise Failure(f"there is a user {name}; give the token a name of its own")
             if accounts.find_token(tx, name):
                 raise Failure(f"there is a token {name} already; `vex token delete {name}` withdraws it")
-            accounts.add_token(tx, TokenRow(name, _hash(secret), now, expires, None, repositories, read_only))
+            accounts.add_token(tx, TokenRow(name, _hash(secret), now, expires, None, repositories, read_only, counted))
         return secret
 
     def delete(self, name: str) -> None:
@@ -171,7 +181,7 @@ class Tokens:
 
 
 def _identity(token: TokenRow) -> Identity:
-    return Identity(token.name, _version(token), token.read_only, token.repositories)
+    return Identity(token.name, _version(token), token.read_only, token.repositories, counted=token.counted)
 
 
 def _hash(secret: str) -> bytes:

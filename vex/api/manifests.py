@@ -28,8 +28,10 @@ class Manifests:
         """Answer end-3 with the exact bytes and type that were pushed, whatever `Accept` says."""
         name, reference = RepositoryName.parse(fields["name"]), reference_of(fields["reference"])
         basis, lifetime = self._revisions.basis(name), FOREVER if isinstance(reference, Digest) else REVALIDATE
-        wanted, pushing = request.method != routes.HEAD, identity_of(request).may_push(name)
-        row, content, note, note_push = self._registry.read_manifest(name, reference, content=wanted, pushing=pushing)
+        wanted, identity = request.method != routes.HEAD, identity_of(request)
+        row, content, note, note_push = self._registry.read_manifest(
+            name, reference, content=wanted, pushing=identity.may_push(name), counted=identity.counted
+        )
         basis = basis._replace(on_use=note, on_push=note_push)
         headers = content_headers(row.digest, lifetime)
         if not_modified(request, row.digest):

@@ -162,6 +162,10 @@ ROWS = {
                 default="*",
             ),
             _switch("--read-only", "it pulls, and does not push or delete"),
+            _switch(
+                "--not-counted",
+                "what it pulls does not count as pulled for vex's rules, as for scanners and replicas",
+            ),
         ),
     ),
     "token delete": Row("withdraw a token, from the next request on", (_NAME,)),

@@ -13,7 +13,7 @@ from vex.access.identity import check_pattern
 from vex.access.tokens import Tokens
 from vex.access.users import check_user
 from vex.storage.directory import open_data, registry_in, registry_made_in
-from vex.storage.schema import WITH_TOKENS
+from vex.storage.schema import WITH_RULES, WITH_TOKENS
 
 _HEADINGS = ("NAME", "CREATED", "EXPIRES", "LAST USE", "REPOSITORIES", "RIGHTS")
 
@@ -24,7 +24,7 @@ def run(options: argparse.Namespace, data: Path) -> None:
         # Whatever is refused is refused before a registry is made for it.
         check_user(options.name)
         check_pattern(options.repository)
-        with registry_made_in(data, WITH_TOKENS) as database:
+        with registry_made_in(data, WITH_RULES if options.not_counted else WITH_TOKENS) as database:
             _add(options, Tokens(database))
         return
     with registry_in(data, WITH_TOKENS) as database, open_data(data):
@@ -36,7 +36,13 @@ def run(options: argparse.Namespace, data: Path) -> None:
 
 def _add(options: argparse.Namespace, tokens: Tokens) -> None:
     print(
-        tokens.add(options.name, lifetime=options.expires, repositories=options.repository, read_only=options.read_only)
+        tokens.add(
+            options.name,
+            lifetime=options.expires,
+            repositories=options.repository,
+            read_only=options.read_only,
+            counted=not options.not_counted,
+        )
     )
     print(f"vex: this is the password of {options.name}; it is not shown again", file=sys.stderr)
 
@@ -48,7 +54,7 @@ def _delete(options: argparse.Namespace, tokens: Tokens) -> None:
 def _list(_options: argparse.Namespace, tokens: Tokens) -> None:
     rows = [_HEADINGS]
     for token in tokens.list():
-        rights = "read" if token.read_only else "read, write"
+        rights = ("read" if token.read_only else "read, write") + ("" if token.counted else ", not counted")
         rows.append(
             (token.name, _time(token.created), _time(token.expires), _time(token.used), token.repositories, rights)
         )

@@ -79,6 +79,7 @@ class Housekeeping:
             Step("removals", registry.reconciler.remove_left),
             Step("uploads", self._uploads.expire, (rules.upload_lease,)),
             Step("pulls", pulls.forget_old),
+            Step("fetches", self._save_fetches),
             Step("leases", self._expire_leases, (rules.upload_lease,)),
             Step(_MANIFESTS, self._expire_manifests, (rules.upload_lease, pulls.grace, rules.keep_replaced)),
             Step("repositories", self._remove_empty_repositories, (_DAY,)),
@@ -169,6 +170,9 @@ class Housekeeping:
             if self._files.size(blob.digest) != blob.size:
                 self._registry.reconciler.note_damage(blob)
         return blobs[-1].id if blobs else -1
+
+    def _save_fetches(self) -> None:
+        self._pulls.fetches.save(self._database)
 
     def _expire_leases(self) -> None:
         now = int(self._clock())

@@ -16,6 +16,8 @@ import threading
 import time
 from typing import Callable
 
+from vex.registry.fetches import FetchEntry, Fetches
+
 _MAX_NOTED = 100_000
 # From the answer that a blob or manifest is there, to the manifest or index that names it.
 _PUSH_SECONDS = 3600
@@ -42,11 +44,23 @@ class Notes:
             if len(self._newer) > self._half:
                 self._turn(now, full=True)
 
-    def noting(self, key: int, clock: Callable[[], float]) -> Callable[[], None]:
+    def noting(self, key: int, clock: Callable[[], float], entry: FetchEntry | None = None) -> Callable[[], None]:
         """Return what remembers this each time it is called: as `note`, with one call less, which is 2 % of an answer
-        that is given again.
+        that is given again. With an `entry`, it is noted there too.
         """
         half = self._half
+        if entry is not None:
+            times, fetched = entry
+
+            def note_and_count() -> None:
+                times[fetched] = self._newer[key] = now = clock()
+                if len(self._newer) > half:
+                    self._turn(now, full=True)
+
+            def count_alone() -> None:
+                times[fetched] = clock()
+
+            return note_and_count if self.seconds else count_alone
 
         def note() -> None:
             self._newer[key] = now = clock()
@@ -89,6 +103,7 @@ class Pulls:
     """The answers that pulls and pushes rely on; `grace` is how long a pull may, in seconds, 0 turns that off.
 
     How long ago an answer was given is told by the `steady` clock, which nobody sets; `clock` tells the time of day.
+    `fetches` are those of manifests that the rules go by.
     """
 
     def __init__(
@@ -97,6 +112,7 @@ class Pulls:
         self.grace = grace
         self._clock = clock
         self._steady = steady
+        self.fetches = Fetches(clock=clock, steady=steady)
         self._pulled, self._pushed, self._pushed_blobs, self._lost = (
             Notes(grace),
             Notes(_PUSH_SECONDS),
@@ -104,12 +120,14 @@ class Pulls:
             Notes(grace),
         )
 
-    def noting(self, repository: int, manifest: str, *, pushing: bool = False) -> Callable[[], None]:
-        """Return what remembers that a manifest is told of, perhaps to one who may push; it is called for each answer
-        that is given again.
+    def noting(
+        self, repository: int, manifest: str, *, pushing: bool = False, entry: FetchEntry | None = None
+    ) -> Callable[[], None]:
+        """Return what remembers that a manifest is told of, perhaps to one who may push, and counts that; it is called
+        for each answer that is given again.
         """
         key = _key(repository, manifest)
-        pulled = self._pulled.noting(key, self._steady)
+        pulled = self._pulled.noting(key, self._steady, entry)
         if not pushing:
             return pulled
         pushed = self._pushed.noting(key, self._steady)

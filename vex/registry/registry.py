@@ -66,7 +66,9 @@ class StoredBlob(NamedTuple):
 
 
 class ReadManifest(NamedTuple):
-    """A manifest with its bytes; `note` remembers one more fetch of it, `note_push` one by somebody who may push."""
+    """A manifest with its bytes; `note` remembers and counts one more fetch of it, `note_push` one by somebody who may
+    push.
+    """
 
     row: manifest_rows.ManifestRow
     content: bytes
@@ -101,18 +103,28 @@ class Registry:
             return finding.find_manifest(tx, name, reference)[1]
 
     def read_manifest(
-        self, name: RepositoryName, reference: Reference, *, content: bool = True, pushing: bool = False
+        self,
+        name: RepositoryName,
+        reference: Reference,
+        *,
+        content: bool = True,
+        pushing: bool = False,
+        counted: bool = True,
     ) -> ReadManifest:
         """Return a manifest, perhaps without its bytes, and remember that it was told of, perhaps to one who may push;
-        raises MANIFEST_UNKNOWN.
+        it counts as pulled, or without its bytes as asked for, unless it is not to be counted. Raises MANIFEST_UNKNOWN.
         """
         with self._database.read() as tx:
             repository, row = finding.find_manifest(tx, name, reference)
             found = manifest_rows.manifest_content(tx, row.id) if content else b""
-            note = self._pulls.noting(repository, row.digest)
-            note_push = self._pulls.noting(repository, row.digest, pushing=True)
+            entry = self._pulls.fetches.entry(repository, row.id, pulled=content)
+            note = self._pulls.noting(repository, row.digest, entry=entry)
+            note_push = self._pulls.noting(repository, row.digest, pushing=True, entry=entry)
             # While the lock is held: a removal that comes next must find the note.
-            (note_push if pushing else note)()
+            if counted:
+                (note_push if pushing else note)()
+            else:
+                self._pulls.note(repository, row.digest, pushing=pushing)
         return ReadManifest(row, found, note, note_push)
 
     def find_blob(self, name: RepositoryName, digest: Digest, *, pushing: bool = False) -> int:

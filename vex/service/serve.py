@@ -213,6 +213,8 @@ class _Service:
         self._control.stop()
         with contextlib.suppress(RegistryError):
             self._tokens.save_uses(at_once=True)
+        with contextlib.suppress(RegistryError):
+            self._storage.pulls.fetches.save(self._storage.database, at_once=True)
 
     def _reload(self) -> None:
         self._notifier.reloading()

@@ -17,7 +17,9 @@ class UserRow(NamedTuple):
 
 
 class TokenRow(NamedTuple):
-    """A machine's token, without the token; `expires` and `used` are None for never, `repositories` is a pattern."""
+    """A machine's token, without the token; `expires` and `used` are None for never, `repositories` is a pattern, and
+    what it fetches counts as pulled if it is `counted`.
+    """
 
     name: str
     hash: bytes
@@ -26,6 +28,7 @@ class TokenRow(NamedTuple):
     used: int | None
     repositories: str
     read_only: bool
+    counted: bool = True
 
 
 # Users
@@ -84,8 +87,11 @@ def add_token(tx: Transaction, token: TokenRow) -> None:
     """Record a new token."""
     tx.execute(
         "INSERT INTO token (name, hash, created, expires, used, repositories, read_only) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        token,
+        token[:7],
     )
+    # A database that no newer Vex has served yet has no such column, and needs none for the others.
+    if not token.counted:
+        tx.execute("UPDATE token SET counted = 0 WHERE name = ?", (token.name,))
 
 
 def delete_token(tx: Transaction, name: str) -> int:
@@ -99,6 +105,6 @@ def note_token_use(tx: Transaction, name: str, used: int) -> None:
 
 
 def _tokens(tx: Transaction, condition: str, *parameters: str) -> list[TokenRow]:
-    columns = "name, hash, created, expires, used, repositories, read_only"
-    rows = tx.rows(f"SELECT {columns} FROM token {condition}", parameters)  # noqa: S608 -- only literals
-    return [TokenRow._make((*row[:6], bool(row[6]))) for row in rows]
+    # All columns, in the order of the fields: that of an older Vex has no last one.
+    rows = tx.rows(f"SELECT * FROM token {condition}", parameters)  # noqa: S608 -- only literals
+    return [TokenRow(*row[:6], *map(bool, row[6:])) for row in rows]

@@ -26,8 +26,8 @@ MIGRATIONS = (
 )
 LATEST = len(MIGRATIONS)
 # The schemas from which on there is all that the lists of the web interface show, tokens, the audit trail, states of
-# manifests.
-WITH_TOTALS, WITH_TOKENS, WITH_TRAIL, WITH_STATES = 3, 4, 5, 6
+# manifests, and what the rules go by.
+WITH_TOTALS, WITH_TOKENS, WITH_TRAIL, WITH_STATES, WITH_RULES = 3, 4, 5, 6, 7
 _RETRY_SECONDS = 0.01
 _BLOB = re.compile("[0-9a-f]{64,128}")
 
