@@ -247,6 +247,15 @@ class OnTheWire(ServerTestCase):
             )
             self.assertEqual((same.status, same.body), (304, b""))
 
+    def test_a_page_that_is_given_again_has_the_same_head(self) -> None:
+        self.server.auth.push_image("wire/heads", "v1", b"layer")
+        heads = []
+        for _ in range(3):
+            answer = self.server.public.get("/r/wire/heads/")
+            heads.append([field for field in answer.headers.items() if field[0] != "Date"])
+        self.assertEqual(heads, [heads[0]] * 3)
+        self.assertEqual(len(heads[0]), len(dict(heads[0])))
+
     def test_style_and_script_are_compressed(self) -> None:
         page = self.server.public.get("/").body.decode()
         for path in re.findall(r'"(/static/[^"]+\.(?:css|js))"', page):

@@ -127,7 +127,8 @@ class KeptPages:
         """Keep a page that was just made from what `basis` says, None for what never changes; those that were not used
         for the longest time make room for it.
         """
-        made = _Kept(response.headers, response.body, basis, moment.time, moment.until)
+        # A copy: whoever sends the response adds to its own.
+        made = _Kept(tuple(response.headers), response.body, basis, moment.time, moment.until)
         if response.status != 200 or response.stream is not None or made.bytes > _PAGE_BYTES or not moment.until:
             return
         with self._lock:
