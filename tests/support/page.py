@@ -193,11 +193,12 @@ class PagesTestCase(PageAssertions, InProcessTestCase):
         host: str = "registry.test:8200",
         headers: Mapping[str, str] | None = None,
         left: Callable[[], bool] = lambda: False,
+        scheme: str = "http",
     ) -> Response:
         """Ask for a page; `left` tells whether the client has gone."""
         fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": host, **(headers or {})}.items())
         head = parse_head(f"GET {target} HTTP/1.1\r\n{fields}\r\n".encode(), HeadLimits())
-        request = Request("public", head, body_of(head, Input(lambda _view: 0)), "192.0.2.1")
+        request = Request("public", head, body_of(head, Input(lambda _view: 0)), "192.0.2.1", scheme)
         request.left = left
         try:
             found = match(PAGES, request.path)

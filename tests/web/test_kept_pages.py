@@ -95,6 +95,13 @@ class Keeping(PagesTestCase):
         self.assertEqual(self.kept("/r/app/?sort=name", "/r/app/"), [True, False])
         self.assertEqual(self.kept("/r/app/", host="b.test:2"), [True])
 
+    def test_commands_are_those_of_the_scheme_that_was_asked_with(self) -> None:
+        digest = self.push_image("app", "v1", b"layer", config=b"{}").digest
+        for _ in range(2):
+            for scheme, plain in (("http", True), ("https", False)):
+                page = self.respond(f"/r/app/m/{digest}/", scheme=scheme).body
+                self.assertEqual(b"--tls-verify=false" in page, plain)
+
     def test_what_is_not_right_is_not_kept(self) -> None:
         self.assertEqual(self.respond("/r/app/").status, 404)
         self.assertEqual(self.kept("/r/app/"), [False])

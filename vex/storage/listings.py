@@ -6,9 +6,10 @@ No query parses a manifest or reads a blob, and each has an index for its order.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vex.formats.image import INDEX, Summary
 from vex.names import Digest, RepositoryName, Tag
@@ -231,19 +232,18 @@ def tags_with_prefix(tx: Transaction, repository: int, prefix: str, limit: int) 
     return [(Tag(row[0]), Digest(row[1])) for row in rows]
 
 
-def _manifest_entry(row: Sequence[object]) -> ManifestEntry:
+def _manifest_entry(row: Sequence[Any]) -> ManifestEntry:
     name, manifest, digest, pushed, size, artifact_type, subject, kind, platforms = row
-    summary = Summary(str(kind or ""), tuple(json.loads(str(platforms or "[]"))))
+    summary = Summary(kind or "", _platforms(platforms or "[]"))
     return ManifestEntry(
-        str(name),
-        int(str(manifest)),
-        Digest(digest),
-        int(str(pushed)),
-        int(str(size)),
-        str(artifact_type),
-        Digest(subject) if subject else None,
-        summary,
+        name, manifest, Digest(digest), pushed, size, artifact_type, Digest(subject) if subject else None, summary
     )
+
+
+# Most manifests of a list are for the same ones.
+@functools.lru_cache(maxsize=64)
+def _platforms(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
 
 
 # Summaries
