@@ -128,7 +128,7 @@ class _Backup:
         blobs = removed = 0
         self._damaged.clear()
         with copy.read() as tx:
-            self._progress.begin(repository_rows.totals(tx).blob_bytes)
+            self._progress.begin(repository_rows.blob_bytes(tx))
         for blob in each_blob(copy):
             blobs += 1
             if self._target.size(blob.digest) == blob.size:

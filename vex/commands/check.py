@@ -211,7 +211,7 @@ class _Check:
     def _check_blobs(self) -> None:
         if self._options.hashing:
             with self._database.read() as tx:
-                self._progress.begin(repository_rows.totals(tx).blob_bytes)
+                self._progress.begin(repository_rows.blob_bytes(tx))
         for blob in each_blob(self._database):
             self._blobs += 1
             self._progress.show(f"{self._blobs} blobs")

@@ -136,15 +136,20 @@ def by_size(tx: Transaction, patterns: Sequence[str]) -> Iterator[tuple[int, str
         last = rows[-1][:2]
 
 
+def blob_bytes(tx: Transaction) -> int:
+    """Add up the sizes of all blobs; in a database of any age."""
+    size: int = tx.value("SELECT coalesce(sum(size), 0) FROM blob")
+    return size
+
+
 def totals(tx: Transaction) -> Totals:
     """Count what the registry holds."""
-    blobs, blob_bytes = tx.row("SELECT count(*), coalesce(sum(size), 0) FROM blob") or (0, 0)
     return Totals(
         repositories=tx.value("SELECT repositories FROM total"),
         tags=tx.value("SELECT count(*) FROM tag"),
         manifests=tx.value("SELECT count(*) FROM manifest"),
-        blobs=blobs,
-        blob_bytes=blob_bytes,
+        blobs=tx.value("SELECT count(*) FROM blob"),
+        blob_bytes=blob_bytes(tx),
         damaged_blobs=tx.value("SELECT count(*) FROM blob WHERE damaged"),
         leases=tx.value("SELECT count(*) FROM lease"),
     )
