@@ -58,17 +58,24 @@ class Clients:
         self._one.write_text(_WRK_ONE_PATH)
         self._paths = directory / "paths"
 
-    def get(self, registry: Registry, paths: Sequence[str], connections: int, seconds: int) -> Work:
-        """GET with wrk, one path or several in turn."""
+    def get(
+        self, registry: Registry, paths: Sequence[str], connections: int, seconds: int, authorization: str | None = None
+    ) -> Work:
+        """GET with wrk, one path or several in turn; a few with hey where there is no time.
+
+        It is at the port for writes if there is an authorization, "" for none.
+        """
+        if not seconds:
+            few = [
+                self.hey(registry, "GET", path, connections, 0, authorization=authorization)[0] for path in paths[:3]
+            ]
+            return Work(sum(work.amount for work in few), sum(work.seconds for work in few))
         self._paths.write_text("\n".join(paths))
         several = len(paths) > 1
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "60s", "-H", f"Accept: {ACCEPT}"]
-        command += [
-            "-s",
-            str(self._script if several else self._one),
-            registry.url + paths[0],
-            *(["--", str(self._paths)] if several else []),
-        ]
+        command += ["-H", f"Authorization: {authorization}"] if authorization else []
+        command += ["-s", str(self._script if several else self._one), _url(registry, paths[0], authorization)]
+        command += ["--", str(self._paths)] if several else []
         found = json.loads(_output(command).splitlines()[-1])
         if found["errors"]:
             raise WrongAnswer(
@@ -77,26 +84,24 @@ class Clients:
         return Work(found["requests"], found["microseconds"] / 1e6)
 
     def hey(
-        self, registry: Registry, method: str, path: str, connections: int, seconds: int, per_second: int = 0
+        self,
+        registry: Registry,
+        method: str,
+        path: str,
+        connections: int,
+        seconds: int,
+        per_second: int = 0,
+        authorization: str | None = None,
     ) -> tuple[Work, list[float]]:
-        """Send requests with hey, at most so many a second in all; returns the seconds that each took, too."""
-        command = [
-            "hey",
-            "-m",
-            method,
-            "-z",
-            f"{seconds}s",
-            "-c",
-            str(connections),
-            "-cpus",
-            "1",
-            "-A",
-            ACCEPT,
-            "-o",
-            "csv",
-        ]
+        """Send requests with hey, at most so many a second in all, or one on each connection in no time; returns the
+        seconds that each took, too.
+        """
+        command = ["hey", "-m", method, "-c", str(connections), "-cpus", "1", "-A", ACCEPT, "-o", "csv"]
+        command += ["-z", f"{seconds}s"] if seconds else ["-n", str(connections)]
         command += ["-q", str(per_second / connections)] if per_second else []
-        rows = list(csv.DictReader(_output([*command, registry.url + path]).splitlines()))
+        command += ["-H", f"Authorization: {authorization}"] if authorization else []
+        command += [_url(registry, path, authorization)]
+        rows = list(csv.DictReader(_output(command).splitlines()))
         failed = [row["status-code"] for row in rows if row["status-code"] != "200"]
         if failed:
             raise WrongAnswer(
@@ -124,6 +129,26 @@ class Clients:
                 sender.signal()
             for sender in senders:
                 pushed += sender.report().pushed
+
+    def skopeo_sync(self, registry: Registry, source: Registry, repositories: Sequence[str], name: str) -> Work:
+        """Copy repositories with skopeo to below a name."""
+        host, port = source.read
+        images = "".join(f"    {repository}: []\n" for repository in repositories)
+        self._paths.write_text(f'"{host}:{port}":\n  tls-verify: false\n  images:\n{images}')
+        command = [
+            "skopeo",
+            "sync",
+            "--insecure-policy",
+            "--src",
+            "yaml",
+            "--dest",
+            "docker",
+            "--dest-tls-verify=false",
+        ]
+        command += ["--dest-creds", registry.user] if registry.user else []
+        started = time.monotonic()
+        _output([*command, str(self._paths), f"{registry.write[0]}:{registry.write[1]}/{name}"])
+        return Work(1, time.monotonic() - started)
 
     def skopeo_copy(self, registry: Registry, source: str, destination: str) -> Work:
         """Copy an image with skopeo; `source` or `destination` is one of the registry."""
@@ -198,6 +223,10 @@ def missing_programs() -> list[str]:
 def percentile(values: Sequence[float], percent: int) -> float:
     """Return the value that this part of the values does not exceed."""
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def _url(registry: Registry, path: str, authorization: str | None) -> str:
+    return (registry.url if authorization is None else registry.write_url) + path
 
 
 def _output(command: Sequence[str]) -> str:

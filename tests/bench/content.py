@@ -16,9 +16,7 @@ from typing import Any, NamedTuple
 from tests.bench.measure import MIB
 from tests.support.server import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, digest_of
 
-BASE_BYTES = 256 * MIB
 TAIL_BYTES = 64
-BLOB_MIB = (BASE_BYTES + TAIL_BYTES) / MIB
 EMPTY_INDEX = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode()
 _CHUNK_BYTES = 32 * 1024
 
@@ -34,10 +32,10 @@ class Base(NamedTuple):
         """Name the files in a directory."""
         return cls(directory / "base", directory / "base.chunked")
 
-    def make(self) -> None:
+    def make(self, mebibytes: int) -> None:
         """Write the files."""
         with open(self.plain, "wb") as plain, open(self.chunked, "wb") as chunked:
-            for _ in range(BASE_BYTES // MIB):
+            for _ in range(mebibytes):
                 piece = os.urandom(MIB)
                 plain.write(piece)
                 for at in range(0, MIB, _CHUNK_BYTES):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
@@ -36,6 +37,7 @@ class Unit(NamedTuple):
 REQUESTS = Unit("requests/s", "us/request", 1e6)
 BYTES = Unit("MiB/s", "s/GiB", 1024)
 IMAGES = Unit("images/s", "ms/image", 1e3)
+PAGES = Unit("pages/s", "ms/page", 1e3)
 LATENCY = Unit("ms", "", 1)
 
 
@@ -55,12 +57,37 @@ class Work(NamedTuple):
     seconds: float
 
 
+class Goal(NamedTuple):
+    """How many times as good as something else Vex shall be, and the processor time per unit of work that it may use,
+    as a part of that of the other; None where there is no such goal. `always` in every round, else as a median.
+    """
+
+    times: float | None = None
+    cpu: float | None = None
+    always: bool = False
+
+    def reached(self, ratios: Sequence[float], cpu_ratios: Sequence[float]) -> list[bool]:
+        """Tell it of both parts, as far as there are goals."""
+        found = []
+        if self.times is not None:
+            found.append(bool(ratios) and (min if self.always else statistics.median)(ratios) >= self.times)
+        if self.cpu is not None:
+            found.append(bool(cpu_ratios) and statistics.median(cpu_ratios) <= self.cpu)
+        return found
+
+
+class Other(NamedTuple):
+    """Another way to do the work of a row on the same registry, and its name."""
+
+    name: str
+    measure: Callable[[Registry], Sample]
+
+
 class Row(NamedTuple):
     """A row of the table.
 
-    `pair` names the two registries that are compared. `goal` is how many times as good as the second the first shall
-    be, and `cpu_goal` the processor time per unit of work that it may use, as a part of that of the second; None where
-    there is no such goal.
+    `pair` names the registries that are compared, with a peer and with another build of Vex. Where there is `other`, it
+    takes the place of the peer.
     """
 
     name: str
@@ -68,41 +95,60 @@ class Row(NamedTuple):
     unit: Unit
     prepare: Callable[[Registry], None]
     measure: Callable[[Registry], Sample]
-    goal: float | None = None
-    cpu_goal: float | None = None
+    goal: Goal = Goal()
+    baseline_goal: Goal = Goal()
     lower_is_better: bool = False
     pair: str = "plain"
+    other: Other | None = None
+
+
+@dataclass
+class Side:
+    """The samples of one registry, round by round; `failure` says why there are no more, or none. Without a name there
+    is no such registry.
+    """
+
+    name: str = ""
+    failure: str = ""
+    samples: list[Sample] = field(default_factory=list)
 
 
 class Result(NamedTuple):
-    """The samples of a row, round by round, of the first and the second registry; `failure` says why there are no
-    more.
-    """
+    """What a row found of Vex, of what it is compared with, and of the other build of Vex."""
 
     row: Row
-    first: list[Sample]
-    second: list[Sample]
-    failure: str = ""
+    vex: Side
+    second: Side
+    baseline: Side
 
-    def ratios(self) -> list[float]:
-        """How many times as good as the second the first was, in each round."""
-        pairs = [(one.value, two.value) for one, two in zip(self.first, self.second)]
+    @property
+    def failures(self) -> list[str]:
+        """What went wrong, each with a name."""
+        return [f"{side.name} {side.failure}" for side in (self.vex, self.second, self.baseline) if side.failure]
+
+    def ratios(self, side: Side) -> list[float]:
+        """How many times as good as this side Vex was, in each round."""
+        pairs = [(one.value, two.value) for one, two in zip(self.vex.samples, side.samples)]
         return [two / one if self.row.lower_is_better else one / two for one, two in pairs]
 
-    def cpu_ratios(self) -> list[float]:
-        """How much processor time the first used, as a part of that of the second, in each round."""
-        return [one.cpu / two.cpu for one, two in zip(self.first, self.second) if one.cpu is not None and two.cpu]
+    def cpu_ratios(self, side: Side) -> list[float]:
+        """How much processor time Vex used, as a part of that of this side, in each round."""
+        pairs = [(one.cpu, two.cpu) for one, two in zip(self.vex.samples, side.samples)]
+        return [one / two for one, two in pairs if one is not None and two]
 
     def verdict(self) -> str:
-        """Tell whether the medians reach the goals: `yes`, `no` or ``."""
-        if self.failure:
+        """Tell whether the goals are reached: `yes`, `no`, `unknown` where the other failed, or ``."""
+        if self.vex.failure:
             return "no"
-        checks = []
-        if self.row.goal is not None and self.second:
-            checks.append(statistics.median(self.ratios()) >= self.row.goal)
-        if self.row.cpu_goal is not None and self.cpu_ratios():
-            checks.append(statistics.median(self.cpu_ratios()) <= self.row.cpu_goal)
-        return ("yes" if all(checks) else "no") if checks else ""
+        checks, unknown = [], False
+        for side, goal in ((self.second, self.row.goal), (self.baseline, self.row.baseline_goal)):
+            if side.failure:
+                unknown = unknown or goal != Goal()
+            elif side.name:
+                checks += goal.reached(self.ratios(side), self.cpu_ratios(side))
+        if not all(checks):
+            return "no"
+        return "unknown" if unknown else "yes" if checks else ""
 
 
 class Figure(NamedTuple):
@@ -130,6 +176,16 @@ def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = sum(int(field) for field in fields[11:15]) / _TICKS
     return own + sum(cpu_seconds(child) for child in _children(pid))
+
+
+def thread_seconds(pid: int) -> dict[str, float]:
+    """Return the processor time of each thread of a process, far more precisely than `cpu_seconds`."""
+    found = {}
+    for path in Path(f"/proc/{pid}/task").iterdir():
+        # Threads come and go.
+        with contextlib.suppress(OSError):
+            found[path.name] = int((path / "schedstat").read_text().split()[0]) / 1e9
+    return found
 
 
 def _children(pid: int) -> list[int]:

@@ -1,8 +1,8 @@
 """The registries that are compared: each a process that is started here, with its data under the directory that it is
 given.
 
-Reads go to `read`, writes to `write` with `authorization`: Vex has a listener for each, a peer has one for both and
-asks for no password.
+Reads go to `read`, writes to `write` with `authorization`: Vex has a listener for each, a peer may have one for both
+and ask for no password.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple
 
+from tests.bench.content import Image
 from tests.bench.measure import WrongAnswer, cpu_seconds, resident_bytes, wait_until
 from tests.support.nginx import CACHE, CERTIFICATE, KEY, replaced, start_nginx
 from tests.support.server import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, PASSWORD, TOP, USER, free_port
@@ -76,6 +78,11 @@ class Registry:
         """Where it can be read."""
         return f"http{'s' if self.tls else ''}://{self.read[0]}:{self.read[1]}"
 
+    @property
+    def write_url(self) -> str:
+        """Where it can be written."""
+        return f"http{'s' if self.tls else ''}://{self.write[0]}:{self.write[1]}"
+
     def prepare(self, work: Callable[[Registry], None]) -> None:
         """Have something done to this registry, once."""
         if work not in self._prepared:
@@ -90,37 +97,71 @@ class Registry:
         """Return its resident memory."""
         return resident_bytes(self.process.pid)
 
-    def request(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        """Send one request: reads to where it is read, others to where it is written."""
-        reading = method in ("GET", "HEAD")
-        host, port = self.read if reading else self.write
-        if self.tls:
-            context = ssl.create_default_context(cafile=str(self.tls.certificate))
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=600, context=context
-            )
-        else:
-            connection = http.client.HTTPConnection(host, port, timeout=600)
-        with contextlib.closing(connection):
-            credentials = {"Authorization": self.authorization} if self.authorization and not reading else {}
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        authorization: str | None = None,
+    ) -> Answer:
+        """Send one request: reads to where it is read, unless they have an authorization (or "", which is none); others
+        to where it is written.
+        """
+        if authorization is None and method not in ("GET", "HEAD"):
+            authorization = self.authorization
+        with contextlib.closing(self.connect(self.read if authorization is None else self.write)) as connection:
+            credentials = {"Authorization": authorization} if authorization else {}
             connection.request(method, path, body, {"Accept": ACCEPT, **credentials, **(headers or {})})
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
 
+    def connect(self, address: tuple[str, int]) -> http.client.HTTPConnection:
+        """Make a connection to one of its ports."""
+        if not self.tls:
+            return http.client.HTTPConnection(*address, timeout=600)
+        context = ssl.create_default_context(cafile=str(self.tls.certificate))
+        return http.client.HTTPSConnection(*address, timeout=600, context=context)
+
     def expect(
-        self, status: int, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        authorization: str | None = None,
     ) -> Answer:
         """Send one request whose answer must have this status; raises WrongAnswer."""
-        answer = self.request(method, path, body, headers)
+        answer = self.request(method, path, body, headers, authorization)
         if answer.status != status:
             raise WrongAnswer(f"{self.name}: {method} {path}: {answer.status} {answer.body[:500]!r}")
         return answer
 
-    def check(self, path: str, digest: str) -> None:
+    def check(self, path: str, digest: str, authorization: str | None = None) -> None:
         """Pull something, and compare its digest; raises WrongAnswer."""
-        found = f"sha256:{hashlib.sha256(self.expect(200, 'GET', path).body).hexdigest()}"
+        content = self.expect(200, "GET", path, authorization=authorization).body
+        found = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if found != digest:
             raise WrongAnswer(f"{self.name}: GET {path}: {found} instead of {digest}")
+
+    def push_image(self, repository: str, tag: str, image: Image) -> None:
+        """Push an image."""
+        for digest, content in image.blobs.items():
+            self.push_blob(repository, digest, content)
+        path = f"/v2/{repository}/manifests/{tag}"
+        self.expect(201, "PUT", path, image.manifest, {"Content-Type": OCI_MANIFEST})
+
+    def push_blob(self, repository: str, digest: str, content: bytes) -> None:
+        """Push a blob."""
+        location = self.expect(202, "POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
+        target = location.replace(self.write_url, "")
+        self.expect(201, "PUT", f"{target}{'&' if '?' in target else '?'}digest={digest}", content)
+
+    def _log_in(self) -> None:
+        """Have writes name the user."""
+        self.user = f"{USER}:{PASSWORD}"
+        self.authorization = "Basic " + base64.b64encode(self.user.encode()).decode()
 
     def discard_blob(self, repository: str, digest: str) -> None:
         """Give the space of a blob back to the file system, as far as that is possible."""
@@ -141,11 +182,13 @@ class Registry:
 
     def _wait_for_answers(self) -> None:
         def answers() -> bool:
+            """Tell whether both ports answer; that for writes may well ask for a password."""
             if self.process.poll() is not None:
                 raise WrongAnswer(
                     f"{self.name} ended; see {self.directory / 'log'}:\n{(self.directory / 'log').read_text()[-2000:]}"
                 )
-            with contextlib.suppress(OSError, http.client.HTTPException):
+            refused = contextlib.suppress(OSError, http.client.HTTPException)
+            with refused, socket.create_connection(self.write):
                 return self.request("GET", "/v2/").status == 200
             return False
 
@@ -168,19 +211,28 @@ class Vex(Registry):
         program: Path,
         tls: Tls | None = None,
         runner: Sequence[str] = (sys.executable,),
+        flags: Sequence[str] = (),
     ) -> None:
         super().__init__(name, directory, tls)
-        self.user = f"{USER}:{PASSWORD}"
-        self.authorization = "Basic " + base64.b64encode(self.user.encode()).decode()
-        self._command = [*runner, str(program), "serve", "--data-dir", str(directory / "data")]
+        self._log_in()
+        self._program = program
+        self.data = directory / "data"
+        self._command = [*runner, str(program), "serve", "--data-dir", str(self.data), *flags]
         for listener in ("public", "auth", "internal"):
             self._command += [f"--{listener}-addr", "127.0.0.1:0"]
         if tls:
             for listener in self.tls_listeners:
                 self._command += [f"--{listener}-tls-cert", str(tls.certificate), f"--{listener}-tls-key", str(tls.key)]
-        added = [sys.executable, str(program), "user", "add", USER, "--data-dir", str(directory / "data")]
-        subprocess.run(added, input=PASSWORD + "\n", text=True, check=True)
+        self.command("user", "add", USER, text=PASSWORD + "\n")
         self.start()
+
+    def command(self, *arguments: str, text: str = "") -> str:
+        """Run a command on its data to its end; returns what it printed. Raises WrongAnswer."""
+        command = [sys.executable, str(self._program), *arguments, "--data-dir", str(self.data)]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise WrongAnswer(f"{self.name}: {' '.join(arguments)}: {(done.stdout + done.stderr)[-500:]}")
+        return done.stdout
 
     def start(self) -> None:
         """Start it, and wait until it is ready."""
@@ -191,7 +243,7 @@ class Vex(Registry):
             if line == "ready\n":
                 self.read, self.write = addresses["public"], addresses["auth"]
                 return
-            name, url = line.split()
+            name, url = line.split()[:2]
             host, _, port = url.partition("//")[2].rpartition(":")
             addresses[name] = (host, int(port))
         raise WrongAnswer(f"{self.name} did not start:\n{(self.directory / 'log').read_text()[-2000:]}")
@@ -253,16 +305,22 @@ class DebianRegistry(Registry):
 
 
 class OtherRegistry(Registry):
-    """Any registry: a command line, in which {port} stands for the port on 127.0.0.1, and {data} for its directory."""
+    """Any registry: a command line, in which {port} stands for the port on 127.0.0.1, and {data} for its directory.
+    With {write_port} it has another port for all that is not read, and with {user} and {password} asks for them there.
+    """
 
     def __init__(self, name: str, directory: Path, command: str) -> None:
         super().__init__(name, directory)
         self.read = self.write = ("127.0.0.1", free_port())
+        if "{write_port}" in command:
+            self.write = ("127.0.0.1", free_port())
+        if "{user}" in command:
+            self._log_in()
+        values = {"port": self.read[1], "write_port": self.write[1], "user": USER, "password": PASSWORD}
         data = directory / "data"
         data.mkdir()
-        self._launch(
-            [part.format(port=self.read[1], data=data) for part in shlex.split(command)], stdout=subprocess.DEVNULL
-        )
+        parts = [part.format(data=data, **values) for part in shlex.split(command)]
+        self._launch(parts, stdout=subprocess.DEVNULL)
         self._wait_for_answers()
 
 

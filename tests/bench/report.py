@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench.measure import Figure, Result, Row, Sample
+from tests.bench.measure import Figure, Result, Row, Sample, Side
 
 
-def result_table(results: Sequence[Result], first: str, second: str) -> str:
-    """Show results: medians, with minimum and maximum in parentheses."""
-    head = ["work", "unit", first, second, "ratio", "goal", "processor time", first, second, "ratio", "goal", "reached"]
-    return _table(head, [_cells(result) for result in results])
+def result_table(results: Sequence[Result]) -> str:
+    """Show results of the same sides: medians, with minimum and maximum in parentheses."""
+    sides = [side for side in (results[0].second, results[0].baseline) if side.name]
+    head = ["work", "unit", results[0].vex.name]
+    for side in sides:
+        head += [side.name, "ratio", "goal"]
+    head += ["processor time", results[0].vex.name]
+    for side in sides:
+        head += [side.name, "ratio", "goal"]
+    return _table([*head, "reached"], [_cells(result) for result in results])
 
 
 def figure_table(figures: Sequence[Figure]) -> str:
@@ -54,10 +60,8 @@ def as_json(results: Sequence[Result], figures: Sequence[Figure]) -> dict[str, A
                 "title": result.row.title,
                 "pair": result.row.pair,
                 "unit": result.row.unit.value,
-                "first": [sample._asdict() for sample in result.first],
-                "second": [sample._asdict() for sample in result.second],
+                "sides": [_side(side) for side in (result.vex, result.second, result.baseline) if side.name],
                 "reached": result.verdict(),
-                "failure": result.failure,
             }
             for result in results
         ],
@@ -66,23 +70,33 @@ def as_json(results: Sequence[Result], figures: Sequence[Figure]) -> dict[str, A
 
 
 def _cells(result: Result) -> list[str]:
-    row = result.row
-    if result.failure:
-        return [row.title, "failed", *[""] * 9, "no"]
-    return [
-        row.title,
-        row.unit.value,
-        _spread([sample.value for sample in result.first]),
-        _spread([sample.value for sample in result.second]),
-        _spread(result.ratios()),
-        "" if row.goal is None else f">= {number(row.goal)}",
-        row.unit.cpu,
-        _cpu(row, result.first),
-        _cpu(row, result.second),
-        _spread(result.cpu_ratios()),
-        "" if row.cpu_goal is None else f"<= {number(row.cpu_goal)}",
-        result.verdict(),
-    ]
+    row, vex = result.row, result.vex
+    compared = ((result.second, row.goal), (result.baseline, row.baseline_goal))
+    sides = [(side, goal) for side, goal in compared if side.name]
+    cells = [row.title, row.unit.value, _values(vex)]
+    for side, goal in sides:
+        cells += [_values(side), _spread(result.ratios(side)), _goal(">=", goal.times, " in each round" * goal.always)]
+    cells += [row.unit.cpu, _cpu(row, vex.samples)]
+    for side, goal in sides:
+        cells += [_cpu(row, side.samples), _spread(result.cpu_ratios(side)), _goal("<=", goal.cpu)]
+    return [*cells, result.verdict()]
+
+
+def _side(side: Side) -> dict[str, Any]:
+    return {
+        "name": side.name,
+        "failure": side.failure,
+        "samples": [sample._asdict() for sample in side.samples],
+    }
+
+
+def _values(side: Side) -> str:
+    """Show what was measured, or the words of the failure before its colon."""
+    return side.failure.partition(":")[0] or _spread([sample.value for sample in side.samples])
+
+
+def _goal(relation: str, value: float | None, when: str = "") -> str:
+    return "" if value is None else f"{relation} {number(value)}{when}"
 
 
 def _cpu(row: Row, samples: Sequence[Sample]) -> str:

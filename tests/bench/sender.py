@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from tests.bench.content import BASE_BYTES, BLOB_MIB, EMPTY_INDEX, TAIL_BYTES, Base, as_chunk, small_image
+from tests.bench.content import EMPTY_INDEX, TAIL_BYTES, Base, as_chunk, small_image
 from tests.bench.measure import MIB, WrongAnswer
-from tests.support.server import OCI_INDEX, OCI_MANIFEST
+from tests.support.server import OCI_INDEX, OCI_MANIFEST, digest_of
 
 _TIMEOUT_SECONDS = 600
 _HEAD_BYTES = 64 * 1024
@@ -124,6 +124,7 @@ class Blobs:
 
     def __init__(self, job: Job) -> None:
         self._base_hash = Base(Path(job.base[0]), Path(job.base[1])).hash()
+        self.size = os.path.getsize(job.base[0]) + TAIL_BYTES
 
     def next(self) -> tuple[str, bytes]:
         """Return the digest of a new blob, and its tail."""
@@ -134,7 +135,7 @@ class Blobs:
 
 
 def push_whole(job: Job) -> Iterator[Step]:
-    """Push blobs of 256 MiB, each with POST and one PUT."""
+    """Push blobs, each with POST and one PUT."""
     blobs, connection = Blobs(job), Connection(job)
     with open(job.base[0], "rb") as base:
         yield _PREPARED
@@ -142,16 +143,16 @@ def push_whole(job: Job) -> Iterator[Step]:
             digest, tail = blobs.next()
             target = _with_digest(_start_upload(connection, job), digest)
             head = connection.head(
-                "PUT", target, f"Content-Length: {BASE_BYTES + TAIL_BYTES}", "Content-Type: application/octet-stream"
+                "PUT", target, f"Content-Length: {blobs.size}", "Content-Type: application/octet-stream"
             )
             connection.socket.sendall(head)
             connection.socket.sendfile(base, 0)
             connection.ask(tail, 201)
-            yield Step(BLOB_MIB, _blob_path(job, digest), digest)
+            yield Step(blobs.size / MIB, _blob_path(job, digest), digest)
 
 
 def push_chunked(job: Job) -> Iterator[Step]:
-    """Push blobs of 256 MiB as docker does: POST, one PATCH with a chunked body, and an empty PUT."""
+    """Push blobs as docker does: POST, one PATCH with a chunked body, and an empty PUT."""
     blobs, connection = Blobs(job), Connection(job)
     with open(job.base[1], "rb") as base:
         yield _PREPARED
@@ -162,7 +163,7 @@ def push_chunked(job: Job) -> Iterator[Step]:
             connection.socket.sendfile(base, 0)
             location = connection.ask(as_chunk(tail) + b"0\r\n\r\n", 202)["location"]
             connection.ask(connection.head("PUT", _with_digest(location, digest), "Content-Length: 0"), 201)
-            yield Step(BLOB_MIB, _blob_path(job, digest), digest)
+            yield Step(blobs.size / MIB, _blob_path(job, digest), digest)
 
 
 def push_images(job: Job) -> Iterator[Step]:
@@ -180,6 +181,18 @@ def push_images(job: Job) -> Iterator[Step]:
         head = connection.head("PUT", path, f"Content-Length: {len(image.manifest)}", f"Content-Type: {OCI_MANIFEST}")
         connection.ask(head + image.manifest, 201)
         yield Step(1, path, image.digest)
+
+
+def push_small_blobs(job: Job) -> Iterator[Step]:
+    """Push blobs of 1 kB, each with POST and one PUT."""
+    connection = Connection(job)
+    yield _PREPARED
+    while True:
+        content = os.urandom(1000)
+        digest = digest_of(content)
+        target = _with_digest(_start_upload(connection, job), digest)
+        connection.ask(connection.head("PUT", target, f"Content-Length: {len(content)}") + content, 201)
+        yield Step(1, _blob_path(job, digest), digest)
 
 
 def pull(job: Job) -> Iterator[Step]:
@@ -207,7 +220,7 @@ def make_tags(job: Job) -> Iterator[Step]:
     connection = Connection(job)
     yield _PREPARED
     for number in range(job.times):
-        _put_empty_index(connection, job.repository, f"tag-{number:05}")
+        _put_empty_index(connection, job.repository, tag_name(number))
         yield Step(1)
 
 
@@ -216,7 +229,7 @@ def make_repositories(job: Job) -> Iterator[Step]:
     connection = Connection(job)
     yield _PREPARED
     for number in range(job.times):
-        repository = f"many/repository-{number:05}"
+        repository = repository_name(number)
         connection.ask(
             connection.head(
                 "POST", f"/v2/{repository}/blobs/uploads/?mount={job.path}&from={job.repository}", "Content-Length: 0"
@@ -231,6 +244,7 @@ JOBS: dict[str, Callable[[Job], Iterator[Step]]] = {
     "push": push_whole,
     "push-chunked": push_chunked,
     "images": push_images,
+    "small-blobs": push_small_blobs,
     "pull": pull,
     "delete": delete,
     "tags": make_tags,
@@ -253,6 +267,16 @@ def main() -> int:
     report = Report(sum(step.amount for step in done), started, time.monotonic(), pushed)
     print(json.dumps(report._asdict()), flush=True)
     return 0
+
+
+def tag_name(number: int) -> str:
+    """Name one of many tags."""
+    return f"tag-{number:05}"
+
+
+def repository_name(number: int) -> str:
+    """Name one of many repositories."""
+    return f"many/repository-{number:05}"
 
 
 def _told_to_stop() -> bool:

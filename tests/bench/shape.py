@@ -4,6 +4,7 @@ much the registry holds.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import statistics
@@ -12,10 +13,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
+from tests.bench.amounts import Amounts
 from tests.bench.clients import Clients
-from tests.bench.measure import IMAGES, MIB, REQUESTS, Figure, Row, Sample, timed, wait_until
+from tests.bench.measure import IMAGES, MIB, REQUESTS, Figure, Goal, Row, Sample, WrongAnswer, timed, wait_until
 from tests.bench.registries import Registry, Vex
 from tests.bench.sender import Job
 from tests.support.server import OCI_LAYER, OCI_MANIFEST
@@ -23,25 +25,24 @@ from vex.names import Digest, RepositoryName, Tag
 from vex.storage import blob_rows, manifest_rows, repository_rows
 from vex.storage.database import Database, Transaction
 
-LARGE, SMALL = 100_000, 1_000
 _IMPORTS = "import http.server, sqlite3, ssl"
-_STARTS = 10
 _QUIET_SECONDS = 0.5
 _SETTLE_SECONDS = 120
-_SECONDS = 2
 _CONNECTIONS = 8
 # As many different paths, whatever the registry holds: caches shall not make the difference.
 _PATHS = 1_000
-_PUSHES = 200
-_GOAL = 1.2
+_GOAL = Goal(1 / 1.3, 1.2)
+# Of each repository.
+_BLOBS_EACH, _TAGS_EACH = 5, 10
 _TAGS = "bench/tags"
 
 
 class Sizes:
     """The rows that compare a large registry with a small one."""
 
-    def __init__(self, clients: Clients, directory: Path) -> None:
+    def __init__(self, clients: Clients, amounts: Amounts, directory: Path) -> None:
         self._clients = clients
+        self._amounts = amounts
         self._directory = directory
 
     def rows(self) -> Iterator[Row]:
@@ -69,33 +70,45 @@ class Sizes:
             ),
             ("page-repositories", "web page of 100 repositories", self._gets(lambda _count: ["/"])),
             ("page-tags", "web page of 100 tags", self._gets(lambda _count: [f"/r/{_TAGS}/"])),
+            (
+                "search",
+                "search for a repository",
+                self._gets(lambda count: [f"/?q=repository-{number:06}" for number in _spread(count)]),
+            ),
         ):
-            yield Row(f"size-{name}", title, REQUESTS, _settle, measure, cpu_goal=_GOAL, pair="size")
-        yield Row("size-push", "push of a small image", IMAGES, _settle, self._push, cpu_goal=_GOAL, pair="size")
+            yield Row(f"size-{name}", title, REQUESTS, _settle, measure, _GOAL, pair="size")
+        yield Row("size-push", "push of a small image", IMAGES, _settle, self._push, _GOAL, pair="size")
         yield Row(
             "size-delete",
             "removal of the tag of a small image",
             IMAGES,
             _settle,
             self._delete,
-            cpu_goal=_GOAL,
+            _GOAL,
             pair="size",
         )
 
     def _gets(self, paths: Callable[[int], list[str]]) -> Callable[[Registry], Sample]:
         def measure(registry: Registry) -> Sample:
-            return timed(registry, lambda: self._clients.get(registry, paths(_size(registry)), _CONNECTIONS, _SECONDS))
+            return timed(
+                registry,
+                lambda: self._clients.get(registry, paths(_size(registry)), _CONNECTIONS, self._amounts.seconds),
+            )
 
         return measure
 
     def _push(self, registry: Registry) -> Sample:
-        return timed(registry, lambda: self._clients.send([_job(registry, "images")])[0])
+        return timed(registry, lambda: self._clients.send([self._job(registry, "images")])[0])
 
     def _delete(self, registry: Registry) -> Sample:
-        _, pushed = self._clients.send([_job(registry, "images")])
+        _, pushed = self._clients.send([self._job(registry, "images")])
         paths = self._directory / "deleted"
         paths.write_text("\n".join(path for path, _ in pushed))
-        return timed(registry, lambda: self._clients.send([_job(registry, "delete")._replace(path=str(paths))])[0])
+        return timed(registry, lambda: self._clients.send([self._job(registry, "delete")._replace(path=str(paths))])[0])
+
+    def _job(self, registry: Registry, kind: str) -> Job:
+        write, times = registry.write, self._amounts.small_images
+        return Job(kind, *write, authorization=registry.authorization, repository="bench/pushed", times=times)
 
 
 class SizedVex(Vex):
@@ -103,20 +116,20 @@ class SizedVex(Vex):
 
     def __init__(self, directory: Path, program: Path, count: int, runner: Sequence[str] = (sys.executable,)) -> None:
         self.count = count
-        super().__init__(f"{count:,}", directory, program, runner=runner)
+        super().__init__(f"{count:,} repositories", directory, program, runner=runner)
 
     def start(self) -> None:
         """Fill it before the first start."""
         if not (self.directory / "data/blobs/sha256").exists():
-            fill(self.directory / "data", self.count)
+            fill(self.directory / "data", self.count, _BLOBS_EACH, _TAGS_EACH)
         super().start()
 
 
-def start_figures(directory: Path, program: Path) -> Iterator[Figure]:
+def start_figures(directory: Path, program: Path, times: int) -> Iterator[Figure]:
     """Compare the start of Vex with that of Python with the modules that it cannot do without."""
     vex = Vex("vex", directory, program)
     starts, imports = [], []
-    for _ in range(_STARTS):
+    for _ in range(times):
         vex.stop()
         starts.append(_seconds(vex.start))
         imports.append(_seconds(lambda: subprocess.run([sys.executable, "-c", _IMPORTS], check=True)))
@@ -131,15 +144,15 @@ def restart_figure(vex: Vex) -> Figure:
     """Start a registry that holds much again."""
     vex.stop()
     seconds = _seconds(vex.start)
-    return Figure(f"start until ready with {vex.name} blobs", [seconds], "s", "under 1 s", seconds < 1)
+    return Figure(f"start until ready with {vex.name}", [seconds], "s", "under 0.5 s", seconds < 0.5)
 
 
-def memory_figure(registry: Registry, mebibytes: int | None = None) -> Figure:
+def memory_figure(registry: Registry, when: str, mebibytes: float | None = None) -> Figure:
     """Tell what a registry keeps in memory now."""
     used = registry.resident_bytes() / MIB
-    goal = f"at most {mebibytes} MiB" if mebibytes else ""
+    goal = f"at most {mebibytes:.1f} MiB" if mebibytes else ""
     return Figure(
-        f"resident memory of {registry.name} after the run",
+        f"resident memory of {registry.name} {when}",
         [used],
         "MiB",
         goal,
@@ -147,40 +160,63 @@ def memory_figure(registry: Registry, mebibytes: int | None = None) -> Figure:
     )
 
 
-def fill(data: Path, count: int) -> None:
-    """Make a data directory with `count` repositories of one image each, and one more repository with `count` tags."""
+@contextlib.contextmanager
+def idle(registry: Registry, count: int) -> Iterator[None]:
+    """Hold so many connections to where it is read for a block, each of which had an answer before."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(contextlib.closing(registry.connect(registry.read)))
+            connection.request("GET", "/v2/")
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200:
+                raise WrongAnswer(f"{registry.name}: GET /v2/: {answer.status}")
+        yield
+
+
+def fill(data: Path, count: int, blobs: int = 1, tags: int = 1) -> None:
+    """Make a data directory with `count` repositories of one image each, of so many blobs and with so many tags, and
+    one more repository with `count` tags.
+    """
     database = Database(data / "vex.db")
     now = int(time.time())
     (data / "blobs/sha256").mkdir(parents=True, exist_ok=True)
     with database.write() as tx:
         for number in range(count):
-            _add_image(tx, data, number, now)
+            _add_image(tx, data, number, now, blobs, tags)
         repository = repository_rows.ensure_repository(tx, RepositoryName(_TAGS), now)
-        manifest = manifest_rows.save_manifest(tx, Digest.of(_manifest(0)), _manifest(0), "", "{}")
+        manifest = manifest_rows.save_manifest(tx, Digest.of(_manifest(0, blobs)), _manifest(0, blobs), "", "{}")
         manifest_rows.add_manifest(tx, repository, manifest, OCI_MANIFEST, None, now)
         for number in range(count):
             manifest_rows.set_tag(tx, repository, Tag(_tag(number)), manifest, now)
     database.close()
 
 
-def _add_image(tx: Transaction, data: Path, number: int, now: int) -> None:
-    content, manifest = _content(number), _manifest(number)
-    (data / "blobs/sha256" / hashlib.sha256(content).hexdigest()).write_bytes(content)
+def _add_image(tx: Transaction, data: Path, number: int, now: int, blobs: int, tags: int) -> None:
     repository = repository_rows.ensure_repository(tx, RepositoryName(_repository(number)), now)
-    blob, _ = blob_rows.save_blob(tx, Digest.of(content), len(content), now)
+    rows = []
+    for content in (_content(number, part) for part in range(blobs)):
+        (data / "blobs/sha256" / hashlib.sha256(content).hexdigest()).write_bytes(content)
+        rows.append(blob_rows.save_blob(tx, Digest.of(content), len(content), now)[0])
+    manifest = _manifest(number, blobs)
     row = manifest_rows.save_manifest(tx, Digest.of(manifest), manifest, "", "{}")
     manifest_rows.add_manifest(tx, repository, row, OCI_MANIFEST, None, now)
-    manifest_rows.add_references(tx, repository, row, [blob], [])
-    manifest_rows.set_tag(tx, repository, Tag("latest"), row, now)
+    manifest_rows.add_references(tx, repository, row, rows, [])
+    for tag in ("latest", *map(_tag, range(1, tags))):
+        manifest_rows.set_tag(tx, repository, Tag(tag), row, now)
 
 
-def _content(number: int) -> bytes:
-    return f"content {number:06}".encode()
+def _content(number: int, part: int = 0) -> bytes:
+    return f"content {number:06}{f' part {part}' if part else ''}".encode()
 
 
-def _manifest(number: int) -> bytes:
-    described = {"mediaType": OCI_LAYER, "digest": Digest.of(_content(number)), "size": len(_content(number))}
-    return json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described, "layers": []}).encode()
+def _manifest(number: int, blobs: int) -> bytes:
+    config, *layers = [_described(_content(number, part)) for part in range(blobs)]
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}).encode()
+
+
+def _described(content: bytes) -> dict[str, Any]:
+    return {"mediaType": OCI_LAYER, "digest": Digest.of(content), "size": len(content)}
 
 
 def _repository(number: int) -> str:
@@ -200,16 +236,12 @@ def _blob_path(number: int) -> str:
 
 
 def _spread(count: int) -> range:
-    return range(0, count, count // _PATHS)
+    return range(0, count, max(count // _PATHS, 1))
 
 
 def _size(registry: Registry) -> int:
     assert isinstance(registry, SizedVex)
     return registry.count
-
-
-def _job(registry: Registry, kind: str) -> Job:
-    return Job(kind, *registry.write, authorization=registry.authorization, repository="bench/pushed", times=_PUSHES)
 
 
 def _settle(registry: Registry) -> None:
