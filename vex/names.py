@@ -103,11 +103,15 @@ class TagPatterns(tuple[str, ...]):
         return patterns
 
     def covers(self, tag: str) -> bool:
-        """Tell whether a tag is one of these: the last pattern that it matches decides."""
+        """Tell whether a tag is one of these."""
+        return bool(self.pattern_of(tag))
+
+    def pattern_of(self, tag: str) -> str:
+        """Return the pattern that makes a tag one of these, "" where it is none: the last that it matches decides."""
         for pattern in reversed(self):
             if fnmatchcase(tag, pattern.lstrip(_EXCEPT)):
-                return not pattern.startswith(_EXCEPT)
-        return False
+                return "" if pattern.startswith(_EXCEPT) else pattern
+        return ""
 
     def __str__(self) -> str:
         return ", ".join(self)

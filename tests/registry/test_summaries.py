@@ -113,7 +113,7 @@ class Costs(SummariesTestCase):
 class Kinds(SummariesTestCase):
     def test_an_image_has_the_platform_of_its_config(self) -> None:
         self.push_image("app", "v1", b"x", config=config("arm", variant="v7"))
-        self.assertEqual(self.tag("app", "v1").summary, ("image", ("linux/arm/v7",)))
+        self.assertEqual(self.tag("app", "v1").summary[:2], ("image", ("linux/arm/v7",)))
 
     def test_an_image_of_docker_is_one(self) -> None:
         content = config("amd64")
@@ -124,7 +124,7 @@ class Kinds(SummariesTestCase):
             "config": descriptor(content, "application/vnd.docker.container.image.v1+json"),
         }
         self.push_manifest("app", "v1", document, DOCKER_MANIFEST)
-        self.assertEqual(self.tag("app", "v1").summary, ("image", ("linux/amd64",)))
+        self.assertEqual(self.tag("app", "v1").summary[:2], ("image", ("linux/amd64",)))
 
     def test_an_index_has_the_platforms_of_its_children_without_attestations(self) -> None:
         images = [json.dumps(image(b"x", config=config(name))).encode() for name in ("amd64", "arm64", "unknown")]
@@ -142,12 +142,12 @@ class Kinds(SummariesTestCase):
             attestation,
         ]
         self.push_manifest("app", "v1", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children}, OCI_INDEX)
-        self.assertEqual(self.tag("app", "v1").summary, ("index", ("linux/amd64", "linux/arm64/v8")))
+        self.assertEqual(self.tag("app", "v1").summary[:2], ("index", ("linux/amd64", "linux/arm64/v8")))
 
     def test_an_index_without_platforms_has_those_of_the_configs(self) -> None:
         pushed = [self.push_image("app", "", b"x", config=config(name)) for name in ("s390x", "amd64")]
         self.push_index("app", "v1", pushed)
-        self.assertEqual(self.tag("app", "v1").summary, ("index", ("linux/amd64", "linux/s390x")))
+        self.assertEqual(self.tag("app", "v1").summary[:2], ("index", ("linux/amd64", "linux/s390x")))
 
     def test_what_is_no_image_is_an_artifact(self) -> None:
         signature = b'{"critical":{}}'
@@ -171,7 +171,7 @@ class Kinds(SummariesTestCase):
                 "layers": layers,
             }
             self.push_manifest("app", tag, {**document, **({"artifactType": artifact_type} if artifact_type else {})})
-            self.assertEqual(self.tag("app", tag).summary, ("artifact", ()), tag)
+            self.assertEqual(self.tag("app", tag).summary[:2], ("artifact", ()), tag)
 
 
 class Lists(SummariesTestCase):
@@ -346,8 +346,8 @@ class Migration(unittest.TestCase):
         self.assertEqual(
             {name: entry.size for name, entry in entries.items()}, {"one": size, "two": size, "three": size}
         )
-        self.assertEqual(entries["one"].summary, ("image", ("linux/riscv64",)))
-        self.assertEqual(entries["two"].summary, ("index", ("linux/riscv64",)))
+        self.assertEqual(entries["one"].summary[:2], ("image", ("linux/riscv64",)))
+        self.assertEqual(entries["two"].summary[:2], ("index", ("linux/riscv64",)))
         self.assertEqual([entry.manifest for entry in browsing.unheld(RepositoryName("app"), 0, 10).entries], [loose])
 
     def test_a_manifest_that_cannot_be_read_stops_nothing(self) -> None:
@@ -359,5 +359,5 @@ class Migration(unittest.TestCase):
         site, browsing = self.open()
         site.housekeeping.fill_in_summaries()
         entries = {entry.name: entry for entry in browsing.tags(RepositoryName("app"), ALL)[0].entries}
-        self.assertEqual((entries["broken"].summary, entries["broken"].size), (("artifact", ()), 1))
-        self.assertEqual((entries["missing"].summary, entries["missing"].size), (("image", ()), 0))
+        self.assertEqual((entries["broken"].summary[:2], entries["broken"].size), (("artifact", ()), 1))
+        self.assertEqual((entries["missing"].summary[:2], entries["missing"].size), (("image", ()), 0))

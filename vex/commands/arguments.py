@@ -6,6 +6,7 @@ What a command does is in `cli.py`, under the name that its row has here; `examp
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -62,6 +63,12 @@ def _lifetime(text: str) -> float:
     return lifetime
 
 
+def _plan_number(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,17}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a plan")
+    return int(text)
+
+
 # The rows
 
 
@@ -106,6 +113,7 @@ _NAME = _argument("name", "NAME")
 _GROUPS = {
     "user": "add, change, delete and list users",
     "token": "make, list and withdraw tokens: passwords of machines",
+    "rules": "show and apply what the rules for tags remove",
     "certificate": "renew the certificate that quickstart made, or give an older one an authority",
 }
 
@@ -233,6 +241,30 @@ ROWS = {
             _argument("target", "TARGET", "the tag, as REPOSITORY:TAG; one that is there is moved"),
             _switch("--json", "as JSON"),
         ),
+    ),
+    "rules plan": Row(
+        "show which tags the rules of the configuration remove now, and give that a number; the registry may be"
+        " running",
+        (
+            _argument(
+                "repositories",
+                "REPOSITORY",
+                "names, or patterns such as 'team/*'; default: all repositories",
+                nargs="*",
+            ),
+            _switch("--json", "as JSON"),
+        ),
+    ),
+    "rules apply": Row(
+        "remove what a plan names, but for what has moved or was pulled since; exits 1 if it left out anything",
+        (
+            _argument("plan", "NUMBER", "the number of the plan", type=_plan_number),
+            _switch("--json", "as JSON, an object a line for each tag of the plan"),
+        ),
+    ),
+    "rules explain": Row(
+        "say what the rules make of a tag, why, and when",
+        (_argument("image", "REPOSITORY:TAG"), _switch("--json", "as JSON")),
     ),
     "df": Row(
         "show what takes the space: what each repository shares with others, and what would come free with it; the"

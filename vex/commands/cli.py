@@ -130,6 +130,18 @@ def _tag(options: argparse.Namespace) -> int:
     return tag(_config(options), options.source, options.target, as_json=options.json)
 
 
+def _rules(options: argparse.Namespace) -> int:
+    # Imported here, as in `_quickstart`.
+    from vex.commands import rules
+
+    config = _config(options)
+    if options.verb == "plan":
+        return rules.plan(config, options.repositories, as_json=options.json)
+    if options.verb == "apply":
+        return rules.apply(config, options.plan, as_json=options.json)
+    return rules.explain(config, options.image, as_json=options.json)
+
+
 def _space(options: argparse.Namespace) -> int:
     # Imported here, as in `_quickstart`.
     from vex.commands.space import df, status
@@ -298,6 +310,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "ls": _ls,
     "rm": _rm,
     "tag": _tag,
+    "rules plan": _rules,
+    "rules apply": _rules,
+    "rules explain": _rules,
     "df": _space,
     "status": _space,
     "backup": _backup,

@@ -36,15 +36,20 @@ _LAYER = re.compile(r"[./+]tar\b|\brootfs\b")
 _UNKNOWN = "unknown/unknown"
 # Such as windows(10.0.17763)/amd64.
 _CONTAINERD = re.compile(r"([^/(]+)\(([^)]*)\)(/.*)")
+# Quay's label for images that go by themselves.
+EXPIRES_AFTER = "quay.expires-after"
+_LIFETIME = re.compile(r"([0-9]{1,5})([hdw])")
+_LIFETIME_SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 class Summary(NamedTuple):
     """What lists show of a manifest: image, index or artifact ("" where nobody has looked yet), and platforms such as
-    linux/arm64/v8.
+    linux/arm64/v8; and how many seconds its label gives it, None without one.
     """
 
     kind: str
     platforms: tuple[str, ...]
+    lifetime: int | None = None
 
 
 class BuildStep(NamedTuple):
@@ -172,12 +177,20 @@ def summarise(manifest: Manifest, config: bytes) -> Summary:
     """Say what lists show of a manifest; `config` is the content of its config, or empty."""
     kind = kind_of(manifest)
     names: list[str] = []
+    lifetime = _lifetime(manifest.annotations.get(EXPIRES_AFTER))
     if kind == INDEX:
         names = [platform_name(child.platform) for child in manifest.manifests if attested(child) is None]
     elif kind == IMAGE:
         read = read_config(config)
         names = [read.platform] if read else []
-    return Summary(kind, tuple(dict.fromkeys(filter(None, names))))
+        lifetime = lifetime or _lifetime(dict(read.labels if read else ()).get(EXPIRES_AFTER))
+    return Summary(kind, tuple(dict.fromkeys(filter(None, names))), lifetime)
+
+
+def _lifetime(text: str | None) -> int | None:
+    """Read how long an image is to be kept, in seconds; None where it does not say, or not so that it can be read."""
+    found = _LIFETIME.fullmatch(text or "")
+    return int(found[1]) * _LIFETIME_SECONDS[found[2]] or None if found else None
 
 
 def _load(content: bytes) -> object:

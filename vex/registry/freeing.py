@@ -27,8 +27,8 @@ class Freed(NamedTuple):
 
 
 class Going:
-    """Tags that would be deleted, one after another, in one transaction that only reads. Each blob comes free with the
-    tag that is the last to need it.
+    """Tags that would be deleted, one after another, in one transaction that only reads, or in several where there are
+    many. Each blob comes free with the tag that is the last to need it.
     """
 
     def __init__(self, tx: Transaction, policies: Policies, now: int, work: Work = UNHURRIED) -> None:
@@ -41,11 +41,19 @@ class Going:
         self._untagged: set[tuple[int, Tag]] = set()
         self._freed: set[int] = set()
 
+    def go_on(self, tx: Transaction) -> None:
+        """Look at what is there in another transaction from now on."""
+        self._tx = tx
+
     def drop(self, repository: int, tag: Tag, manifest: int) -> Freed:
         """Count what goes with a tag of a manifest."""
         if (repository, tag) in self._untagged:
             return Freed(0, 0)
         self._untagged.add((repository, tag))
+        return self.drop_manifest(repository, manifest)
+
+    def drop_manifest(self, repository: int, manifest: int) -> Freed:
+        """Count what goes with a manifest that loses a reference, or that has none and is deleted."""
         went = self._release(repository, [manifest])
         return Freed(len(went), sum(self._free(repository, manifest) for manifest in went))
 

@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Callable, NamedTuple
 
 from vex.errors import BAD_REQUEST, NOT_FOUND, RegistryError
-from vex.registry import inventory, retagging, space, untagging
+from vex.registry import inventory, planning, retagging, space, untagging
 from vex.registry.parts import Parts, Row
 
 _OTHER = "it runs another version than this command: restart it"
@@ -47,6 +47,10 @@ OPERATIONS: dict[str, Operation] = {
     "ls": Operation(inventory.ls, {"repository": str, "last": str, "limit": int}),
     "rm": Operation(untagging.remove, {"images": list}),
     "rm-plan": Operation(untagging.plan, {"images": list}),
+    "rules-apply": Operation(planning.apply, {"plan": int}),
+    "rules-explain": Operation(planning.explain, {"image": str}),
+    "rules-plan": Operation(planning.plan, {"repositories": list}),
+    "rules-planned": Operation(planning.planned, {"plan": int, "last": int, "limit": int}),
     "status": Operation(space.status, {}),
     "tag": Operation(retagging.tag, {"source": str, "target": str}),
 }

@@ -27,7 +27,7 @@ _PIECE_SECONDS = 0.004
 _PART = 64
 # More are left to housekeeping.
 _MOST_QUEUED = 10_000
-_SIGNATURE_TAG = re.compile(r"(?:sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})\.(?:sig|att|sbom)")
+SIGNATURE_TAG = re.compile(r"(?:sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})\.(?:sig|att|sbom)")
 _TAGS_LOOKED_AT = 100
 
 
@@ -212,7 +212,7 @@ def holds_blob(tx: Transaction, pulls: Pulls, repository: int, blob: blob_rows.B
 
 def is_signature(tx: Transaction, repository: int, manifest: int) -> bool:
     """Tell whether all tags of a manifest are those under which cosign keeps signatures."""
-    return all(map(_SIGNATURE_TAG.fullmatch, manifest_rows.tags_of_manifest(tx, repository, manifest, _TAGS_LOOKED_AT)))
+    return all(map(SIGNATURE_TAG.fullmatch, manifest_rows.tags_of_manifest(tx, repository, manifest, _TAGS_LOOKED_AT)))
 
 
 def drop_unheld_blobs(tx: Transaction, blobs: set[int]) -> list[Told]:

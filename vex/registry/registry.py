@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from typing import BinaryIO, Callable, NamedTuple, Union
 
@@ -94,6 +95,8 @@ class Registry:
         self.writer = self._writer = Writer(storage, self.reconciler)
         self.unfinished = self._writer.unfinished
         self.uploaded, self.uploaded_bytes = Tally(), Tally()
+        # One plan of the rules is applied at a time.
+        self.applying = threading.Lock()
 
     # Reading
 

@@ -266,8 +266,19 @@ def save_summary(tx: Transaction, repository: int, manifest: int, summary: Summa
             (manifest, summary.kind, text),
         )
     tx.execute(
-        "UPDATE manifest_summary SET size = ? WHERE manifest = ?", (_needed_bytes(tx, repository, manifest), manifest)
+        "UPDATE manifest_summary SET size = ?, lifetime = ? WHERE manifest = ?",
+        (_needed_bytes(tx, repository, manifest), summary.lifetime or _of_children(tx, repository, manifest), manifest),
     )
+
+
+def _of_children(tx: Transaction, repository: int, manifest: int) -> int | None:
+    """Return the longest time that a child of an index has by its label; None without such children."""
+    lifetime: int | None = tx.value(
+        "SELECT max(lifetime) FROM manifest_child c JOIN manifest_summary s ON s.manifest = c.child WHERE c.repository"
+        " = ? AND c.parent = ?",
+        (repository, manifest),
+    )
+    return lifetime
 
 
 def in_repository(tx: Transaction, repository: int, manifest: int) -> bool:

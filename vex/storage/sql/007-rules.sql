@@ -11,3 +11,29 @@ UPDATE repository_manifest SET pulled = CAST(strftime('%s', 'now') AS INTEGER);
 
 -- 0: what this token fetches does not count as pulled, nor as asked for.
 ALTER TABLE token ADD COLUMN counted INTEGER NOT NULL DEFAULT 1;
+
+-- How many seconds the label or annotation quay.expires-after gives an image; NULL without one. It counts for what is pushed from now on.
+ALTER TABLE manifest_summary ADD COLUMN lifetime INTEGER;
+
+-- What the rules would remove, as it was shown, to be applied by its number.
+CREATE TABLE rule_plan (
+  id            INTEGER PRIMARY KEY,
+  time          INTEGER NOT NULL,
+  configuration TEXT NOT NULL,        -- a digest of the sections that it was made with
+  state         TEXT NOT NULL,        -- making, ready, applied
+  user          TEXT NOT NULL
+);
+-- By name and digest, without references: what it tells of may be gone meanwhile.
+CREATE TABLE rule_plan_tag (
+  plan       INTEGER NOT NULL REFERENCES rule_plan (id),
+  number     INTEGER NOT NULL,
+  repository TEXT NOT NULL,
+  tag        TEXT NOT NULL,           -- '' for a manifest that was pushed by its digest
+  digest     TEXT NOT NULL,
+  rule       TEXT NOT NULL,
+  pushed     INTEGER NOT NULL,
+  pulled     INTEGER,
+  bytes      INTEGER NOT NULL,        -- that come free with it
+  done       INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (plan, number)
+) WITHOUT ROWID;
