@@ -36,6 +36,15 @@ class RulesCase(InProcessTestCase):
         self.assertEqual((made["count"], made["bytes"]), (len(rows), sum(row["bytes"] for row in rows)))
         return made["plan"], rows
 
+    def planned(self, plan: int) -> list[Row]:
+        """Read a plan to its end."""
+        rows: list[Row] = []
+        while True:
+            more = self.run_operation("rules-planned", plan=plan, last=len(rows), limit=2000)
+            rows += more
+            if len(more) < 2000:
+                return rows
+
     def apply(self, plan: int) -> dict[str, str]:
         """Apply a plan; returns why each tag stays, "" for those that do not."""
         return {
@@ -201,6 +210,32 @@ class Plans(RulesCase):
         with self.assertRaisesRegex(RegistryError, "there is no plan"):
             self.apply(first)
         self.assertEqual(self.apply(last), {"1": ""})
+
+
+class Large(RulesCase):
+    """More tags than are looked at, written or counted at once."""
+
+    def test_a_plan_of_many_is_that_of_few_and_the_tags_of_one_second_are_judged_together(self) -> None:
+        self.rule(expire="*", keep_newest=5)
+        self.push_image("app", "first", b"one")
+        with self.site.database.write() as tx:
+            for number in range(4100):
+                for into, values in (
+                    (
+                        "tag (name, updated, repository, manifest)",
+                        f"SELECT 't{number}', {self.site.now - number // 1000}",
+                    ),
+                    (
+                        "tag_change (tag, time, user, address, repository, after)",
+                        f"SELECT 't{number}', 0, '', '', 'app', ''",
+                    ),
+                ):
+                    rest = ", repository, manifest FROM tag WHERE name = 'first'" if into.startswith("tag (") else ""
+                    tx.execute(f"INSERT INTO {into} {values}{rest}")
+        (made,) = self.run_operation("rules-plan", repositories=[])
+        self.assertEqual(made["count"], 4101 - 5)
+        stays = {f"t{number}" for number in range(995, 1000)}
+        self.assertEqual(stays & {row["tag"] for row in self.planned(made["plan"])}, set())
 
 
 class Explained(RulesCase):

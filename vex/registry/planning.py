@@ -32,6 +32,8 @@ MOST_ROWS = 2000
 _BATCH = 200
 # Tags that are looked at in one transaction, of some tens of milliseconds.
 _PAGE = 2000
+# Tags that are judged in a piece of work, of about a millisecond.
+_PIECE = 100
 _KEPT_PLANS = 20
 _WAIT_SECONDS = 0.2
 # How often what was fetched is written down while a plan is applied, so that it counts.
@@ -46,7 +48,7 @@ def plan(parts: Parts, repositories: list[str]) -> Iterator[Row]:
         if not is_repository_pattern(wanted):
             raise RegistryError(FAILED, f"{wanted} is no name of a repository, nor a pattern such as team/*")
     database, now = parts.storage.database, int(parts.storage.clock())
-    parts.storage.pulls.fetches.save(database, at_once=True)
+    _save_fetches(parts)
     with database.write() as tx:
         number = rules.begin_plan(tx, now, fingerprint(parts.storage.policies), parts.actor.user)
     _forget_plans_before(database, number - _KEPT_PLANS + 1)
@@ -90,7 +92,7 @@ def explain(parts: Parts, image: str) -> Iterator[Row]:
     """Say what the rules make of a tag; raises MANIFEST_UNKNOWN."""
     name, wanted = parse_tag(image)
     now, policy = int(parts.storage.clock()), parts.storage.policies.of(name)
-    parts.storage.pulls.fetches.save(parts.storage.database, at_once=True)
+    _save_fetches(parts)
     with parts.storage.database.browse(parts.work) as tx:
         repository, _ = find_tag(tx, name, wanted)
     for tag, verdict in verdicts(_newest_first(parts, repository), policy, now):
@@ -166,7 +168,9 @@ def _newest_first(parts: Parts, repository: int) -> Iterator[TagFacts]:
     while True:
         with parts.storage.database.browse(parts.work) as tx:
             found = rules.tags_before(tx, repository, found[-1][0] if found else None, _PAGE)
-        for tag, change in found:
+        for number, (tag, change) in enumerate(found):
+            if number % _PIECE == 0:
+                parts.work.step()
             if second and second[0][1].pushed != tag.pushed:
                 yield from _by_change(second)
                 second = []
@@ -185,7 +189,10 @@ def _untagged(parts: Parts, repository: int) -> Iterator[TagFacts]:
     while True:
         with parts.storage.database.browse(parts.work) as tx:
             found = rules.untagged_after(tx, repository, last, _PAGE)
-        yield from found
+        for number, manifest in enumerate(found):
+            if number % _PIECE == 0:
+                parts.work.step()
+            yield manifest
         if len(found) < _PAGE:
             return
         last = found[-1]
@@ -200,6 +207,11 @@ def _planned(going: Going, repository: int, name: RepositoryName, tag: TagFacts,
 
 def _row(tag: PlannedTag) -> Row:
     return {**tag._asdict(), "tag": tag.tag or None}
+
+
+def _save_fetches(parts: Parts) -> None:
+    # On a disk that is full too: what deletes must not fail for that.
+    parts.storage.delete(lambda: parts.storage.pulls.fetches.save(parts.storage.database, at_once=True))
 
 
 def _is_wanted(name: str, patterns: list[str]) -> bool:
@@ -239,7 +251,7 @@ def _apply(parts: Parts, found: PlanRow) -> Iterator[Row]:
         for number, tag in batch:
             parts.work.step()
             if time.monotonic() >= due:
-                parts.storage.pulls.fetches.save(database, at_once=True)
+                _save_fetches(parts)
                 due = time.monotonic() + _FETCHES_SECONDS
             error = _take(parts, found, number, tag)
             yield {**_row(tag), "error": error} if error else _row(tag)
