@@ -242,7 +242,8 @@ def _print(bench: Bench, results: Sequence[Result], figures: Sequence[Figure], o
     for result in results:
         for failure in result.failures:
             print(f"\n{result.row.title}: {failure}", file=out)
-    print(f"\n{report.figure_table(figures)}", file=out)
+    if figures:
+        print(f"\n{report.figure_table(figures)}", file=out)
 
 
 def _parser() -> argparse.ArgumentParser:

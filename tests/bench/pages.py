@@ -79,7 +79,7 @@ class Pages:
         many = job._replace(repository=_REPOSITORY, path=list(image.blobs)[-1], times=self._amounts.entries)
         tags = job._replace(kind="tags", repository=_TAGS_REPOSITORY, times=_TAGS)
         for each in (many, tags):
-            self._clients.send([each])
+            self._clients.send_shared(each)
 
     def _front(self, registry: Registry) -> Page:
         """Change what the front page shows."""

@@ -99,33 +99,15 @@ class Reads:
 
     def push_tags(self, registry: Registry) -> None:
         """Push many tags to one repository."""
-        self._clients.send(
-            [
-                Job(
-                    "tags",
-                    *registry.write,
-                    authorization=registry.authorization,
-                    repository=_TAGS_REPOSITORY,
-                    times=self._amounts.entries,
-                )
-            ]
-        )
+        self._clients.send_shared(self._job(registry, "tags")._replace(repository=_TAGS_REPOSITORY))
 
     def push_repositories(self, registry: Registry) -> None:
         """Push to many repositories."""
         registry.prepare(self.push_image)
-        self._clients.send(
-            [
-                Job(
-                    "repositories",
-                    *registry.write,
-                    authorization=registry.authorization,
-                    repository=REPOSITORY,
-                    path=_LAYER,
-                    times=self._amounts.entries,
-                )
-            ]
-        )
+        self._clients.send_shared(self._job(registry, "repositories")._replace(repository=REPOSITORY, path=_LAYER))
+
+    def _job(self, registry: Registry, kind: str) -> Job:
+        return Job(kind, *registry.write, registry.authorization, times=self._amounts.entries)
 
     def _requests(self, method: str, path: str, digest: str, connections: int) -> Callable[[Registry], Sample]:
         def load(registry: Registry) -> Work:

@@ -28,7 +28,8 @@ _HEAD_BYTES = 64 * 1024
 
 
 class Job(NamedTuple):
-    """What to do: `kind` is a key of JOBS, `times` how many times (0: until a second line on standard input).
+    """What to do: `kind` is a key of JOBS, `times` how many times (0: until a second line on standard input); what
+    is numbered begins at `first`.
 
     `base` is the base of blobs, `path` what is pulled or deleted (a file), `certificate` that of the server, "" for
     plain HTTP.
@@ -43,6 +44,7 @@ class Job(NamedTuple):
     base: tuple[str, str] = ("", "")
     path: str = ""
     times: int = 1
+    first: int = 0
 
 
 class Report(NamedTuple):
@@ -219,7 +221,7 @@ def make_tags(job: Job) -> Iterator[Step]:
     """Push one manifest under many tags of a repository."""
     connection = Connection(job)
     yield _PREPARED
-    for number in range(job.times):
+    for number in range(job.first, job.first + job.times):
         _put_empty_index(connection, job.repository, tag_name(number))
         yield Step(1)
 
@@ -228,7 +230,7 @@ def make_repositories(job: Job) -> Iterator[Step]:
     """Make many repositories, each with a blob of the job's repository and a manifest."""
     connection = Connection(job)
     yield _PREPARED
-    for number in range(job.times):
+    for number in range(job.first, job.first + job.times):
         repository = repository_name(number)
         connection.ask(
             connection.head(
