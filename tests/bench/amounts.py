@@ -22,7 +22,7 @@ class Amounts(NamedTuple):
     first_pages: int = 20
     layer_files: int = 5_000
     import_repositories: int = 40
-    import_layer_bytes: int = 205_000
+    import_layer_bytes: int = 215_500
     check_blobs: int = 200
     check_blob_bytes: int = 10_737_418
     # Of a registry that holds much: each has 10 tags and 5 blobs.
