@@ -141,4 +141,7 @@ def parse_image(text: str) -> tuple[RepositoryName, Tag | None]:
         raise RegistryError(
             NAME_INVALID, f"{name}:{port} is the address of a registry; give the name without it: {image}"
         )
-    return RepositoryName.parse(name), Tag.parse(tag) if colon else None
+    try:
+        return RepositoryName.parse(name), Tag.parse(tag) if colon else None
+    except RegistryError as error:
+        raise RegistryError(error.kind, f"{text}: {error.message}") from None

@@ -32,14 +32,13 @@ ELSEWHERE = {
     "skopeo sync": "there is no other registry",
     "rclone ": "there is no other machine",
     "docker login --username alice registry.example:8443": "tests.clients.test_proxy does this, behind nginx",
-    "docker push registry.example:8443": "tests.clients.test_proxy does this, behind nginx",
+    "tar -c LICENSE | docker import - registry.example:8443": "tests.clients.test_proxy does this, behind nginx",
     "docker pull registry.example/": "tests.clients.test_proxy does this, behind nginx",
     "docker --config pull login": (
         "registry.example is not there; the same login, with another token, is in users-and-tokens"
     ),
     "docker logout registry.example": "registry.example is not there",
-    "docker pull 127.0.0.1:8201/hello": "tests.clients.test_one_port does this, with anonymous-read",
-    "docker push 127.0.0.1:8201/hello": "tests.clients.test_one_port does this, with anonymous-read",
+    "docker logout 127.0.0.1:8201 && docker pull": "tests.clients.test_one_port does this, with anonymous-read",
     "docker build --tag vex .": "tests.commands.test_container does this, without a network to fetch Python from",
     "docker run": "tests.commands.test_container does this, with buildah",
     "curl --unix-socket": "tests.http.test_unix_sockets does this",

@@ -24,5 +24,13 @@ class Listing(ServerTestCase):
         self.assertEqual((first["tag"], first["digest"], first["bytes"]), ("v1", digest, len(b"layer{}")))
 
     def test_what_is_not_there_is_said(self) -> None:
-        done = vex("ls", "none", "--data-dir", str(self.server.data))
-        self.assertEqual((done.returncode, done.stderr), (1, "vex: there is no repository none; see vex ls\n"))
+        for given, told in (
+            ("none", "there is no repository none; see vex ls"),
+            ("none:v1", "none:v1 names a tag, and ls lists those of a repository: write none"),
+            ("127.0.0.1:8200/none", "127.0.0.1:8200 is the address of a registry; give the name without it: none"),
+            ("None", "None: not a repository name: "),
+        ):
+            with self.subTest(given):
+                done = vex("ls", given, "--data-dir", str(self.server.data))
+                self.assertEqual(done.returncode, 1)
+                self.assertTrue(done.stderr.startswith(f"vex: {told}"), done.stderr)

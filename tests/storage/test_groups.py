@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Callable
 
 from vex.errors import DISK_FULL, UNAVAILABLE, Kind, RegistryError
+from vex.http.answers import Revisions
+from vex.registry.policies import Policies
+from vex.registry.pulls import Pulls
+from vex.registry.storage import Storage
+from vex.registry.uploads import UploadLimits, Uploads
+from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database, Transaction
 from vex.storage.groups import MEMBERS, Group
 
@@ -31,11 +37,14 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         try:
-            with self._test.database.write() as tx:
-                self._work(tx)
+            self._test.run_work(self._write)
         except Exception as error:
             self.error = error
         self.durable = self._test.committed()
+
+    def _write(self) -> None:
+        with self._test.database.write() as tx:
+            self._work(tx)
 
 
 class GroupTestCase(unittest.TestCase):
@@ -49,6 +58,10 @@ class GroupTestCase(unittest.TestCase):
         self.database = Database(self.path, on_failure=self.failures.append, join_seconds=_WAIT_SECONDS)
         self.addCleanup(self.database.close)
 
+    def run_work(self, work: Callable[[], None]) -> None:
+        """Do the work of a writer."""
+        work()
+
     def committed(self) -> list[str]:
         """Look as another process does."""
         with contextlib.closing(sqlite3.connect(self.path)) as connection:
@@ -60,7 +73,7 @@ class GroupTestCase(unittest.TestCase):
 
         def work(number: int) -> Work:
             def run(tx: Transaction) -> None:
-                if number + 1 < len(writers):
+                if number + 1 < len(writers) and writers[number + 1].ident is None:
                     writers[number + 1].start()
                     self.wait_until(lambda: self.database._lock.writers_wait)
                 works[number](tx)
@@ -258,6 +271,32 @@ class Failing(GroupTestCase):
         with self.database.write() as tx:
             adding("b")(tx)
         self.assertEqual(self.committed(), ["b"])
+
+
+class Deletions(GroupTestCase):
+    def run_work(self, work: Callable[[], None]) -> None:
+        self.storage.delete(work)
+
+    def setUp(self) -> None:
+        super().setUp()
+        files = BlobFiles(self.path.parent)
+        (self.path.parent / "ballast").write_bytes(b"room")
+        uploads = Uploads(files, UploadLimits(10, 0, 1, 60))
+        self.storage = Storage(self.database, files, uploads, Pulls(0), Revisions(), Policies())
+
+    def test_each_is_tried_again_with_the_space_that_one_of_them_let_go_of(self) -> None:
+        pages: list[int] = []
+
+        def fill(tx: Transaction) -> None:
+            if not pages:
+                pages.append(tx.value("PRAGMA page_count"))
+                tx.execute(f"PRAGMA max_page_count = {pages[0]}")
+                tx.execute("INSERT INTO user VALUES ('large', zeroblob(100000), x'00', 1, 1)")
+
+        writers = self.together(adding("a"), adding("b"), adding("c"), fill)
+        self.assertEqual([writer.error for writer in writers], [None] * 4)
+        self.assertEqual(self.committed(), ["a", "b", "c"])
+        self.assertFalse((self.path.parent / "ballast").exists())
 
 
 if __name__ == "__main__":

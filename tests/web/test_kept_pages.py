@@ -205,6 +205,12 @@ class Bounds(unittest.TestCase):
             self.keep(path)
         self.assertEqual(self.known(*"efgh"), [True] * 4)
 
+    def test_a_long_address_counts(self) -> None:
+        paths = [f"{letter}{'x' * 30_000}" for letter in "abcd"]
+        for path in paths:
+            self.keep(path, 0)
+        self.assertEqual(self.known(*paths), [False, True, True, True])
+
     def test_one_larger_than_all_is_not_kept(self) -> None:
         self.keep("a")
         self.keep("b", 2_000_000)

@@ -109,6 +109,8 @@ class Repositories(PagesTestCase):
             page, f"docker login {push}", f"docker tag IMAGE {push}/hello:latest", f"docker push {push}/hello:latest"
         )
         self.assert_shows(page, f"docker pull {HOST}/hello:latest")
+        # Clients other than docker have to be told that a registry speaks plain HTTP.
+        self.assert_shows(page, "podman", "--tls-verify=false")
 
 
 class Tags(PagesTestCase):

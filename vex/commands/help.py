@@ -39,7 +39,10 @@ def subjects() -> str:
 def show(subject: str) -> None:
     """Print a page; raises Failure where there is none."""
     if subject not in SUBJECTS:
-        raise Failure(f"the manual has no page {subject!r}; it has {', '.join(SUBJECTS)}")
+        raise Failure(
+            f"the manual has no page {subject!r}; it has {', '.join(SUBJECTS)}; what a command takes is told by that"
+            " command with --help"
+        )
     text = page_of(subject)
     if not sys.stdout.isatty():
         print(text, end="")

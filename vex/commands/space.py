@@ -95,10 +95,15 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"certificate of {name}", "until an unknown day" if seconds is None else _until(seconds)
     yield "data", found["data"]
     if "bytes" in found:
-        yield "holds", f"{found['repositories']:,} repositories, {found['tags']:,} tags, {size(found['bytes'])}"
+        counts = _count(found["repositories"], "repository", "repositories"), _count(found["tags"], "tag", "tags")
+        yield "holds", ", ".join((*counts, size(found["bytes"])))
         yield "disk", _disk(found)
     if found.get("damaged"):
         yield "damaged", f"{found['damaged']:,} blobs; see vex check"
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def _until(seconds: int) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vex.errors import NAME_UNKNOWN, RegistryError
-from vex.names import RepositoryName
+from vex.errors import NAME_INVALID, NAME_UNKNOWN, RegistryError
+from vex.names import RepositoryName, parse_image
 from vex.registry.parts import Parts, Row
 from vex.storage import listings
 from vex.storage.listings import ManifestEntry, RepositoryEntry
@@ -20,10 +20,17 @@ def ls(parts: Parts, repository: str, last: str, limit: int) -> Iterator[Row]:
     with parts.storage.database.browse(parts.work) as tx:
         if not repository:
             return map(_repository_row, listings.repositories_after(tx, last, limit))
-        found = listings.repository_entry(tx, RepositoryName.parse(repository))
+        found = listings.repository_entry(tx, _repository(repository))
         if found is None:
             raise RegistryError(NAME_UNKNOWN, f"there is no repository {repository}; see vex ls")
         return map(_tag_row, listings.tags_after(tx, found[0], last, limit))
+
+
+def _repository(text: str) -> RepositoryName:
+    name, tag = parse_image(text)
+    if tag is not None:
+        raise RegistryError(NAME_INVALID, f"{text} names a tag, and ls lists those of a repository: write {name}")
+    return name
 
 
 def _repository_row(entry: RepositoryEntry) -> Row:

@@ -44,6 +44,8 @@ class Storage(NamedTuple):
         try:
             work()
         except RegistryError as error:
-            if error.kind is not DISK_FULL or not self.files.let_ballast_go():
+            if error.kind is not DISK_FULL:
                 raise
+            # Another one that shared its commit may have let go of it a moment ago.
+            self.files.let_ballast_go()
             work()

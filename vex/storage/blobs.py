@@ -244,16 +244,13 @@ class BlobFiles:
         finally:
             os.close(descriptor)
 
-    def let_ballast_go(self) -> bool:
-        """Give the space that was set aside to a deletion that needs it; returns whether there was any."""
+    def let_ballast_go(self) -> None:
+        """Give the space that was set aside, if there is any, to a deletion that needs it."""
         try:
-            os.unlink(self._ballast)
-        except FileNotFoundError:
-            return False
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._ballast)
         except OSError as error:
             _log.error("cannot let go of the space that is kept for deletions: %s", error)
-            return False
-        return True
 
     def path(self, digest: Digest) -> str:
         """Return where the file of a digest is, or would be."""

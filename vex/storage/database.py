@@ -275,7 +275,8 @@ class Database:
                 self._connection.execute("ROLLBACK TO part")
                 self._connection.execute("RELEASE part")
                 return
-        except (sqlite3.Error, MemoryError) as failure:
+        except BaseException as failure:
+            # Whatever it is: what failed must not become a part of what the others commit.
             error = failure
         self._group = None
         try:
@@ -308,10 +309,10 @@ class Database:
             raise
 
     def _commit(self) -> None:
-        started = time.perf_counter()
         try:
+            started = time.perf_counter()
             self._connection.execute("COMMIT")
-        except (sqlite3.Error, MemoryError) as error:
+        except BaseException as error:
             if is_full(error):
                 self._rollback()
                 raise
@@ -329,7 +330,7 @@ class Database:
             self._fail(error)
             raise
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         self._failed = str(error) or type(error).__name__
         self._on_failure(self._failed)
 

@@ -32,13 +32,16 @@ class Lock:
         self._coming: deque[None] = deque()
 
     def __enter__(self) -> None:
-        if self._lock.acquire(blocking=False):
-            # The usual case, without a look at the clock.
-            self._waits.observe(0)
-            return
-        started = time.perf_counter()
-        self._lock.acquire()
-        self._waits.observe(time.perf_counter() - started)
+        # The usual case, without a look at the clock.
+        started = None if self._lock.acquire(blocking=False) else time.perf_counter()
+        if started is not None:
+            self._lock.acquire()
+        try:
+            self._waits.observe(0 if started is None else time.perf_counter() - started)
+        except BaseException:
+            # Short of memory, it may fail, and nobody would ever let go of the lock.
+            self._lock.release()
+            raise
 
     def __exit__(self, *exception: object) -> None:
         self._lock.release()

@@ -132,7 +132,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def is_full(error: Exception) -> bool:
+def is_full(error: BaseException) -> bool:
     """Tell whether an error means that the disk is full."""
     # sqlite3 gives the error code from Python 3.11 on; the text of SQLITE_FULL is the same in every version.
     return "database or disk is full" in str(error)

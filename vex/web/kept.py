@@ -53,10 +53,7 @@ class _Kept(NamedTuple):
     basis: Basis | None
     since: float
     until: float
-
-    @property
-    def bytes(self) -> int:
-        return len(self.body) + _ENTRY_BYTES
+    bytes: int
 
 
 def key_of(seen: Visit, op: str) -> PageKey:
@@ -128,7 +125,8 @@ class KeptPages:
         for the longest time make room for it.
         """
         # A copy: whoever sends the response adds to its own.
-        made = _Kept(tuple(response.headers), response.body, basis, moment.time, moment.until)
+        size = len(response.body) + len(key.path) + len(key.query) + len(key.host) + _ENTRY_BYTES
+        made = _Kept(tuple(response.headers), response.body, basis, moment.time, moment.until, size)
         if response.status != 200 or response.stream is not None or made.bytes > _PAGE_BYTES or not moment.until:
             return
         with self._lock:

@@ -65,7 +65,8 @@ def _empty_registry(seen: Visit) -> Markup:
     commands = join(
         map(copy_command, (f"docker login {seen.push_host}", f"docker tag IMAGE {target}", f"docker push {target}"))
     )
-    return _list("empty", commands=commands, pull=copy_command(f"docker pull {seen.host}/hello:latest"))
+    plain = _list("plain") if seen.plain else EMPTY
+    return _list("empty", commands=commands, pull=copy_command(f"docker pull {seen.host}/hello:latest"), plain=plain)
 
 
 # Repositories
