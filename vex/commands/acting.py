@@ -37,6 +37,15 @@ def act(config: Config, name: str, *, patience: float = _WAIT_SECONDS, **argumen
                 yield row
 
 
+def tell(config: Config, name: str) -> None:
+    """Have the registry that runs, if one does, do an operation that has no rows. Raises VexError."""
+    connection = _connection(config)
+    if connection is not None:
+        with contextlib.closing(connection):
+            for _ in _asked(connection, name, {}):
+                pass
+
+
 def _rows(config: Config, name: str, arguments: dict[str, Any], patience: float) -> Iterator[Row]:
     deadline = time.monotonic() + patience
     while True:

@@ -95,7 +95,13 @@ def _check(options: argparse.Namespace) -> int:
             progress.clear()
             print(text)
 
-        return 1 if check(_config(options).data_dir, wanted, progress, say=say) else 0
+        config = _config(options)
+        problems = check(config.data_dir, wanted, progress, say=say)
+        if problems and options.repair:
+            from vex.commands.acting import tell
+
+            tell(config, "revised")
+        return 1 if problems else 0
 
 
 def _log(options: argparse.Namespace) -> int:

@@ -42,9 +42,16 @@ class Operation(NamedTuple):
     arguments: Mapping[str, type]
 
 
+def _revised(parts: Parts) -> Iterator[Row]:
+    """Have answers and pages be made anew: another process has changed what they are made from."""
+    parts.storage.revisions.all_changed()
+    return iter(())
+
+
 OPERATIONS: dict[str, Operation] = {
     "df": Operation(space.df, {}),
     "ls": Operation(inventory.ls, {"repository": str, "last": str, "limit": int}),
+    "revised": Operation(_revised, {}),
     "rm": Operation(untagging.remove, {"images": list}),
     "rm-plan": Operation(untagging.plan, {"images": list}),
     "rules-apply": Operation(planning.apply, {"plan": int}),
