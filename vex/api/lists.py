@@ -22,7 +22,6 @@ from vex.http.answers import Basis, Revisions
 from vex.http.message import JSON, NOSNIFF, Request, Response, json_response
 from vex.http.turns import HeavyWork, Turn
 from vex.names import Digest, RepositoryName
-from vex.progress import Work
 from vex.registry.listing import Extent, Lists, Names, pieces
 from vex.storage.referrers import ReferrerRow
 
@@ -53,7 +52,7 @@ class _List(NamedTuple):
     key: str
     path: str
     load: Names
-    extent: Callable[[str, int, Work], Extent]
+    extent: Callable[[str, int, Turn], Extent]
 
 
 class Discovery:

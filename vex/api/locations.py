@@ -10,26 +10,24 @@ from __future__ import annotations
 
 from vex.http.forwarded import HOST
 from vex.http.message import Request
-from vex.settings.config import LOCATIONS
 
-AUTO, ABSOLUTE, RELATIVE = LOCATIONS
 # What proxies add of their own accord.
 _TRACES = ("via", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
 
 
 class Locations:
-    """Writes locations; `public_url` is that of the configuration, and `one_port` says that it is the auth
-    listener's.
+    """Writes locations, `absolute` or not, None: where scheme and host are certain; `public_url` is that of the
+    configuration, and `one_port` says that it is the auth listener's.
     """
 
-    def __init__(self, choice: str = AUTO, public_url: str = "", *, one_port: bool = False) -> None:
-        self._choice = choice
+    def __init__(self, absolute: bool | None = None, public_url: str = "", *, one_port: bool = False) -> None:
+        self._absolute = absolute
         self._public_url = public_url
         self._one_port = one_port
 
     def of(self, request: Request, path: str) -> str:
         """Write the location of a path for who sent a request."""
-        return path if self._choice == RELATIVE else self._base(request) + path
+        return path if self._absolute is False else self._base(request) + path
 
     def _base(self, request: Request) -> str:
         """Return scheme and host; "" where they are not certain, or do not have to be told."""
@@ -37,7 +35,7 @@ class Locations:
         if self._public_url and (self._one_port or host == self._public_url.partition("://")[2].lower()):
             # Otherwise it is that of the public listener, where nobody can push.
             return self._public_url
-        certain = self._choice == ABSOLUTE or request.vouched or _is_asked_by_name(request, host)
+        certain = self._absolute or request.vouched or _is_asked_by_name(request, host)
         return f"{request.scheme}://{request.host}" if certain and HOST.fullmatch(host) else ""
 
 

@@ -29,9 +29,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Callable, NamedTuple
 
 from vex.errors import BAD_REQUEST, NOT_FOUND, RegistryError
+from vex.formats.strict_json import NotStrict, is_deeper, load_object
 from vex.registry import inventory, planning, retagging, space, untagging
 from vex.registry.parts import Parts, Row
 
+_ARGUMENTS_DEPTH = 3
 _OTHER = "it runs another version than this command: restart it"
 
 
@@ -74,6 +76,16 @@ def operation(name: str, arguments: Mapping[str, Any]) -> Callable[[Parts], Iter
         if not _is_of(kind, arguments[argument]):
             raise RegistryError(BAD_REQUEST, f"{argument} of the operation {name} is no {kind.__name__}")
     return functools.partial(_run, found.work, arguments)
+
+
+def read_arguments(content: bytes) -> dict[str, object]:
+    """Read the arguments of an operation, a JSON object; raises BAD_REQUEST."""
+    if is_deeper(content, _ARGUMENTS_DEPTH):
+        raise RegistryError(BAD_REQUEST, "the arguments are nested too deep")
+    try:
+        return load_object(content)
+    except NotStrict as error:
+        raise RegistryError(BAD_REQUEST, f"what is sent {error}") from error
 
 
 def _is_of(kind: type, value: Any) -> bool:

@@ -41,7 +41,7 @@ from vex.registry.storage import Storage
 from vex.registry.uploads import UploadLimits, Uploads
 from vex.service.app import AUTH, INTERNAL_LISTENER, PUBLIC, App
 from vex.service.observations import Observations
-from vex.settings.config import Config
+from vex.settings.config import LOCATIONS, Config
 from vex.settings.sections import REPOSITORIES
 from vex.storage.blobs import BlobFiles
 from vex.storage.database import Database
@@ -73,7 +73,7 @@ def build_registry(storage: Storage, rules: Rules) -> Registry:
 def build_api(config: Config, storage: Storage, registry: Registry, revisions: Revisions, work: HeavyWork) -> Api:
     """Build the endpoints of the specification."""
     uploads = storage.uploads
-    locations = Locations(config.locations, config.public_url, one_port=config.anonymous_read)
+    locations = Locations(LOCATIONS[config.locations], config.public_url, one_port=config.anonymous_read)
     delivery = Delivery(config.blob_redirect, config.accel_redirect)
     bodies = ManifestBodies(uploads.directory, config.manifest_limit)
     public = config.public_addr is not None or config.anonymous_read

@@ -27,13 +27,12 @@ from vex.errors import (
     RegistryError,
     VexError,
 )
-from vex.formats.strict_json import NotStrict, is_deeper, load_object
 from vex.http.local import LocalListener, listening_in
 from vex.http.message import Request, Response, error_document, error_response
 from vex.http.observer import Observer
 from vex.http.server import ListenerLimits, Server
 from vex.http.turns import Turns
-from vex.registry.operations import operation
+from vex.registry.operations import operation, read_arguments
 from vex.registry.parts import SOCKET, Parts, Row, actor_of
 from vex.service.measures import CONTROL
 
@@ -41,7 +40,6 @@ _log = logging.getLogger("vex")
 
 _CONNECTIONS = _BACKLOG = 16
 _ARGUMENTS_BYTES = 1024 * 1024
-_ARGUMENTS_DEPTH = 3
 # Rows go out together, but none waits longer than this for the next.
 _PIECE_BYTES = 32 * 1024
 _PIECE_SECONDS = 0.2
@@ -143,12 +141,7 @@ def _arguments(request: Request) -> dict[str, object]:
         content += view[:count]
         if len(content) > _ARGUMENTS_BYTES:
             raise RegistryError(BAD_REQUEST, f"the arguments are larger than {_ARGUMENTS_BYTES} bytes")
-    if is_deeper(bytes(content), _ARGUMENTS_DEPTH):
-        raise RegistryError(BAD_REQUEST, "the arguments are nested too deep")
-    try:
-        return load_object(bytes(content))
-    except NotStrict as error:
-        raise RegistryError(BAD_REQUEST, f"what is sent {error}") from error
+    return read_arguments(bytes(content))
 
 
 def _told(error: Exception, what: str) -> RegistryError:

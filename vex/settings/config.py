@@ -34,7 +34,8 @@ from vex.settings.values import (
 T = TypeVar("T")
 
 # What `locations` may be; see locations.py.
-LOCATIONS = ("auto", "absolute", "relative")
+# Whether a location is absolute; None where scheme and host are certain.
+LOCATIONS = {"auto": None, "absolute": True, "relative": False}
 LISTENERS = ("public", "auth", "internal")
 
 
@@ -166,7 +167,7 @@ class Config(NamedTuple):
     )
     locations: str = _key(
         "auto",
-        choice(LOCATIONS),
+        choice(tuple(LOCATIONS)),
         "Whether Location fields hold scheme and host, which some clients need. auto: where they are certain, that is"
         " with public-url, where a trusted proxy "
         "tells both, or with TLS here for the name that the client asked for; relative elsewhere, which every proxy"
