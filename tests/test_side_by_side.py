@@ -147,6 +147,9 @@ class SideBySideTest(unittest.TestCase):
         self.assertIn("sample.test_sample.Ends.test_end", told[0])
 
     def test_an_interrupt_ends_all(self) -> None:
+        # Whoever runs the tests may ignore it, as a shell has those do that it runs in the background; the processes
+        # would inherit that.
+        self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
         with self.start(_WAITS) as process:
             until = time.monotonic() + 60
             while not (self.directory / "waits").exists() or not (self.directory / "waits").read_text():

@@ -38,6 +38,7 @@ ELSEWHERE = {
         "registry.example is not there; the same login, with another token, is in users-and-tokens"
     ),
     "docker logout registry.example": "registry.example is not there",
+    "docker push 127.0.0.1:8201/hello": "tests.clients.test_one_port does this, with anonymous-read",
     "docker logout 127.0.0.1:8201 && docker pull": "tests.clients.test_one_port does this, with anonymous-read",
     "docker build --tag vex .": "tests.commands.test_container does this, without a network to fetch Python from",
     "docker run": "tests.commands.test_container does this, with buildah",
@@ -59,6 +60,8 @@ ELSEWHERE = {
 # What is made before a line, so that it has what it is about.
 BEFORE = {
     "python3 vex.pyz token add ci --expires 90d --repository 'team/*' > ci.token": "python3 vex.pyz token delete ci",
+    "python3 vex.pyz rules apply 3": "python3 vex.pyz rules plan && python3 vex.pyz rules plan",
+    "python3 vex.pyz rules explain team/app:dev-17": "python3 vex.pyz tag hello:latest team/app:dev-17",
     "python3 vex.pyz user add bob": (
         "python3 vex.pyz user list | grep -qx bob && python3 vex.pyz user delete bob || true"
     ),
