@@ -182,11 +182,14 @@ class GuardedAnswers(Answers):
 
     def keep(self, head: bytes, answer: Answer) -> None:
         """Keep an answer without the credentials of its request; nothing where those are not told apart with
-        certainty.
+        certainty, and nothing that its own client would not be given again.
         """
-        rest, _ = _without_authorization(head)
+        rest, field = _without_authorization(head)
         lowered = rest.lower()
-        if answer.admit is not None and head.startswith(_METHODS) and not any(word in lowered for word in _SECRETS):
+        if answer.admit is None or not head.startswith(_METHODS) or any(word in lowered for word in _SECRETS):
+            return
+        admitted = None if field is None else answer.admit.known(field)
+        if field is None or (admitted and (answer.basis.on_push or not admitted.pushes)):
             super().keep(rest, answer)
 
 
