@@ -63,6 +63,10 @@ class Status(unittest.TestCase):
             self.assertRegex(found["certificates"]["public"], r"\d{4}-\d\d-\d\dT")
             code, shown = on_terminal("status", "--data-dir", str(server.data))
             self.assertEqual(code, 0)
+            self.assertRegex(shown, r"holds +0 repositories, 0 tags, 0 B\n")
+            server.auth.push_image("app", "1", b"layer")
+            shown = on_terminal("status", "--data-dir", str(server.data))[1]
+            self.assertRegex(shown, r"holds +1 repository, 1 tag, \d+ B\n")
             self.assertRegex(shown, r"registry +runs since .*, as process \d+\n")
             self.assertRegex(shown, r"certificate of public until .* \(\d+ days\)\n")
             server.stop()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from vex.commands.acting import act
-from vex.commands.tables import DIGEST, LIST, NUMBER, SIZE, Column, as_object, show, size
+from vex.commands.tables import DIGEST, LIST, NUMBER, SIZE, Column, as_object, counted, show, size
 from vex.errors import Failure
 from vex.logs import escaped
 from vex.registry.parts import Row
@@ -30,7 +30,9 @@ def remove(config: Config, images: Sequence[str], *, yes: bool, as_json: bool) -
     planned = list(act(config, "rm-plan", images=list(images)))
     if not as_json:
         show([{**row, "image": f"{row['repository']}:{row['tag']}"} for row in planned], _PLANNED, as_json=False)
-        print(f"{_tags(len(planned))}; {size(sum(row['bytes'] for row in planned))} come free", file=sys.stderr)
+        print(
+            f"{counted(len(planned), 'tag')}; {size(sum(row['bytes'] for row in planned))} come free", file=sys.stderr
+        )
     if not yes and not _agreed():
         return 1
     exact = [f"{row['repository']}:{row['tag']}@{row['digest']}" for row in planned]
@@ -42,7 +44,7 @@ def remove(config: Config, images: Sequence[str], *, yes: bool, as_json: bool) -
         elif "error" in row:
             print(escaped(f"vex: {row['repository']}:{row['tag']} stays: {row['error']}"), file=sys.stderr)
     if not as_json:
-        print(f"deleted {_tags(len(planned) - failed)}", file=sys.stderr)
+        print(f"deleted {counted(len(planned) - failed, 'tag')}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -55,10 +57,6 @@ def _agreed() -> bool:
         return True
     print("nothing was deleted", file=sys.stderr)
     return False
-
-
-def _tags(count: int) -> str:
-    return "1 tag" if count == 1 else f"{count} tags"
 
 
 def tag(config: Config, source: str, target: str, *, as_json: bool) -> int:
@@ -79,7 +77,7 @@ def _besides(row: Row) -> str:
         text
         for count, text in (
             (row["before"] and row["before"] != row["digest"], f"it was {row['before']}"),
-            (row["referrers"], f"copied with {row['referrers']} referrers"),
+            (row["referrers"], f"copied with {counted(row['referrers'], 'referrer')}"),
             (row["signatures"], f"copied with {', '.join(row['signatures'])}"),
         )
         if count

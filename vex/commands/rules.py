@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from vex.commands.acting import act
-from vex.commands.tables import SIZE, Column, as_object, local_time, moment, show, size
+from vex.commands.tables import SIZE, Column, as_object, counted, local_time, moment, show, size
 from vex.logs import escaped
 from vex.registry.parts import Row
 from vex.settings.config import Config
@@ -36,11 +36,11 @@ def plan(config: Config, repositories: Sequence[str], *, as_json: bool) -> int:
         return 0
     sums: Counter[str] = Counter()
     counts: Counter[str] = Counter()
-    show(map(_shown, _counted(rows, counts, sums)), _PLAN, as_json=False)
+    show(map(_shown, _summed(rows, counts, sums)), _PLAN, as_json=False)
     for repository in counts if len(counts) > 1 else ():
-        print(escaped(f"{repository}: {_tags(counts[repository])}, {size(sums[repository])}"), file=sys.stderr)
+        print(escaped(f"{repository}: {counted(counts[repository], 'tag')}, {size(sums[repository])}"), file=sys.stderr)
     if made["count"]:
-        said = f"{_tags(made['count'])} would go, and {size(made['bytes'])} come free"
+        said = f"{counted(made['count'], 'tag')} would go, and {size(made['bytes'])} come free"
         print(f"{said}: vex rules apply {made['plan']} does that", file=sys.stderr)
     else:
         print("no tag goes now", file=sys.stderr)
@@ -59,7 +59,7 @@ def apply(config: Config, number: int, *, as_json: bool) -> int:
             print(escaped(f"vex: {_image(row)} stays: {row['error']}"), file=sys.stderr)
     if not as_json:
         rest = f", and left out {left}" if left else ""
-        print(f"removed {_tags(taken)}{rest}" if taken or left else "nothing was left to do", file=sys.stderr)
+        print(f"removed {counted(taken, 'tag')}{rest}" if taken or left else "nothing was left to do", file=sys.stderr)
     return 1 if left else 0
 
 
@@ -111,7 +111,7 @@ def _document(row: Row) -> Row:
     return {**rest, "pushed": moment(row["pushed"]), "pulled": moment(row["pulled"])}
 
 
-def _counted(rows: Iterator[Row], counts: Counter[str], sums: Counter[str]) -> Iterator[Row]:
+def _summed(rows: Iterator[Row], counts: Counter[str], sums: Counter[str]) -> Iterator[Row]:
     for row in rows:
         counts[row["repository"]] += 1
         sums[row["repository"]] += row["bytes"]
@@ -130,7 +130,3 @@ def _image(row: Row) -> str:
 def _ago(seconds: int) -> str:
     passed = int(time.time()) - seconds
     return f"{passed // _DAY}d" if passed >= _DAY else f"{max(passed, 0) // _HOUR}h"
-
-
-def _tags(count: int) -> str:
-    return "1 tag" if count == 1 else f"{count} tags"

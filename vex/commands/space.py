@@ -10,7 +10,7 @@ from typing import Any
 
 from vex import VERSION
 from vex.commands.acting import act
-from vex.commands.tables import NUMBER, SIZE, Column, local_time, moment, show, size
+from vex.commands.tables import NUMBER, SIZE, Column, counted, local_time, moment, show, size
 from vex.errors import Failure
 from vex.http.certificates import Certificates
 from vex.logs import escaped
@@ -95,15 +95,11 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"certificate of {name}", "until an unknown day" if seconds is None else _until(seconds)
     yield "data", found["data"]
     if "bytes" in found:
-        counts = _count(found["repositories"], "repository", "repositories"), _count(found["tags"], "tag", "tags")
+        counts = counted(found["repositories"], "repository", "repositories"), counted(found["tags"], "tag")
         yield "holds", ", ".join((*counts, size(found["bytes"])))
         yield "disk", _disk(found)
     if found.get("damaged"):
-        yield "damaged", f"{found['damaged']:,} blobs; see vex check"
-
-
-def _count(number: int, one: str, several: str) -> str:
-    return f"{number:,} {one if number == 1 else several}"
+        yield "damaged", f"{counted(found['damaged'], 'blob')}; see vex check"
 
 
 def _until(seconds: int) -> str:

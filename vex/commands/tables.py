@@ -99,6 +99,11 @@ def size(count: int) -> str:
     return f"{amount:.1f} {_UNITS[unit]}" if unit else f"{count} B"
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """Write how many there are for a person; several are `one` with an s, or `several`."""
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 def local_time(seconds: int) -> str:
     """Write a time for a person, to the minute, as the clock of this machine has it."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
